@@ -1,0 +1,52 @@
+# Two commands do all the set-up: `make demo` (train, evaluate, predict on embedded data) and `make test`.
+# PYTHON is any Python from 3.11 on; everything is installed into .venv here, nothing elsewhere.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo test check format bench lock clean
+
+help:
+	@echo "make demo    train, evaluate and predict on embedded data, in about three minutes"
+	@echo "make test    run the test suite"
+	@echo "make check   formatting, lint, types, import rules, spelling"
+	@echo "make format  mend formatting and what the linter can mend"
+	@echo "make bench   measure: training step and memory of harmonic networks against plain ones, reading of images"
+	@echo "make lock    write requirements.lock anew from pyproject.toml"
+
+$(READY): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "overtone needs Python 3.11 or newer; say which: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/overtone demo --overwrite
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)
+	$(BIN)/python benchmarks/harmonic_training.py
+
+lock:
+	$(PYTHON) -m pip install --quiet --upgrade uv
+	$(PYTHON) -m uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-header --no-annotate --upgrade -o requirements.lock
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache build dist

@@ -1,0 +1,201 @@
+"""The one format of weights and training state: a safetensors file whose header carries a manifest.
+
+A file holds the network's tensors under their own names and, where a training can go on from it, further tensors whose
+names begin with `training/`. The header's manifest (JSON) says what the network is: architecture, classes,
+preprocessing, recipe, figures, versions; and a SHA-256 over the manifest and all tensors, which is proved on reading.
+Nothing in the file is code, and no pickle is ever read from it.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from overtone.config import Preprocess, from_dict, to_dict
+from overtone.errors import OvertoneError
+
+FORMAT = 1
+SUFFIX = ".safetensors"
+_TRAINING = "training/"
+_MANIFEST, _PROOF = "overtone", "overtone.sha256"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a checkpoint holds, apart from the numbers.
+
+    Attributes:
+        architecture: the name that builds the network, ours or timm's; `model_args` are the constructor's arguments.
+        classes: names of the classes in the order of the outputs.
+        preprocess: from a decoded image to the input.
+        recipe: the resolved recipe as plain values, if the network was trained here.
+        metrics: figures of the network at this point, such as `top1` (percent) on the validation images.
+        progress: where the training stood (`epoch`, `step`, …), empty for weights alone.
+        versions: versions of overtone and what it stands on.
+        source: where weights that were not trained here come from.
+    """
+
+    architecture: str
+    classes: tuple[str, ...]
+    preprocess: Preprocess
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    progress: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, Any] = field(default_factory=dict)
+    source: str | None = None
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in memory: `weights` for `load_state_dict`, `training` for the engine (may be empty)."""
+
+    manifest: Manifest
+    weights: dict[str, Tensor]
+    training: dict[str, Tensor]
+
+
+def write_checkpoint(
+    path: Path, manifest: Manifest, weights: Mapping[str, Tensor], training: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write a checkpoint so that `path` is either the old file or the whole new one, whatever happens.
+
+    Raises:
+        OvertoneError: the file cannot be written (disk full, no permission); the old file is still there.
+    """
+    tensors = {key: _plain(value) for key, value in weights.items()}
+    tensors |= {_TRAINING + key: _plain(value) for key, value in (training or {}).items()}
+    text = json.dumps(to_dict(manifest))
+    metadata = {_MANIFEST: text, _PROOF: _sha256(text, tensors)}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of a checkpoint, from the header alone (the tensors are not proved).
+
+    Raises:
+        OvertoneError: no such file, damaged, or not a checkpoint of overtone.
+    """
+    with _opened(path) as file:
+        return _manifest_of(path, file.metadata())
+
+
+def has_manifest(path: Path) -> bool:
+    """Whether a file is a checkpoint of overtone rather than bare tensors."""
+    if path.suffix != SUFFIX or not path.is_file():
+        return False
+    with _opened(path) as file:
+        return _MANIFEST in (file.metadata() or {})
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """A checkpoint, proved by its SHA-256, on the CPU.
+
+    Raises:
+        OvertoneError: no such file, damaged (a flipped bit is enough), or not a checkpoint of overtone.
+    """
+    with _opened(path) as file:
+        metadata = file.metadata()
+        manifest = _manifest_of(path, metadata)
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+    if _sha256(metadata[_MANIFEST], tensors) != metadata.get(_PROOF):
+        raise OvertoneError(
+            f"{path} is damaged: its content does not have the SHA-256 it was written with; use another copy"
+        )
+    weights = {key: value for key, value in tensors.items() if not key.startswith(_TRAINING)}
+    training = {key.removeprefix(_TRAINING): value for key, value in tensors.items() if key.startswith(_TRAINING)}
+    return Checkpoint(manifest, weights, training)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its name once the block has ended well.
+
+    The file is flushed to the disk before, and the folder after, the renaming: a crash leaves the old file or the new one.
+
+    Raises:
+        OvertoneError: the file cannot be written; the old one is still there and the temporary one is gone.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, path)
+        _flush(path.parent)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OvertoneError(
+            f"{path} could not be written: {reason}; free some space or choose another folder"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all (see `replacing`)."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_with(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make a file, and give it its name when it is whole (see `replacing`)."""
+    with replacing(path) as temporary:
+        write(temporary)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """A dense copy on the CPU in row-major order, with memory of its own."""
+    return tensor.detach().to("cpu", copy=True).contiguous()
+
+
+def _sha256(manifest: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the manifest and, in the order of their names, each tensor's name, type, shape and bytes."""
+    digest = hashlib.sha256(manifest.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    if not path.is_file():
+        raise OvertoneError(f"{path} is not there; give the path of a checkpoint file or of a run folder")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise OvertoneError(f"{path} cannot be read as a safetensors file ({error}); use another copy") from error
+
+
+def _manifest_of(path: Path, metadata: Mapping[str, str] | None) -> Manifest:
+    if not metadata or _MANIFEST not in metadata:
+        raise OvertoneError(f"{path} holds tensors but no overtone manifest; give the architecture's name with it")
+    try:
+        values = json.loads(metadata[_MANIFEST])
+        if values.get("format", 0) > FORMAT:
+            raise OvertoneError(f"{path} was written by a newer overtone (format {values['format']}); update overtone")
+        return from_dict(Manifest, values)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise OvertoneError(f"{path} is damaged: its manifest cannot be read ({error}); use another copy") from error

@@ -1,0 +1,215 @@
+"""The command `overtone`: from words to a verb's options, and from what happens to an exit code. Parsing only.
+
+Exit codes: 0 done; 1 done, but some images could not be read, or a defect of ours; 2 something the user can mend, said
+in one line; 130 stopped by Ctrl-C; 141 nobody reads the output any more.
+
+A verb's module is imported when the verb is called: `--help` needs no PyTorch.
+"""
+
+import difflib
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from overtone import __version__
+from overtone.config import Recipe, Run
+from overtone.errors import OvertoneError
+from overtone.recipes import check_start, list_recipes, load_recipe, needs_weights, recipe_document
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One verb: `options` names its dataclass in `overtone.options`, `function` what is called with it."""
+
+    options: str
+    function: str
+    summary: str
+    examples: tuple[str, ...]
+
+
+VERBS = {
+    "models": Verb(
+        options="Models",
+        function="overtone.verbs.models:models",
+        summary="List architectures with their size, cost and published accuracy.",
+        examples=("overtone models", "overtone models 'hbonet_*'", "overtone models resnet18 --timm --json"),
+    ),
+    "train": Verb(
+        options="Training",
+        function="overtone.verbs.train:train",
+        summary="Train a network on a folder of images, by a recipe.",
+        examples=(
+            "overtone train scratch --data.root photos",
+            "overtone train scratch --data.root photos --model.name hornet_tiny_7x7 --optim.lr 0.02 --run.out runs/a",
+            "overtone train finetune --data.root photos --model.weights runs/a",
+            "overtone train scratch --help",
+        ),
+    ),
+    "evaluate": Verb(
+        options="Evaluate",
+        function="overtone.verbs.evaluate:evaluate",
+        summary="Measure a network on a folder of labelled images.",
+        examples=(
+            "overtone evaluate runs/a --data.root photos",
+            "overtone evaluate runs/a --data.root photos --data.split all --out report",
+            "overtone evaluate runs/a/best.safetensors --data.root photos --json",
+        ),
+    ),
+    "predict": Verb(
+        options="Predict",
+        function="overtone.verbs.predict:predict",
+        summary="Name what is in pictures.",
+        examples=(
+            "overtone predict runs/a cat.jpg",
+            "overtone predict runs/a cat.jpg holiday/ --top-k 3",
+            "overtone predict runs/a holiday/ --json > names.json",
+        ),
+    ),
+    "demo": Verb(
+        options="Demo",
+        function="overtone.verbs.demo:demo",
+        summary="See all of it work in three minutes, on handwritten digits.",
+        examples=("overtone demo", "overtone demo --out /tmp/demo --overwrite"),
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and say how it ended.
+
+    Args:
+        argv: the words after `overtone`; default: those of this process.
+
+    Returns:
+        The exit code.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    try:
+        code = run([word for word in words if word != "--debug"])
+        sys.stdout.flush()
+        return code
+    except OvertoneError as error:
+        return _say(str(error), 2, debug)
+    except KeyboardInterrupt:
+        return _say("stopped", 130, debug)
+    except BrokenPipeError:
+        # The reader (`| head`) has gone; what is still in the buffer has nowhere to go at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        return _say(f"internal error: {type(error).__name__}: {error}; run again with --debug", 1, debug)
+
+
+def run(words: Sequence[str]) -> int:
+    """Run one command without the net of `main`: errors come out as exceptions."""
+    if not words or words[0] in ("-h", "--help"):
+        sys.stdout.write(_overview())
+        return 0
+    if words[0] == "--version":
+        sys.stdout.write(f"overtone {__version__}\n")
+        return 0
+    name, rest = words[0], list(words[1:])
+    if name not in VERBS:
+        raise OvertoneError(f"there is no verb {name!r}; {_close(name, VERBS, 'overtone --help lists them')}")
+    try:
+        return _train(rest) if name == "train" else _call(name, rest)
+    except SystemExit as stop:  # --help
+        return stop.code if isinstance(stop.code, int) else 0
+
+
+def _call(name: str, words: list[str]) -> int:
+    from overtone import command_line, options
+
+    verb = VERBS[name]
+    chosen = command_line.parse(
+        getattr(options, verb.options),
+        words,
+        prog=f"overtone {name}",
+        description=f"{verb.summary}\n\n{_spelled(verb.examples)}",
+    )
+    return _function(verb)(chosen)
+
+
+def _train(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        sys.stdout.write(_train_overview())
+        return 0
+    name = words[0]
+    if name.startswith("-"):
+        raise OvertoneError(
+            f"the recipe comes first: overtone train RECIPE {name} …; recipes: {', '.join(list_recipes())}"
+        )
+    training = _parse_training(name, words[1:], load_recipe(name))
+    if needs_weights(name):
+        check_start(name, training)
+        # What was not said on the command line comes from the weights: a network that fits them, fed as they were.
+        from overtone.verbs.starting_point import fitted_to_weights
+
+        training = _parse_training(name, words[1:], fitted_to_weights(training))
+    recipe = Recipe(**{field.name: getattr(training, field.name) for field in fields(Recipe)})
+    if recipe.data.root is None:
+        raise OvertoneError("which images? add --data.root DIR, a folder of class folders")
+    _function(VERBS["train"])(recipe, training.run, name)
+    return 0
+
+
+def _parse_training(name: str, words: list[str], recipe: Any) -> Any:
+    from overtone import command_line
+    from overtone.options import Training
+
+    values = {field.name: getattr(recipe, field.name) for field in fields(Recipe)}
+    default = Training(**values, run=getattr(recipe, "run", Run()))
+    examples = (f"overtone train {name} --data.root photos --train.epochs 5 --run.out runs/a",)
+    description = f"{recipe_document(name)}\n\n{_spelled(examples)}"
+    return command_line.parse(
+        Training, words, prog=f"overtone train {name}", description=description, default=default, flag_pairs=True
+    )
+
+
+def _function(verb: Verb) -> Callable[..., Any]:
+    module, _, function = verb.function.partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def _overview() -> str:
+    verbs = "\n".join(f"  {name:<10}{verb.summary}" for name, verb in VERBS.items())
+    examples = _spelled(tuple(verb.examples[0] for verb in VERBS.values()))
+    return (
+        "usage: overtone VERB [OPTIONS]\n\n"
+        "MobileNetV2, HBONet, Harmonic Networks and HorNet: train, evaluate and use them on your own images.\n\n"
+        f"verbs:\n{verbs}\n\n{examples}\n\n"
+        "options:\n  VERB --help   options and examples of a verb\n  --version     version of overtone\n"
+        "  --debug       show where an error comes from\n"
+    )
+
+
+def _train_overview() -> str:
+    recipes = list_recipes()
+    width = max(map(len, recipes)) + 2
+    lines = "\n".join(f"  {name:<{width}}{summary}" for name, summary in recipes.items())
+    verb = VERBS["train"]
+    return (
+        f"usage: overtone train RECIPE --data.root DIR [OPTIONS]\n\n{verb.summary}\n\nrecipes:\n{lines}\n\n"
+        f"{_spelled(verb.examples)}\n\nEvery value of a recipe is an option: overtone train RECIPE --help shows them all.\n"
+    )
+
+
+def _spelled(examples: Sequence[str]) -> str:
+    return "examples:\n" + "\n".join(f"  {example}" for example in examples)
+
+
+def _close(word: str, known: Any, otherwise: str) -> str:
+    close = difflib.get_close_matches(word, list(known), n=2)
+    return f"did you mean {' or '.join(close)}?" if close else otherwise
+
+
+def _say(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    sys.stderr.write(f"overtone: error: {' '.join(message.split())}\n")
+    return code

@@ -1,0 +1,217 @@
+"""Batches in a fixed order from an image list: order, worker processes, images that cannot be read.
+
+Which images a batch holds, in which order, and what is drawn for each of them is a function of (seed, epoch, position)
+alone: neither the number of workers nor a start in the middle of an epoch changes a tensor.
+"""
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from overtone.data.decoding import BadImage, decode_image
+from overtone.data.seeding import derived_seed, preserved, reseed
+from overtone.data.sources import ImageList
+from overtone.data.transforms import Transform
+from overtone.errors import OvertoneError
+
+
+class Batch(NamedTuple):
+    """Images of one step.
+
+    Attributes:
+        images: float32 `(B, 3, H, W)`, normalised; B is 0 (and H, W too) where none could be read.
+        targets: int64 `(B,)`, classes.
+        ids: int64 `(B,)`, positions in the image list.
+        bad: position and reason of each image that could not be read; they are not in `images`.
+    """
+
+    images: Tensor
+    targets: Tensor
+    ids: Tensor
+    bad: tuple[tuple[int, str], ...]
+
+
+class Loader:
+    """Iterates over the batches of one epoch after the other.
+
+    `shuffle` gives training's order: a permutation that is a function of (seed, epoch). Otherwise images come as they
+    are listed. The last batch is as small as it comes out. `set_epoch` chooses the epoch before each iteration.
+
+    Args:
+        images: the images.
+        transform: from a picture to a tensor; what it draws from the global generators is seeded for each image. Its
+            `exif`, if it has one, is the EXIF policy of decoding.
+        batch_size: images in a batch.
+        workers: processes that read images; 0 reads in this one. They stay for all epochs, until `close` or the end.
+        shuffle: training's order.
+        seed: of the order and of what is drawn.
+        start_batch: first batch of the first epoch, to go on where a training stopped.
+        pin_memory: put batches into page-locked memory, from which they reach a GPU sooner.
+    """
+
+    def __init__(
+        self,
+        images: ImageList,
+        transform: Transform,
+        *,
+        batch_size: int,
+        workers: int = 0,
+        shuffle: bool = False,
+        seed: int = 0,
+        start_batch: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        if batch_size < 1 or workers < 0:
+            raise OvertoneError(f"batch_size is {batch_size}, workers is {workers}; give at least 1 and at least 0")
+        self.images = images
+        self._order = _Order(len(images), batch_size, shuffle, seed)
+        self._order.first_batch = start_batch
+        with _workers_as_asked():
+            self._loader = DataLoader(
+                _Batches(images, transform, seed),
+                batch_size=None,  # an item is a whole batch: one message from a worker, no collation here
+                sampler=self._order,
+                num_workers=workers,
+                persistent_workers=workers > 0,
+                collate_fn=_as_it_is,
+                pin_memory=pin_memory and torch.cuda.is_available(),
+                generator=torch.Generator(),  # DataLoader draws from it on every iteration: not from the global one
+            )
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch."""
+        return self._order.num_batches
+
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Choose what the next iteration gives: the batches of `epoch` from `first_batch` on."""
+        self._order.epoch, self._order.first_batch = epoch, first_batch
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of the chosen epoch.
+
+        Raises:
+            OvertoneError: a worker process died.
+        """
+        with worker_death_explained():
+            with _workers_as_asked():
+                batches = iter(self._loader)
+            for batch in batches:
+                yield batch._replace(bad=tuple((position, reason) for position, reason in batch.bad))
+
+    def close(self) -> None:
+        """End the worker processes; the next iteration would start new ones."""
+        self._loader._iterator = None
+
+
+@contextmanager
+def _workers_as_asked() -> Iterator[None]:
+    """Without the warnings about the number of workers (it was asked for) and about forking beside threads.
+
+    Python 3.12 gives the latter in every process where PyTorch has computed; the workers run code that is safe there.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
+        yield
+
+
+@contextmanager
+def worker_death_explained() -> Iterator[None]:
+    """Turn PyTorch's error about a dead worker process into a clear one.
+
+    PyTorch raises it from a signal handler, so it may come out of any line of the main process, not only out of the
+    loader: put the loop over the batches inside.
+
+    Raises:
+        OvertoneError: a worker process died inside the block.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        message = " ".join(str(error).split())
+        if "DataLoader worker" not in message or not ("exited unexpectedly" in message or "killed by" in message):
+            raise
+        raise OvertoneError(
+            f"a process that reads images died ({message}); perhaps memory or /dev/shm ran out: "
+            "use fewer processes with --run.workers, 0 to read in the main one"
+        ) from error
+
+
+def epoch_order(num_images: int, seed: int, epoch: int) -> Tensor:
+    """Training's order of the images in an epoch: a permutation, int64 `(num_images,)`."""
+    generator = torch.Generator().manual_seed(derived_seed(seed, epoch))
+    return torch.randperm(num_images, generator=generator)
+
+
+class _Order(Sampler):
+    """Which images each batch holds; the epoch travels with every batch, so workers need no state."""
+
+    def __init__(self, num_images: int, batch_size: int, shuffle: bool, seed: int) -> None:
+        self.num_images, self.batch_size, self.shuffle, self.seed = num_images, batch_size, shuffle, seed
+        self.epoch = self.first_batch = 0
+
+    @property
+    def num_batches(self) -> int:
+        return -(-self.num_images // self.batch_size)
+
+    def __len__(self) -> int:
+        return self.num_batches - self.first_batch
+
+    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+        epoch, first = self.epoch, self.first_batch
+        order = epoch_order(self.num_images, self.seed, epoch) if self.shuffle else torch.arange(self.num_images)
+        for positions in order[first * self.batch_size :].split(self.batch_size):
+            if len(positions):
+                yield epoch, positions.tolist()
+
+
+class _Batches(Dataset):
+    """(epoch, positions) to a batch."""
+
+    def __init__(self, images: ImageList, transform: Transform, seed: int) -> None:
+        # Packed, because a million Python objects would be copied page by page into every forked worker.
+        names = [os.fsencode(path) for path in images.paths]
+        self.names = b"".join(names)
+        self.ends = np.cumsum([len(name) for name in names], dtype=np.int64)
+        self.targets = np.asarray(images.targets, dtype=np.int64)
+        self.transform, self.seed = transform, seed
+        self.exif: Literal["ignore", "apply"] = getattr(transform, "exif", "ignore")
+
+    def path(self, position: int) -> Path:
+        start = self.ends[position - 1] if position else 0
+        return Path(os.fsdecode(self.names[start : self.ends[position]]))
+
+    def __getitem__(self, item: tuple[int, list[int]]) -> Batch:
+        epoch, positions = item
+        tensors: list[Tensor] = []
+        good: list[int] = []
+        bad: list[tuple[int, str]] = []
+        with preserved():
+            for position in positions:
+                try:
+                    picture = decode_image(self.path(position), self.exif)
+                except BadImage as error:
+                    bad.append((position, error.reason))
+                    continue
+                reseed(self.seed, epoch, position)
+                tensors.append(self.transform(picture))
+                good.append(position)
+        images = torch.stack(tensors) if tensors else torch.empty(0, 3, 0, 0)
+        return Batch(
+            images,
+            torch.from_numpy(self.targets[np.asarray(good, dtype=np.int64)]),
+            torch.tensor(good, dtype=torch.int64),
+            tuple(bad),
+        )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,56 @@
+"""One batch: mixup (arXiv:1710.09412) and CutMix (arXiv:1905.04899), which blend each image with another one."""
+
+import torch
+from timm.data.mixup import Mixup
+from torch import Tensor
+
+from overtone.config import Augment
+from overtone.data.seeding import seeded
+
+
+def mixer_of(augment: Augment, num_classes: int, label_smoothing: float = 0.0) -> "Mixer | None":
+    """The mixer that the recipe asks for, or None where mixup and cutmix are off."""
+    return Mixer(augment, num_classes, label_smoothing) if augment.mixup > 0 or augment.cutmix > 0 else None
+
+
+class Mixer:
+    """Mixes the images of a batch in pairs, the first with the last and so on, one drawn share for the whole batch.
+
+    What is drawn is a function of the numbers given to the call, such as (seed, step). timm's `Mixup` does the work.
+    """
+
+    def __init__(self, augment: Augment, num_classes: int, label_smoothing: float = 0.0) -> None:
+        if augment.mixup <= 0 and augment.cutmix <= 0:
+            raise ValueError("neither mixup nor cutmix is on; ask mixer_of, which gives None then")
+        self._mixup = Mixup(
+            mixup_alpha=augment.mixup,
+            cutmix_alpha=augment.cutmix,
+            prob=augment.mix_prob,
+            switch_prob=augment.mix_switch_prob,
+            mode="batch",
+            label_smoothing=label_smoothing,
+            num_classes=num_classes,
+        )
+
+    def __call__(self, images: Tensor, targets: Tensor, seed: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Mix one batch.
+
+        In a batch of odd size the first image stays as it is, and the others are mixed among themselves.
+
+        Args:
+            images: `(B, C, H, W)`, floating; changed in place where B is even.
+            targets: `(B,)`, class of each image.
+            seed: the numbers that decide what is drawn.
+
+        Returns:
+            The mixed images `(B, C, H, W)` and the share of each class `(B, num_classes)`, float32; rows add up to 1.
+        """
+        num_images = len(images)
+        if num_images == 0:
+            raise ValueError("an empty batch cannot be mixed")
+        if num_images % 2:
+            # timm takes even batches only: with its copy at the end, the first image meets itself.
+            images, targets = torch.cat([images, images[:1]]), torch.cat([targets, targets[:1]])
+        with seeded(*seed):
+            images, shares = self._mixup(images, targets)
+        return images[:num_images], shares[:num_images]

@@ -1,0 +1,195 @@
+"""Steps, epochs and evaluation of any task.
+
+`fit` takes a network through its epochs and hands back one result after each; what to write down and where is for the
+caller. Everything random in a step is seeded by (seed, step) and the order of the images by (seed, epoch), so a
+training that goes on from a saved `State` is the training that was never interrupted.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from overtone.data.loader import Batch, Loader
+from overtone.engine.placement import Placement
+from overtone.engine.state import Pace, Snapshot, State
+from overtone.engine.step import Trainer
+from overtone.engine.task import R_co, Report, Task
+from overtone.errors import OvertoneError
+
+BadImage = tuple[int, str]
+
+
+class Interrupted(Exception):
+    """The training was asked to stop and did so between two steps; its state is whole."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """An epoch's result: a row of plain values for the log, the validation's report, whether it is the best yet."""
+
+    row: dict[str, Any]
+    report: Report
+    is_best: bool
+
+
+class Watch:
+    """What `fit` tells its caller on the way; every method may be overridden, none needs to be."""
+
+    def stopped(self) -> bool:
+        """Asked after each step: whether to stop here."""
+        return False
+
+    def bad(self, found: Sequence[BadImage]) -> None:
+        """Training images (position, reason) that could not be read just now."""
+
+    def progress(self, snapshot: Snapshot) -> None:
+        """Called about twice a second."""
+
+
+def fit(
+    trainer: Trainer,
+    loader: Loader,
+    validate: Callable[[], Report],
+    state: State,
+    *,
+    epochs: int,
+    patience: int | None = None,
+    max_steps: int | None = None,
+    watch: Watch | None = None,
+) -> Iterator[Epoch]:
+    """Train from where `state` stands, and yield after each epoch, when `state` already stands at the next.
+
+    Args:
+        trainer: what is trained.
+        loader: training batches.
+        validate: evaluates `trainer.evaluated`.
+        state: changed in place.
+        epochs: epochs in all.
+        patience: end after so many epochs without a better score.
+        max_steps: end after so many steps in all, even within an epoch, which is then evaluated as it is.
+        watch: is told what happens on the way.
+
+    Raises:
+        Interrupted: `watch.stopped()` said so; `state` and `trainer` can be saved and gone on from.
+        NotFinite: see `Trainer.step`.
+    """
+    watch = watch or Watch()
+    validation_seconds = 0.0
+    while state.epoch < epochs and not (_out_of_patience(state, patience) or _is_reached(max_steps, state)):
+        pace = Pace(state, epochs, len(loader), validation_seconds, trainer.lr_at)
+        _train_epoch(trainer, loader, state, pace, max_steps, watch)
+        started = time.perf_counter()
+        report = validate()
+        validation_seconds = time.perf_counter() - started
+        ended_early = state.batch < len(loader)
+        yield _close_epoch(state, pace, report, validation_seconds, ended_early)
+
+
+def evaluate(
+    task: Task[R_co],
+    model: nn.Module,
+    loader: Loader,
+    placement: Placement,
+    progress: Callable[[int], None] | None = None,
+) -> R_co:
+    """Evaluate a network, which is left in eval mode, on every image of `loader`.
+
+    An image that cannot be read is left out and named in the report, never replaced.
+
+    Args:
+        task: what is counted.
+        model: the network, on its device.
+        loader: the images.
+        placement: where the arithmetic happens.
+        progress: is told the number of images done so far, after each batch.
+
+    Raises:
+        OvertoneError: not a single image could be read.
+    """
+    model.eval()
+    tally, bad, used = task.tally(), [], 0
+    with torch.no_grad():
+        for batch in loader:
+            bad += [str(loader.images.paths[position]) for position, _ in batch.bad]
+            if len(batch.images):
+                with placement.autocast():
+                    outputs = model(placement.images(batch.images))
+                tally.add(outputs.float(), placement.targets(batch.targets))
+                used += len(batch.images)
+            if progress is not None:
+                progress(used + len(bad))
+    if not used:
+        raise OvertoneError(f"none of the {len(bad)} images could be read ({', '.join(bad[:1])} …); check the files")
+    return tally.report(bad)
+
+
+def _train_epoch(
+    trainer: Trainer, loader: Loader, state: State, pace: Pace, max_steps: int | None, watch: Watch
+) -> None:
+    trainer.start(state.loss_sum)
+    if state.batch >= len(loader):  # interrupted between the last step and the end of the validation
+        return
+    loader.set_epoch(state.epoch, state.batch)
+    batches = iter(loader)
+    while (batch := _next(batches, pace, watch)) is not None:
+        if batch.bad:
+            watch.bad(batch.bad)
+        if len(batch.images):
+            trainer.step(batch, state.step)
+        state.batch += 1
+        state.step += 1
+        state.images += len(batch.images)
+        if _is_reached(max_steps, state) or watch.stopped():
+            break
+        if pace.is_due():
+            watch.progress(pace.snapshot(state, trainer.loss_sum()))
+    trainer.check()
+    state.loss_sum = trainer.loss_sum()
+    state.seconds += pace.stop()
+    if watch.stopped():
+        raise Interrupted
+
+
+def _next(batches: Iterator[Batch], pace: Pace, watch: Watch) -> Batch | None:
+    started = time.perf_counter()
+    try:
+        return next(batches, None)
+    except OvertoneError:
+        if watch.stopped():  # the same signal has ended the processes that read
+            return None
+        raise
+    finally:
+        pace.waited += time.perf_counter() - started
+
+
+def _close_epoch(state: State, pace: Pace, report: Report, seconds: float, ended_early: bool) -> Epoch:
+    is_best = state.best_score is None or report.score > state.best_score
+    if is_best:
+        state.best_epoch, state.best_score = state.epoch + 1, report.score
+    state.seconds += seconds
+    row = {
+        "epoch": state.epoch + 1,
+        "step": state.step,
+        "lr": pace.lr_at(max(state.step - 1, 0)),
+        "train_loss": state.loss_sum / max(state.images, 1),
+        **report.figures(),
+        "images_per_second": pace.images_per_second(state),
+        "data_wait": pace.data_wait,
+        "seconds": pace.seconds + seconds,
+        "is_best": is_best,
+    }
+    if not ended_early:
+        state.epoch, state.batch, state.loss_sum, state.images = state.epoch + 1, 0, 0.0, 0
+    return Epoch(row, report, is_best)
+
+
+def _out_of_patience(state: State, patience: int | None) -> bool:
+    return patience is not None and state.best_epoch > 0 and state.epoch - state.best_epoch >= patience
+
+
+def _is_reached(max_steps: int | None, state: State) -> bool:
+    return max_steps is not None and state.step >= max_steps

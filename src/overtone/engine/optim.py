@@ -1,0 +1,102 @@
+"""Parameter groups, the optimiser, the learning rate of every step, the moving average of the weights."""
+
+import math
+
+import torch
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay
+from timm.utils import ModelEmaV3
+from torch import nn
+from torch.optim import Optimizer
+
+from overtone.config import Optim, Recipe, Schedule
+from overtone.errors import OvertoneError
+
+
+def parameter_groups(model: nn.Module, optim: Optim) -> list[dict]:
+    """The trainable parameters in groups that share weight decay and learning-rate scale.
+
+    Each group has `params`, `weight_decay` and, under layer decay, `lr_scale` (times the learning rate of the
+    schedule): 1 for the group nearest the output, `layer_decay` less for each group below it, by the network's
+    `group_matcher`.
+    """
+    splits = optim.decay == "no_norm_bias"
+    names = model.no_weight_decay() if splits and hasattr(model, "no_weight_decay") else ()  # type: ignore[operator]
+    if optim.layer_decay is not None:
+        return param_groups_layer_decay(
+            model,
+            weight_decay=optim.weight_decay,
+            weight_decay_exclude_1d=splits,
+            no_weight_decay_list=names,
+            layer_decay=optim.layer_decay,
+        )
+    return param_groups_weight_decay(
+        model, optim.weight_decay, weight_decay_exclude_1d=splits, no_weight_decay_list=names
+    )
+
+
+def build_optimizer(model: nn.Module, optim: Optim) -> Optimizer:
+    """The optimiser of a recipe over the trainable parameters of `model`, which is already on its device.
+
+    Uses PyTorch's fused kernels, which are the fastest on CPU and CUDA and can skip a step on the device.
+
+    Raises:
+        OvertoneError: settings that exclude each other, or nothing to train.
+    """
+    if optim.nesterov and optim.momentum == 0:
+        raise OvertoneError("optim.nesterov is set but optim.momentum is 0; set a momentum or take nesterov off")
+    groups = parameter_groups(model, optim)
+    if not groups:
+        raise OvertoneError("the network has no trainable parameter; take --model.freeze off or give it a classifier")
+    fused = groups[0]["params"][0].device.type in ("cpu", "cuda")
+    if optim.name == "sgd":
+        return torch.optim.SGD(
+            groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.nesterov, fused=fused or None
+        )
+    return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=fused or None)
+
+
+def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
+    """Give every group its learning rate: `lr` times the group's `lr_scale`."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_scale", 1.0)
+
+
+def lr_at(step: int, recipe: Recipe, steps_per_epoch: int) -> float:
+    """Learning rate of optimiser step `step`, counted from 0 over the whole training.
+
+    With S steps in all, of which the first W = warmup_epochs * steps_per_epoch (rounded) are warm-up:
+        step < W:   warmup_lr + (lr - warmup_lr) * step / W
+        `cosine`:   min_lr + (lr - min_lr) * (1 + cos(pi * t)) / 2,  t = (step - W) / (S - W)
+        `linear`:   min_lr + (lr - min_lr) * (1 - t)
+        `step`:     lr * gamma ** (epoch // step_epochs), epoch = step // steps_per_epoch
+        `multistep`: lr * gamma ** (how many milestones are <= epoch)
+        `constant`: lr
+    so `cosine` and `linear` would have come to min_lr at step S, the first that is not taken.
+
+    Args:
+        step: steps taken before this one.
+        recipe: its `optim.lr`, `schedule` and `train.epochs` are read.
+        steps_per_epoch: optimiser steps in an epoch.
+    """
+    lr, schedule = recipe.optim.lr, recipe.schedule
+    warmup = round(schedule.warmup_epochs * steps_per_epoch)
+    if step < warmup:
+        return schedule.warmup_lr + (lr - schedule.warmup_lr) * step / warmup
+    if schedule.name == "constant":
+        return lr
+    if schedule.name in ("step", "multistep"):
+        return lr * schedule.gamma ** _drops(schedule, step // steps_per_epoch)
+    t = min((step - warmup) / max(recipe.train.epochs * steps_per_epoch - warmup, 1), 1.0)
+    remaining = (1 + math.cos(math.pi * t)) / 2 if schedule.name == "cosine" else 1 - t
+    return schedule.min_lr + (lr - schedule.min_lr) * remaining
+
+
+def _drops(schedule: Schedule, epoch: int) -> int:
+    if schedule.name == "step":
+        return epoch // schedule.step_epochs
+    return sum(milestone <= epoch for milestone in schedule.milestones)
+
+
+def moving_average(model: nn.Module, decay: float | None) -> ModelEmaV3 | None:
+    """Moving average of all parameters and buffers: average = decay * average + (1 - decay) * model; None: none."""
+    return None if decay is None else ModelEmaV3(model, decay=decay)

@@ -1,0 +1,9 @@
+"""The one style of error that a user sees: a single line that says what, where, why and what to do."""
+
+
+class OvertoneError(Exception):
+    """Something the user can mend; the command line prints the message as one line and exits with code 2.
+
+    The message names the file or the value, the reason and what to do. Anything that is not an `OvertoneError`
+    is a defect of ours and keeps its traceback.
+    """

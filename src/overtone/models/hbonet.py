@@ -1,0 +1,273 @@
+"""HBONet: inverted residuals and harmonious bottlenecks, which trade resolution against channels inside a block.
+
+Paper: Li, Zhou, Yao, "HBONet: Harmonious Bottleneck on Two Orthogonal Dimensions", ICCV 2019, arXiv:1908.03888.
+Published weights: d-li14/HBONet, Apache-2.0. The state dict has the published keys.
+
+Kept from the published code although the paper's figure shows it otherwise: the block of stride 2 pools the slices of
+its input, and with one reduction it has neither an addition nor an `upconv`. The checkpoints need this.
+Deviation: pools work in ceil mode (padding not counted) and the upsampling takes the size of the other operand. Where
+the published code runs this is the same; it also runs at every other size.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from timm.layers.drop import DropPath
+from timm.models import build_model_with_cfg, register_model
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from overtone.errors import OvertoneError
+from overtone.layers.inverted_residual import (
+    InvertedResidual,
+    Layer,
+    conv_bn,
+    drop_path_rates,
+    round_channels,
+)
+from overtone.models._cfg import default_cfgs_of, unwrap_state_dict
+from overtone.models.mobilenetv2 import MobileNet
+
+__all__ = ["HBONet", "HarmoniousBottleneck", "hbonet"]
+
+STEM_CHS = 32
+HEAD_CHS = 1600
+# Table 1 of the paper, as published: expansion t, channels c, repeats n, stride s of the first, kind of block.
+# A, B and C stand for the harmonious bottlenecks whose depth depends on the rate.
+STAGES = (
+    (1, 20, 1, 1, "inverted"),
+    (2, 36, 1, 1, "A"),
+    (2, 72, 3, 2, "B"),
+    (2, 96, 4, 2, "C"),
+    (2, 192, 4, 2, "D"),
+    (2, 288, 1, 1, "D"),
+    (0, 144, 1, 1, "pointwise"),
+    (6, 200, 2, 2, "inverted"),
+    (6, 400, 1, 1, "inverted"),
+)
+# Table 6: how many times a bottleneck halves the resolution inside.
+RATES = {
+    "2x": {"A": 1, "B": 1, "C": 1, "D": 1},
+    "4x": {"A": 2, "B": 2, "C": 2, "D": 1},
+    "8x": {"A": 3, "B": 3, "C": 2, "D": 1},
+}
+PUBLISHED_DIVISORS = {0.1: 4, 0.25: 2, 0.5: 2}  # width multiplier -> divisor; 8 elsewhere
+
+
+class HarmoniousBottleneck(nn.Module):
+    """Half of the output is computed at reduced resolution, the other half is passed on from the input.
+
+    Args:
+        in_chs: Channels of the input.
+        out_chs: Channels of the output, at most `2 * in_chs`: both halves take their share of the input.
+        stride: 1 or 2.
+        expand_ratio: Hidden width over `in_chs`.
+        num_halvings: How often the main path halves the resolution: 1, 2 or 3 for the rates 2, 4 and 8.
+        drop_path: Probability, in [0, 1), of dropping the main path of a sample in training, where it is added to the
+            input itself (stride 1).
+    """
+
+    def __init__(
+        self,
+        in_chs: int,
+        out_chs: int,
+        *,
+        stride: int = 1,
+        expand_ratio: int = 2,
+        num_halvings: int = 1,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        hidden_chs = in_chs * expand_ratio
+        self.stride = stride
+        self.half_chs = out_chs // 2
+        self.passed_chs = out_chs - self.half_chs
+        main: list[nn.Module] = []
+        for chs in [in_chs] + [hidden_chs] * (num_halvings - 1):
+            main += [*conv_bn(chs, chs, 5, stride=2, depthwise=True, act=False), *conv_bn(chs, hidden_chs)]
+        # Published: only the shallow block has an activation between its last two convolutions.
+        main += conv_bn(hidden_chs, hidden_chs, 3, depthwise=True, act=num_halvings == 1)
+        main += conv_bn(hidden_chs, self.half_chs, act=False)
+        self.conv = nn.Sequential(*main)
+        self.is_added = num_halvings > 1 or stride == 1
+        if self.is_added:
+            self.upconv = nn.Sequential(*conv_bn(self.half_chs, self.half_chs, 5, depthwise=True, act=False))
+        self.drop_path = DropPath(drop_path) if drop_path > 0 and stride == 1 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_chs, H, W) -> (B, out_chs, ceil(H / stride), ceil(W / stride))."""
+        y = self.conv(x)
+        if self.stride == 2:
+            # The whole input at once: pooling a slice would first copy it.
+            x = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+        if not self.is_added:
+            return torch.cat([x[:, -self.passed_chs :], y], dim=1)
+        y = self.drop_path(F.interpolate(y, size=x.shape[-2:], mode="nearest"))
+        first, passed = self._slices(x)
+        return torch.cat([passed, self.upconv(first + y)], dim=1)
+
+    def _slices(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The channels that the main path is added to, and those passed on; they overlap where the block widens."""
+        if x.shape[1] == self.half_chs + self.passed_chs:
+            # The backward of one split is one concatenation in the memory format of the gradients; that of two
+            # slices is two maps of zeros in NCHW, filled and added.
+            first, passed = x.split([self.half_chs, self.passed_chs], dim=1)
+            return first, passed
+        return x[:, : self.half_chs], x[:, -self.passed_chs :]
+
+
+class HBONet(MobileNet):
+    """HBONet of any width, at any input size; features at the strides 2, 4, 8, 16, 32.
+
+    Args:
+        width_mult: Multiplier of all widths, above 0; the last convolution grows with it only above 1.
+        rates: "2x" (the main model), "4x" or "8x": how far the harmonious bottlenecks reduce the resolution (Table 6).
+        divisor: What every width is a multiple of; None: 4 at `width_mult` 0.1, 2 at 0.25 and 0.5, otherwise 8, as
+            published.
+        in_chans: Channels of the image.
+        drop_path_rate: Drop-path probability of the last block, growing linearly from 0; in [0, 1).
+        **head: `num_classes`, `global_pool` and `drop_rate` of `MobileNet`.
+
+    Raises:
+        OvertoneError: `width_mult` or `divisor` is not positive, or `rates` is unknown.
+    """
+
+    def __init__(
+        self,
+        width_mult: float = 1.0,
+        *,
+        rates: str = "2x",
+        divisor: int | None = None,
+        in_chans: int = 3,
+        drop_path_rate: float = 0.0,
+        **head: Any,
+    ) -> None:
+        if rates not in RATES:
+            raise OvertoneError(f"unknown rates {rates!r} of HBONet: use one of {', '.join(RATES)}")
+        if divisor is None:
+            divisor = PUBLISHED_DIVISORS.get(width_mult, 8)
+        in_chs = round_channels(STEM_CHS * width_mult, divisor)
+        layers = [Layer(nn.Sequential(*conv_bn(in_chans, in_chs, 3, stride=2)), in_chs, 2)]
+        drop_rates = drop_path_rates(drop_path_rate, sum(repeats for _, _, repeats, _, _ in STAGES))
+        for expand_ratio, channels, repeats, first_stride, kind in STAGES:
+            out_chs = round_channels(channels * width_mult, divisor)
+            for stride in [first_stride] + [1] * (repeats - 1):
+                drop_path = next(drop_rates)
+                if kind == "pointwise":
+                    block: nn.Module = nn.Sequential(*conv_bn(in_chs, out_chs, act=False))
+                elif kind == "inverted":
+                    block = InvertedResidual(
+                        in_chs, out_chs, stride=stride, expand_ratio=expand_ratio, drop_path=drop_path
+                    )
+                else:
+                    # Rounding can more than double a stage at widths between the published ones: its halves are
+                    # slices of the input, so they end there.
+                    out_chs = min(out_chs, 2 * in_chs)
+                    block = HarmoniousBottleneck(
+                        in_chs,
+                        out_chs,
+                        stride=stride,
+                        expand_ratio=expand_ratio,
+                        num_halvings=RATES[rates][kind],
+                        drop_path=drop_path,
+                    )
+                layers.append(Layer(block, out_chs, stride))
+                in_chs = out_chs
+        head_chs = round_channels(HEAD_CHS * width_mult, divisor) if width_mult > 1 else HEAD_CHS
+        super().__init__(layers, head_chs, in_chans=in_chans, **head)
+
+
+def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dict[str, Tensor]:
+    """A state dict as published, out of whatever wraps it."""
+    return unwrap_state_dict(state_dict)
+
+
+def hbonet(width_mult: float = 1.0, rates: str = "2x", divisor: int | None = None, **kwargs: Any) -> HBONet:
+    """HBONet of any width, as in the published README; the arguments are those of `HBONet`."""
+    return HBONet(width_mult, rates=rates, divisor=divisor, **kwargs)
+
+
+def _create(variant: str, pretrained: bool, published: dict[str, Any], **kwargs: Any) -> HBONet:
+    return build_model_with_cfg(
+        HBONet,
+        variant,
+        pretrained,
+        pretrained_filter_fn=checkpoint_filter_fn,
+        feature_cfg={"out_indices": (0, 1, 2, 3, 4), "feature_cls": "getter"},
+        **(published | kwargs),
+    )
+
+
+default_cfgs = default_cfgs_of(
+    [f"hbonet_x{percent}" for percent in ("100", "080", "060", "050", "035", "025", "010")]
+    + ["hbonet_x050_div8", "hbonet_x025_div8", "hbonet_x025_4x", "hbonet_x025_8x"],
+    first_conv="features.0.0",
+    classifier="classifier",
+)
+
+
+@register_model
+def hbonet_x100(pretrained: bool = False, **kwargs: Any) -> HBONet:
+    """HBONet 1.0: 4.56 M parameters, 306 M multiply-adds."""
+    return _create("hbonet_x100", pretrained, {"width_mult": 1.0}, **kwargs)
+
+
+@register_model
+def hbonet_x080(pretrained: bool = False, **kwargs: Any) -> HBONet:
+    """HBONet 0.8."""
+    return _create("hbonet_x080", pretrained, {"width_mult": 0.8}, **kwargs)
+
+
+@register_model
+def hbonet_x060(pretrained: bool = False, **kwargs: Any) -> HBONet:
+    """HBONet 0.6."""
+    return _create("hbonet_x060", pretrained, {"width_mult": 0.6}, **kwargs)
+
+
+@register_model
+def hbonet_x050(pretrained: bool = False, **kwargs: Any) -> HBONet:
+    """HBONet 0.5, widths divisible by 2."""
+    return _create("hbonet_x050", pretrained, {"width_mult": 0.5}, **kwargs)
+
+
+@register_model
+def hbonet_x050_div8(pretrained: bool = False, **kwargs: Any) -> HBONet:
+    """HBONet 0.5, widths divisible by 8."""
+    return _create("hbonet_x050_div8", pretrained, {"width_mult": 0.5, "divisor": 8}, **kwargs)
+
+
+@register_model
+def hbonet_x035(pretrained: bool = False, **kwargs: Any) -> HBONet:
+    """HBONet 0.35."""
+    return _create("hbonet_x035", pretrained, {"width_mult": 0.35}, **kwargs)
+
+
+@register_model
+def hbonet_x025(pretrained: bool = False, **kwargs: Any) -> HBONet:
+    """HBONet 0.25, widths divisible by 2."""
+    return _create("hbonet_x025", pretrained, {"width_mult": 0.25}, **kwargs)
+
+
+@register_model
+def hbonet_x025_div8(pretrained: bool = False, **kwargs: Any) -> HBONet:
+    """HBONet 0.25, widths divisible by 8."""
+    return _create("hbonet_x025_div8", pretrained, {"width_mult": 0.25, "divisor": 8}, **kwargs)
+
+
+@register_model
+def hbonet_x025_4x(pretrained: bool = False, **kwargs: Any) -> HBONet:
+    """HBONet 0.25, the first bottlenecks reduce four times; widths divisible by 8."""
+    return _create("hbonet_x025_4x", pretrained, {"width_mult": 0.25, "rates": "4x", "divisor": 8}, **kwargs)
+
+
+@register_model
+def hbonet_x025_8x(pretrained: bool = False, **kwargs: Any) -> HBONet:
+    """HBONet 0.25, the first bottlenecks reduce eight times; widths divisible by 8."""
+    return _create("hbonet_x025_8x", pretrained, {"width_mult": 0.25, "rates": "8x", "divisor": 8}, **kwargs)
+
+
+@register_model
+def hbonet_x010(pretrained: bool = False, **kwargs: Any) -> HBONet:
+    """HBONet 0.1, widths divisible by 4."""
+    return _create("hbonet_x010", pretrained, {"width_mult": 0.1}, **kwargs)

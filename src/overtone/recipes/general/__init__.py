@@ -1,0 +1,1 @@
+"""Recipes for a folder of your own."""

@@ -1,0 +1,80 @@
+"""What evaluation and prediction share: a loaded network put where it computes, and fed from image files."""
+
+import dataclasses
+import os
+from dataclasses import dataclass
+
+from torch import nn
+
+from overtone import options
+from overtone.config import Preprocess, Run
+from overtone.data.loader import Loader
+from overtone.data.sources import ImageList
+from overtone.data.transforms import evaluation_transform
+from overtone.engine.placement import Placement, place
+from overtone.errors import OvertoneError
+from overtone.verbs.console import warn
+from overtone.zoo import LoadedModel
+
+_FEW_IMAGES = 256
+_MOST_WORKERS = 8
+
+
+@dataclass(frozen=True)
+class Inference:
+    """A network on its device, with the preprocessing that it is fed through."""
+
+    model: nn.Module
+    placement: Placement
+    preprocess: Preprocess
+    settings: options.Device
+
+    def loader(self, images: ImageList) -> Loader:
+        """Batches of `images` in their order."""
+        return Loader(
+            images,
+            evaluation_transform(self.preprocess),
+            batch_size=self.settings.batch_size,
+            workers=_workers(self.settings.workers, len(images)),
+            exif=self.preprocess.exif,
+            pin_memory=self.placement.device.type == "cuda",
+        )
+
+
+def ready(loaded: LoadedModel, settings: options.Device) -> Inference:
+    """Put a network where `settings` says.
+
+    Raises:
+        OvertoneError: a device that is not there, or a batch or a size that holds nothing.
+    """
+    if settings.batch_size < 1:
+        raise OvertoneError(f"run.batch_size is {settings.batch_size}; it must be at least 1")
+    if not loaded.trained:
+        warn(f"{loaded.architecture} has random weights: what follows is chance; give a run folder or a checkpoint")
+    run = Run(device=settings.device, precision=settings.precision, threads=settings.threads)
+    placement = place(run)
+    preprocess = loaded.preprocess
+    if settings.size is not None:
+        preprocess = dataclasses.replace(preprocess, size=settings.size)
+    return Inference(placement.model(loaded.model.eval()), placement, preprocess, settings)
+
+
+def _workers(asked: int | None, num_images: int) -> int:
+    if asked is not None:
+        return asked
+    if num_images <= _FEW_IMAGES:
+        return 0  # read sooner than a process has started
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _MOST_WORKERS)
+
+
+def num_outputs(loaded: LoadedModel) -> int:
+    """How many classes the network tells apart.
+
+    Raises:
+        OvertoneError: it has no classifier.
+    """
+    count = len(loaded.classes) if loaded.classes is not None else int(getattr(loaded.model, "num_classes", 0))
+    if count < 1:
+        raise OvertoneError(f"{loaded.source} has no classifier; give a network that tells classes apart")
+    return count
