@@ -25,7 +25,7 @@ from overtone.errors import OvertoneError
 
 FORMAT = 1
 SUFFIX = ".safetensors"
-_TRAINING = "training/"
+TRAINING_PREFIX = "training/"
 _MANIFEST, _PROOF = "overtone", "overtone.sha256"
 
 
@@ -74,7 +74,7 @@ def write_checkpoint(
         OvertoneError: the file cannot be written (disk full, no permission); the old file is still there.
     """
     tensors = {key: _plain(value) for key, value in weights.items()}
-    tensors |= {_TRAINING + key: _plain(value) for key, value in (training or {}).items()}
+    tensors |= {TRAINING_PREFIX + key: _plain(value) for key, value in (training or {}).items()}
     text = json.dumps(to_dict(manifest))
     metadata = {_MANIFEST: text, _PROOF: _sha256(text, tensors)}
     with replacing(path) as temporary:
@@ -113,8 +113,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise OvertoneError(
             f"{path} is damaged: its content does not have the SHA-256 it was written with; use another copy"
         )
-    weights = {key: value for key, value in tensors.items() if not key.startswith(_TRAINING)}
-    training = {key.removeprefix(_TRAINING): value for key, value in tensors.items() if key.startswith(_TRAINING)}
+    weights = {key: value for key, value in tensors.items() if not key.startswith(TRAINING_PREFIX)}
+    training = {key.removeprefix(TRAINING_PREFIX): value for key, value in tensors.items() if key.startswith(TRAINING_PREFIX)}
     return Checkpoint(manifest, weights, training)
 
 

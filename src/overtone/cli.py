@@ -11,7 +11,7 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -69,6 +69,59 @@ VERBS = {
             "overtone predict runs/a holiday/ --json > names.json",
         ),
     ),
+    "reproduce": Verb(
+        options="Reproduce",
+        function="overtone.verbs.reproduce:reproduce",
+        summary="Hold the published tables against our networks.",
+        examples=(
+            "overtone reproduce",
+            "overtone reproduce --only 'hbonet*'",
+            "overtone reproduce --weights-dir weights --data.root imagenet/val --out reproduced",
+        ),
+    ),
+    "weights list": Verb(
+        options="WeightsList",
+        function="overtone.verbs.weights:list_weights",
+        summary="List the published weights.",
+        examples=("overtone weights list", "overtone weights list 'hornet_*' --json"),
+    ),
+    "weights fetch": Verb(
+        options="WeightsFetch",
+        function="overtone.verbs.weights:fetch_weights",
+        summary="Download published weights and prove them.",
+        examples=("overtone weights fetch hbonet_x100.dli14_in1k", "overtone weights fetch 'mobilenetv2_*'"),
+    ),
+    "weights verify": Verb(
+        options="WeightsVerify",
+        function="overtone.verbs.weights:verify_weights",
+        summary="Prove that files are what they should be.",
+        examples=("overtone weights verify hbonet_1_0.pth", "overtone weights verify runs/a/best.safetensors"),
+    ),
+    "weights convert": Verb(
+        options="WeightsConvert",
+        function="overtone.verbs.weights_convert:convert_weights",
+        summary="Convert weights, to safetensors or back.",
+        examples=(
+            "overtone weights convert hbonet_1_0.pth --out hbonet_x100.safetensors",
+            "overtone weights convert hbonet_x100.safetensors --to published --out hbonet_1_0.pth",
+        ),
+    ),
+    "weights inspect": Verb(
+        options="WeightsInspect",
+        function="overtone.verbs.weights:inspect_weights",
+        summary="Say what a file of weights is.",
+        examples=("overtone weights inspect some.pth",),
+    ),
+    "data prepare-imagenet": Verb(
+        options="PrepareImageNet",
+        function="overtone.verbs.prepare_imagenet:prepare_imagenet",
+        summary="Sort ImageNet into class folders.",
+        examples=(
+            "overtone data prepare-imagenet ILSVRC2012_img_val.tar --out imagenet/val --labels LOC_val_solution.csv",
+            "overtone data prepare-imagenet ILSVRC2012_img_train.tar --out imagenet/train",
+            "overtone data prepare-imagenet flat/ --out imagenet/val --how link",
+        ),
+    ),
     "demo": Verb(
         options="Demo",
         function="overtone.verbs.demo:demo",
@@ -76,6 +129,8 @@ VERBS = {
         examples=("overtone demo", "overtone demo --out /tmp/demo --overwrite"),
     ),
 }
+
+GROUPS = frozenset(name.partition(" ")[0] for name in VERBS if " " in name)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -113,13 +168,32 @@ def run(words: Sequence[str]) -> int:
     if words[0] == "--version":
         sys.stdout.write(f"overtone {__version__}\n")
         return 0
-    name, rest = words[0], list(words[1:])
-    if name not in VERBS:
-        raise OvertoneError(f"there is no verb {name!r}; {_close(name, VERBS, 'overtone --help lists them')}")
+    name, rest = _verb_in(words)
+    if name in GROUPS:
+        sys.stdout.write(_group_overview(name))
+        return 0
     try:
         return _train(rest) if name == "train" else _call(name, rest)
     except SystemExit as stop:  # --help
         return stop.code if isinstance(stop.code, int) else 0
+
+
+def _verb_in(words: Sequence[str]) -> tuple[str, list[str]]:
+    """The verb, which may be two words, and the words after it; a group alone where its help is asked for."""
+    name, rest = words[0], list(words[1:])
+    if name not in GROUPS:
+        if name not in VERBS:
+            known = list(dict.fromkeys(verb.split()[0] for verb in VERBS))
+            raise OvertoneError(f"there is no verb {name!r}; {_close(name, known, 'overtone --help lists them')}")
+        return name, rest
+    if not rest or rest[0] in ("-h", "--help"):
+        return name, []
+    whole = f"{name} {rest[0]}"
+    if whole not in VERBS:
+        kinds = [verb.partition(" ")[2] for verb in VERBS if verb.startswith(f"{name} ")]
+        otherwise = f"overtone {name} has {', '.join(kinds)}"
+        raise OvertoneError(f"there is no verb {whole!r}; {_close(rest[0], kinds, otherwise)}")
+    return whole, rest[1:]
 
 
 def _call(name: str, words: list[str]) -> int:
@@ -176,8 +250,19 @@ def _function(verb: Verb) -> Callable[..., Any]:
     return getattr(importlib.import_module(module), function)
 
 
+def _group_overview(group: str) -> str:
+    verbs = {name: verb for name, verb in VERBS.items() if name.startswith(f"{group} ")}
+    examples = _spelled(tuple(verb.examples[0] for verb in verbs.values()))
+    return f"usage: overtone {group} VERB [OPTIONS]\n\nverbs:\n{_listed(verbs)}\n\n{examples}\n"
+
+
+def _listed(verbs: Mapping[str, Verb]) -> str:
+    width = max(map(len, verbs)) + 2
+    return "\n".join(f"  {name:<{width}}{verb.summary}" for name, verb in verbs.items())
+
+
 def _overview() -> str:
-    verbs = "\n".join(f"  {name:<10}{verb.summary}" for name, verb in VERBS.items())
+    verbs = _listed(VERBS)
     examples = _spelled(tuple(verb.examples[0] for verb in VERBS.values()))
     return (
         "usage: overtone VERB [OPTIONS]\n\n"
@@ -195,7 +280,8 @@ def _train_overview() -> str:
     verb = VERBS["train"]
     return (
         f"usage: overtone train RECIPE --data.root DIR [OPTIONS]\n\n{verb.summary}\n\nrecipes:\n{lines}\n\n"
-        f"{_spelled(verb.examples)}\n\nEvery value of a recipe is an option: overtone train RECIPE --help shows them all.\n"
+        f"{_spelled(verb.examples)}\n\n"
+        "Every value of a recipe is an option: overtone train RECIPE --help shows them all.\n"
     )
 
 

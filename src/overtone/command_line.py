@@ -40,19 +40,19 @@ def parse(
         prog: the command in the help.
         description: what the help says above the options.
         default: where the values that are not given come from; default: the dataclass's own.
-        flag_pairs: `--flag` and `--no-flag` for every yes or no, rather than the one that changes the default.
+        flag_pairs: `--flag` and `--no-flag` for every yes or no; without it, `--flag` alone (all are off by default).
 
     Raises:
         OvertoneError: an option that does not exist, a value that does not fit, something required that is missing.
         SystemExit: the help was asked for and has been printed.
     """
-    _refuse_unknown(words, _option_names(options), prog)
+    _refuse_unknown(words, _option_names(options, flag_pairs), prog)
     settings = () if flag_pairs else (tyro.conf.FlagCreatePairsOff,)
-    given = {} if default is None else {"default": default}
+    given: dict[str, Any] = {} if default is None else {"default": default}
     boxes = io.StringIO()
     try:
         with _REGISTRY, contextlib.redirect_stderr(boxes):
-            chosen, left = tyro.cli(
+            chosen, left = tyro.cli(  # pyright: ignore[reportCallIssue] - `given` hides the default's type
                 options,
                 args=list(words),
                 prog=prog,
@@ -72,14 +72,14 @@ def parse(
     return chosen
 
 
-def _option_names(options: Any, prefix: str = "") -> Iterator[str]:
-    """Every option that a dataclass gives, both forms of a flag included."""
+def _option_names(options: Any, flag_pairs: bool, prefix: str = "") -> Iterator[str]:
+    """Every option that a dataclass gives."""
     for name, hint in typing.get_type_hints(options).items():
         if dataclasses.is_dataclass(hint):
-            yield from _option_names(hint, f"{prefix}{name}.")
+            yield from _option_names(hint, flag_pairs, f"{prefix}{name}.")
             continue
         yield f"--{prefix}{name}".replace("_", "-")
-        if hint is bool:
+        if hint is bool and flag_pairs:
             yield f"--{prefix}no-{name}".replace("_", "-")
 
 

@@ -4,7 +4,7 @@ Frozen dataclasses of plain values; no PyTorch, so that `--help` answers at once
 help text on the command line.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -32,7 +32,7 @@ class Models:
 class Training(Recipe):
     """Train by a recipe; every value of the recipe is an option, shown with the recipe's value as its default."""
 
-    run: Run = Run()
+    run: Run = field(default_factory=Run)
     """Where and with what the run happens; nothing here changes what is learnt beyond rounding."""
 
 
@@ -47,7 +47,7 @@ class EvaluationData:
 
 
 @dataclass(frozen=True)
-class Device:
+class Hardware:
     """Where the arithmetic happens."""
 
     device: str = "auto"
@@ -60,6 +60,12 @@ class Device:
     """Processes that read images; default: the number of usable cores, at most 8."""
     threads: int | None = None
     """Threads of arithmetic on the CPU; default: PyTorch's."""
+
+
+@dataclass(frozen=True)
+class Device(Hardware):
+    """Where the arithmetic happens, and at which size."""
+
     size: int | None = None
     """Side of the square input, pixels; default: the model's own."""
 
@@ -110,3 +116,113 @@ class Demo:
     """Folder for the images and the run."""
     overwrite: bool = False
     """Replace what an earlier demo left in that folder."""
+
+
+@dataclass(frozen=True)
+class ImageNet:
+    """ImageNet's validation images."""
+
+    root: Path | None = None
+    """Class folders named n01440764 and so on, or all images in one folder beside a label file."""
+    labels: Path | None = None
+    """Label file of images in one folder: the official ground truth, Kaggle's table, Caffe's val.txt, …"""
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """The published tables as a test: sizes and costs, or with images the accuracy of every weight at hand."""
+
+    only: str = "*"
+    """Rows whose name, architecture or family matches a shell pattern such as 'hbonet*' (quote it)."""
+    weights_dir: tuple[Path, ...] = ()
+    """Folders with published or converted files, beside the cache; without images, these are proved and loaded."""
+    data: ImageNet = ImageNet()
+    """The images to measure accuracy on."""
+    fetch: bool = False
+    """Download the published files that are not at hand."""
+    out: Path | None = None
+    """Folder for the results, which a later call goes on from; default with images: reproduced."""
+    run: Hardware = Hardware(precision="float32")
+    """Where the arithmetic happens; the published figures were measured in float32."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+
+@dataclass(frozen=True)
+class WeightsList:
+    """List every published row: file, size, proof, licence, whether it is at hand, accuracy."""
+
+    pattern: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[PATTERN]")] = "*"
+    """A shell pattern such as 'hbonet_*' (quote it), or a part of the name such as se_resnext."""
+    weights_dir: tuple[Path, ...] = ()
+    """Folders to look in beside the cache."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+
+@dataclass(frozen=True)
+class WeightsFetch:
+    """Download published files into the cache, and prove them."""
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME|PATTERN …")]
+    """Published rows by name, such as hbonet_x100.dli14_in1k, or by a shell pattern (quote it)."""
+    weights_dir: tuple[Path, ...] = ()
+    """Folders to look in before downloading."""
+
+
+@dataclass(frozen=True)
+class WeightsVerify:
+    """Prove files: published ones by their published hash, overtone's own by the one they carry."""
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE|NAME …")]
+    """Files, or published rows by name."""
+    weights_dir: tuple[Path, ...] = ()
+    """Folders to look in for published rows, beside the cache."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+
+@dataclass(frozen=True)
+class WeightsConvert:
+    """Convert weights into a safetensors file that says what it is, or back into the published layout."""
+
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE|NAME")]
+    """A file of weights in any published layout, a run folder, or the name of a published row."""
+    out: Path
+    """The file to write."""
+    to: Literal["safetensors", "published"] = "safetensors"
+    """safetensors with a header, or the published layout, which the original code reads."""
+    layout: Literal["auto", "bare", "module", "model", "state_dict"] = "auto"
+    """Wrapper of the published layout; auto: the one of the published row, else bare."""
+    architecture: str | None = None
+    """The network, where the file's keys do not tell."""
+    ema: bool = False
+    """Take the averaged weights of a training checkpoint."""
+    weights_dir: tuple[Path, ...] = ()
+    """Folders to look in for published rows, beside the cache."""
+    overwrite: bool = False
+    """Replace the file to write if it is there."""
+
+
+@dataclass(frozen=True)
+class WeightsInspect:
+    """Say what a file of weights is, without building the network."""
+
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """A file of weights in any layout."""
+    json: bool = False
+    """Print JSON instead of text."""
+
+
+@dataclass(frozen=True)
+class PrepareImageNet:
+    """Sort ImageNet's archives or its flat validation folder into class folders."""
+
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    """Folder of validation images, ILSVRC2012_img_val.tar, ILSVRC2012_img_train.tar, or a folder of class tars."""
+    out: Path
+    """Folder for the class folders, such as imagenet/val; what is there already is kept."""
+    labels: Path | None = None
+    """Label file of the validation images; default: one of a known name beside them."""
+    how: Literal["copy", "link", "move"] = "copy"
+    """How an image gets there; link: a hard link where the disk allows it, else a symbolic one."""

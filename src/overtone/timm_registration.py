@@ -16,10 +16,20 @@ from types import ModuleType
 
 def register_with_timm() -> None:
     """Register the architectures now if timm is imported, otherwise as soon as it is."""
-    if "timm" in sys.modules:
-        importlib.import_module("overtone.models")
+    if sys.modules.get("timm") is not None:  # None: somebody has forbidden its import
+        _register()
     elif not any(isinstance(finder, _TimmFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _TimmFinder())
+
+
+def _register() -> None:
+    importlib.import_module("overtone.models")
+    importlib.import_module("overtone.models._cfg").load_pretrained_with(_load_pretrained)
+
+
+def _load_pretrained(model: object, location: str) -> None:
+    """Published weights into a net that timm has built; the zoo is imported when somebody asks for weights."""
+    importlib.import_module("overtone.zoo").load_pretrained(model, location)
 
 
 class _TimmFinder(MetaPathFinder):
@@ -76,4 +86,4 @@ class _RegisteringLoader(Loader):
         self._loader.exec_module(module)
         if self._finder in sys.meta_path:  # once is enough; another thread may have been here
             sys.meta_path.remove(self._finder)
-        importlib.import_module("overtone.models")
+        _register()

@@ -5,6 +5,7 @@ alone: neither the number of workers nor a start in the middle of an epoch chang
 """
 
 import os
+import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from overtone.data.seeding import derived_seed, preserved, reseed
 from overtone.data.sources import ImageList
 from overtone.data.transforms import Transform
 from overtone.errors import OvertoneError
+
+_ORDER = 0x6F72646572  # keeps the order's random numbers apart from those of a step of the same number
 
 
 class Batch(NamedTuple):
@@ -82,6 +85,7 @@ class Loader:
                 num_workers=workers,
                 persistent_workers=workers > 0,
                 collate_fn=_as_it_is,
+                worker_init_fn=_leave_interrupts,
                 pin_memory=pin_memory and torch.cuda.is_available(),
                 generator=torch.Generator(),  # DataLoader draws from it on every iteration: not from the global one
             )
@@ -147,7 +151,7 @@ def worker_death_explained() -> Iterator[None]:
 
 def epoch_order(num_images: int, seed: int, epoch: int) -> Tensor:
     """Training's order of the images in an epoch: a permutation, int64 `(num_images,)`."""
-    generator = torch.Generator().manual_seed(derived_seed(seed, epoch))
+    generator = torch.Generator().manual_seed(derived_seed(_ORDER, seed, epoch))
     return torch.randperm(num_images, generator=generator)
 
 
@@ -215,3 +219,8 @@ class _Batches(Dataset):
 
 def _as_it_is(batch: Any) -> Any:
     return batch
+
+
+def _leave_interrupts(worker: int) -> None:
+    """Leave Ctrl-C, which every process of the terminal gets, to the main process: it may want to end in good order."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -5,6 +5,7 @@ folders; then part of each class is held out for validation, chosen by a hash of
 """
 
 import hashlib
+import os
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -288,10 +289,11 @@ def _seeded_split(images: ImageList, pool: Path, data: Data) -> Splits:
 
 def _held_out(images: ImageList, pool: Path, data: Data) -> set[int]:
     """Positions of the held-out images: the first of each class in the order of their hashes."""
+    below = len(str(pool / "x")) - 1  # where a file's name below the pool begins; relative_to is too slow for a million
     ranked: dict[int, list[tuple[bytes, int]]] = {}
     for position, (path, target) in enumerate(zip(images.paths, images.targets, strict=True)):
         # One spelling of accented letters: file systems differ in the one they keep.
-        name = unicodedata.normalize("NFC", path.relative_to(pool).as_posix())
+        name = unicodedata.normalize("NFC", str(path)[below:].replace(os.sep, "/"))
         rank = hashlib.sha256(f"{data.split_seed}\n{name}".encode(errors="surrogateescape")).digest()
         ranked.setdefault(target, []).append((rank, position))
     chosen: set[int] = set()

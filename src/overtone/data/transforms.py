@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from timm.data.auto_augment import rand_augment_transform
 from timm.data.random_erasing import RandomErasing
 from timm.data.transforms import RandomResizedCropAndInterpolation
@@ -180,8 +180,23 @@ def _rand_augment(policy: str, preprocess: Preprocess) -> Callable:
         "interpolation": _WARP_FILTERS[preprocess.interpolation],
     }
     try:
-        return rand_augment_transform(policy, settings)
+        transform = rand_augment_transform(policy, settings)
     except (AssertionError, ValueError, KeyError) as error:
         raise OvertoneError(
             f"augment.rand_augment is {policy!r}, which timm cannot read; give a policy such as rand-m9-mstd0.5-inc1"
         ) from error
+    for operation in transform.ops:
+        if operation.name.startswith("Posterize"):
+            operation.aug_fn = _posterize
+    return transform
+
+
+def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
+    """Keep the highest bits of each value.
+
+    At the highest magnitude timm keeps 0 bits, which made a black picture when the published networks were trained;
+    newer versions of Pillow refuse it.
+    """
+    if bits < 1:
+        return Image.new(image.mode, image.size)
+    return ImageOps.posterize(image, bits) if bits < 8 else image

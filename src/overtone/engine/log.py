@@ -64,7 +64,8 @@ class Log:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Take the progress line away and close the files."""
-        self._progress.stop()
+        if self._progress.live.is_started:  # where it is not, stopping would print an empty line
+            self._progress.stop()
         if self._writer is not None:
             self._writer.close()
         if error is not None:
@@ -78,7 +79,9 @@ class Log:
 
     def training(self, now: Snapshot) -> None:
         """Move the progress line within the training part of an epoch."""
-        figures = f"loss {now.loss:.4f}  lr {now.lr:.3g}  {now.images_per_second:,.0f} images/s  {duration(now.eta)} left"
+        figures = (
+            f"loss {now.loss:.4f}  lr {now.lr:.3g}  {now.images_per_second:,.0f} images/s  {duration(now.eta)} left"
+        )
         if now.data_wait > 0.1:
             figures += f"  waiting for images {now.data_wait:.0%}"
         self._show(f"epoch {now.epoch}/{now.epochs}", now.batch, now.batches, figures)
@@ -117,7 +120,7 @@ class Log:
 
 
 def read_rows(folder: Path, epochs: int) -> list[Row]:
-    """The lines of `metrics.jsonl` of the first `epochs` epochs; a line that was cut while being written is left out."""
+    """The lines of `metrics.jsonl` of the first `epochs` epochs; a line cut while it was written is left out."""
     path = folder / METRICS
     rows: dict[int, Row] = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():

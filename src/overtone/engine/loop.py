@@ -138,11 +138,12 @@ def _train_epoch(
     while (batch := _next(batches, pace, watch)) is not None:
         if batch.bad:
             watch.bad(batch.bad)
-        if len(batch.images):
+        # batch norm needs two images; a lone one in the last batch waits for another epoch
+        if len(batch.images) > 1 or (len(batch.images) and len(loader) == 1):
             trainer.step(batch, state.step)
+            state.images += len(batch.images)
         state.batch += 1
         state.step += 1
-        state.images += len(batch.images)
         if _is_reached(max_steps, state) or watch.stopped():
             break
         if pace.is_due():

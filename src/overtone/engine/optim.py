@@ -3,8 +3,8 @@
 import math
 
 import torch
-from timm.optim import param_groups_layer_decay, param_groups_weight_decay
-from timm.utils import ModelEmaV3
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay  # pyright: ignore[reportPrivateImportUsage]
+from timm.utils import ModelEmaV3  # pyright: ignore[reportPrivateImportUsage]
 from torch import nn
 from torch.optim import Optimizer
 

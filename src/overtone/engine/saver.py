@@ -28,8 +28,9 @@ _OPTIMIZER, _MODEL = "optimizer/", "model/"
 
 def versions() -> dict[str, str]:
     """Versions of overtone and of what its numbers depend on."""
-    libraries = {name: metadata.version(name) for name in ("torch", "torchvision", "timm", "numpy", "pillow")}
-    return {"overtone": __version__, **libraries, "python": platform.python_version()}
+    libraries = {name: metadata.version(name) for name in ("torchvision", "timm", "numpy", "pillow")}
+    torch_version = str(torch.__version__)  # with the build it is of, such as +cpu
+    return {"overtone": __version__, "torch": torch_version, **libraries, "python": platform.python_version()}
 
 
 def save_best(path: Path, manifest: Manifest, trainer: Trainer, metrics: Mapping[str, Any]) -> None:

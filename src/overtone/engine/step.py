@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from timm.utils import ModelEmaV3
+from timm.utils import ModelEmaV3  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
@@ -31,11 +31,13 @@ class NotFinite(OvertoneError):
     def __init__(self, step: int, ids: Sequence[int], loss: float | None) -> None:
         self.step, self.ids, self.loss = step, tuple(ids), loss
         if loss is None:
-            what = "loss or the gradient is"
+            what = "the loss or the gradient is not finite"
+        elif math.isfinite(loss):
+            what = f"the gradient is not finite (the loss, {loss:.6g}, is)"
         else:
-            what = f"gradient (loss {loss:.6g}) is" if math.isfinite(loss) else f"loss is {loss} and so"
+            what = f"the loss is {loss}"
         super().__init__(
-            f"the {what} not finite at step {step}; nothing was updated: "
+            f"{what} at step {step}; nothing was updated: "
             "lower --optim.lr, set --optim.clip-grad or use --run.precision float32"
         )
 
@@ -50,7 +52,7 @@ class Trainer:
         lr_at: learning rate by step.
         placement: where the arithmetic happens.
         seed: seed of what is random in a step.
-        micro_batch: images per forward pass; None for the whole batch.
+        micro_batch: most images per forward pass, parts are of equal size; None for the whole batch.
         clip_grad: largest norm of the gradient; None for any.
         average: moving average of the weights, which is then what is evaluated.
         deferred: check losses for NaN only now and then, and let the optimiser skip on the device meanwhile; default:
@@ -78,7 +80,7 @@ class Trainer:
         self.micro_batch, self.clip_grad = micro_batch, clip_grad
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.deferred = placement.device.type == "cuda" if deferred is None else deferred
-        self._skip = torch.zeros(1, device=placement.device)
+        self._skip = torch.zeros((), device=placement.device)
         self._unchecked: list[tuple[int, Tensor, Tensor]] = []
         self._loss_sum = torch.zeros((), device=placement.device)
 
@@ -107,9 +109,9 @@ class Trainer:
         set_learning_rate(self.optimizer, self.lr_at(step))
         images, targets = self.placement.images(batch.images), self.placement.targets(batch.targets)
         images, targets = self.task.prepare(images, targets, (self.seed, step))
-        size = self.micro_batch or len(images)
+        parts = 1 if self.micro_batch is None else math.ceil(len(images) / self.micro_batch)
         losses = []
-        for part, wanted in zip(images.split(size), targets.split(size), strict=True):
+        for part, wanted in zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True):
             with self.placement.autocast():
                 outputs = self.model(part)
             loss = self.task.loss(outputs.float(), wanted)

@@ -6,7 +6,6 @@ filter to every channel and mixes the responses with a 1x1 convolution; here the
 k x k kernel first, so that a layer costs what an ordinary convolution costs.
 """
 
-import contextlib
 import math
 from typing import Any, NamedTuple
 
@@ -14,6 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from overtone.layers.composed_conv import (
+    ComposedConv2d,
+    Geometry,
+    KernelForm,
+    autocasts,
+    compose_kernel,
+    without_autocast,
+)
 from overtone.layers.dct_bank import dct_bank
 
 _SAMPLE_SIZE = 64  # entries of a weight that are looked at before a cached kernel is used again
@@ -24,7 +31,7 @@ class _Composed(NamedTuple):
 
     kernel: Tensor
     bias: Tensor | None
-    form: tuple[torch.dtype, bool]
+    form: KernelForm
     sources: tuple[Tensor, ...]  # the very tensors it was composed from
     aliases: tuple[Tensor, ...]  # share their memory, so that it cannot be freed and handed to another tensor
     stamps: tuple[tuple[int, int], ...]  # address and version counter of each source
@@ -62,7 +69,7 @@ class HarmConv2d(nn.Module):
         out_channels: channels of the output.
         kernel_size: k; kernels are square.
         stride: of the convolution.
-        padding: zeros added on each side, or "same" or "valid".
+        padding: zeros added on each side.
         dilation: of the convolution.
         groups: of the convolution.
         bias: whether a bias is learnt.
@@ -87,7 +94,7 @@ class HarmConv2d(nn.Module):
         out_channels: int,
         kernel_size: int,
         stride: int = 1,
-        padding: int | str = 0,
+        padding: int = 0,
         dilation: int = 1,
         groups: int = 1,
         bias: bool = True,
@@ -117,6 +124,10 @@ class HarmConv2d(nn.Module):
         self.reset_parameters()
 
     @property
+    def _geometry(self) -> Geometry:
+        return Geometry(self.stride, self.padding, self.dilation, self.groups)
+
+    @property
     def published_shape(self) -> tuple[int, ...]:
         """The shape of `weight` in published checkpoints: 4-D with inner batch norm, otherwise 5-D."""
         out_channels, in_channels, filters = self.weight.shape
@@ -142,6 +153,10 @@ class HarmConv2d(nn.Module):
         """Convolve x (B, in_channels, H, W)."""
         form = self._form(x)
         if self.bn is None:
+            if self._composes_within_autograd():
+                bias = None if self.bias is None else self.bias.to(form.dtype)
+                x = x.to(form.dtype) if autocasts(x.device.type) else x
+                return ComposedConv2d.apply(x, self.weight, bias, self._bank(self._bank_dtype()), form, self._geometry)
             kernel, bias = self._kernel(form)
         elif type(self.bn) is not nn.BatchNorm2d or self.bn.affine:
             return self._forward_literally(x)
@@ -149,7 +164,13 @@ class HarmConv2d(nn.Module):
             kernel, bias = self._compose(form, *self._batch_statistics(x))
         else:
             kernel, bias = self._kernel(form)
-        return F.conv2d(x, kernel, bias, self.stride, self.padding, self.dilation, self.groups)
+        return F.conv2d(x, kernel, bias, *self._geometry)
+
+    def _composes_within_autograd(self) -> bool:
+        """Whether a gradient may flow to the weight, and nothing records the operations one by one."""
+        if torch.compiler.is_compiling() or _is_tracing():
+            return False
+        return torch.is_grad_enabled() and self.weight.requires_grad and not self.weight.is_meta
 
     def _forward_literally(self, x: Tensor) -> Tensor:
         """The published order of operations, for an inner norm that is not the plain one (SyncBatchNorm, say)."""
@@ -168,7 +189,7 @@ class HarmConv2d(nn.Module):
         """Mean and biased variance of the DCT responses over the batch; updates the running statistics."""
         bn = self.bn
         assert isinstance(bn, nn.BatchNorm2d)
-        with _without_autocast(x), torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
+        with without_autocast(x), torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
             z = self._responses(x, torch.promote_types(x.dtype, torch.float32))
             count = z.numel() // z.shape[1]
             if count <= 1:
@@ -176,29 +197,29 @@ class HarmConv2d(nn.Module):
             var, mean = torch.var_mean(z, (0, 2, 3), correction=0)
         if bn.training and bn.running_mean is not None and bn.running_var is not None:
             with torch.no_grad():
-                counter = bn.num_batches_tracked
-                if counter is not None:
-                    counter.add_(1)
+                rate: float | Tensor = 0.0 if bn.momentum is None else bn.momentum
+                if bn.num_batches_tracked is not None:
+                    bn.num_batches_tracked.add_(1)
+                    if bn.momentum is None:  # the mean over all batches so far
+                        rate = 1.0 / bn.num_batches_tracked.to(mean.dtype)
                 for running, now in (bn.running_mean, mean), (bn.running_var, var * (count / (count - 1))):
-                    rate = 1.0 / counter if bn.momentum is None and counter is not None else bn.momentum or 0.0
                     running.add_((now.detach() - running) * rate)
         return mean, var
 
     # --- the composed kernel ----------------------------------------------------------------------------------------
 
-    def _form(self, x: Tensor) -> tuple[torch.dtype, bool]:
+    def _form(self, x: Tensor) -> KernelForm:
         """The type and the memory format (is it channels_last?) in which the convolution wants its kernel."""
         dtype, device_type = self.weight.dtype, x.device.type
-        if _autocasts(device_type) and dtype != torch.float64:
+        if autocasts(device_type) and dtype != torch.float64:
             dtype = torch.get_autocast_dtype(device_type)
-        return dtype, x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+        return KernelForm(dtype, x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous())
 
     def _compose(
-        self, form: tuple[torch.dtype, bool], mean: Tensor | None = None, var: Tensor | None = None
+        self, form: KernelForm, mean: Tensor | None = None, var: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """The k x k kernel (out, in / groups, k, k), and the bias with the inner normalisation folded in."""
-        dtype, channels_last = form
-        with _without_autocast(self.weight):
+        with without_autocast(self.weight):
             bank = self._bank(self._bank_dtype())
             weight, bias = self.weight.to(bank.dtype), self.bias
             if mean is not None and var is not None:
@@ -207,22 +228,21 @@ class HarmConv2d(nn.Module):
                 weight = weight * self._per_output(scale)
                 shift = -(weight * self._per_output(mean.to(bank.dtype))).sum((1, 2))
                 bias = shift if bias is None else shift + bias
-            if channels_last:  # (out, k * k, in) in memory, without a copy
-                kernel = torch.matmul(bank.flatten(1).T, weight.transpose(1, 2))
-                kernel = kernel.unflatten(1, (self.kernel_size, self.kernel_size)).permute(0, 3, 1, 2)
-            else:
-                kernel = torch.matmul(weight, bank.flatten(1)).unflatten(2, (self.kernel_size, self.kernel_size))
-            return kernel.to(dtype), None if bias is None else bias.to(dtype)
+            return compose_kernel(weight, bank, form), None if bias is None else bias.to(form.dtype)
+
+    def _running_statistics(self) -> tuple[Tensor, ...]:
+        mean, var = getattr(self.bn, "running_mean", None), getattr(self.bn, "running_var", None)
+        return (mean, var) if isinstance(mean, Tensor) and isinstance(var, Tensor) else ()
 
     def _per_output(self, statistics: Tensor) -> Tensor:
         """Per-response values (in * F) as each output channel sees them: (out or 1, in / groups, F)."""
         per_group = statistics.reshape(self.groups, -1, self.num_filters)
         return per_group if self.groups == 1 else per_group.repeat_interleave(self.out_channels // self.groups, 0)
 
-    def _kernel(self, form: tuple[torch.dtype, bool]) -> tuple[Tensor, Tensor | None]:
+    def _kernel(self, form: KernelForm) -> tuple[Tensor, Tensor | None]:
         """The kernel and bias outside batch statistics, from the cache where that is safe."""
-        statistics = () if self.bn is None else (self.bn.running_mean, self.bn.running_var)
-        if torch.compiler.is_compiling() or self.training or torch.jit.is_tracing():
+        statistics = self._running_statistics()
+        if torch.compiler.is_compiling() or self.training or _is_tracing():
             return self._compose(form, *statistics)
         sources = tuple(t for t in (self.weight, self.bias, *statistics) if isinstance(t, Tensor))
         stamps = _stamps(sources)
@@ -243,18 +263,14 @@ class HarmConv2d(nn.Module):
         Raises:
             ValueError: the inner normalisation keeps no running statistics, or is not a plain batch norm.
         """
-        statistics = ()
-        if self.bn is not None:
-            if type(self.bn) is not nn.BatchNorm2d or self.bn.affine or self.bn.running_mean is None:
-                raise ValueError(f"only an inner BatchNorm2d with running statistics can be folded, not {self.bn}")
-            statistics = (self.bn.running_mean, self.bn.running_var)
+        statistics = self._running_statistics()
+        if self.bn is not None and (type(self.bn) is not nn.BatchNorm2d or self.bn.affine or not statistics):
+            raise ValueError(f"only an inner BatchNorm2d with running statistics can be folded, not {self.bn}")
         with torch.no_grad():
-            kernel, bias = self._compose((self.weight.dtype, False), *statistics)
+            kernel, bias = self._compose(KernelForm(self.weight.dtype, False), *statistics)
         size, where = self.kernel_size, {"device": kernel.device, "dtype": kernel.dtype}
         shape = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
-        conv = nn.utils.skip_init(
-            nn.Conv2d, self.in_channels, self.out_channels, size, bias=bias is not None, **shape, **where
-        )
+        conv = nn.Conv2d(self.in_channels, self.out_channels, size, bias=bias is not None, **shape, **where)
         conv.weight = nn.Parameter(kernel, self.weight.requires_grad)
         if bias is not None:
             conv.bias = nn.Parameter(bias.clone(), self.weight.requires_grad)
@@ -351,14 +367,8 @@ class HarmConv2d(nn.Module):
         return text + f", level={self.level}, num_filters={self.num_filters}"
 
 
-def _without_autocast(x: Tensor) -> contextlib.AbstractContextManager[Any]:
-    if _autocasts(x.device.type):
-        return torch.autocast(x.device.type, enabled=False)
-    return contextlib.nullcontext()
-
-
-def _autocasts(device_type: str) -> bool:
-    return device_type != "meta" and torch.is_autocast_enabled(device_type)
+def _is_tracing() -> bool:
+    return torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _stamps(sources: tuple[Tensor, ...]) -> tuple[tuple[int, int], ...] | None:

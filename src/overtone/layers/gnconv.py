@@ -66,7 +66,8 @@ class GlobalLocalFilter(nn.Module):
         weight = self.complex_weight
         # A half-precision model has no complex type of its own, and W multiplies a float32 spectrum anyway.
         weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
-        return torch.view_as_complex(resize_complex_weight(weight, height, width // 2 + 1))
+        # A model moved to channels_last has this parameter, of four dimensions, restrided as if it were a kernel.
+        return torch.view_as_complex(resize_complex_weight(weight, height, width // 2 + 1).contiguous())
 
     def global_filter(self, x: Tensor) -> Tensor:
         """The Fourier-domain filter of the maps `x`, (B, H, W, C/2), as float32 or, in a float64 model, float64."""
@@ -91,7 +92,7 @@ def resize_complex_weight(weight: Tensor, height: int, width: int) -> Tensor:
     if weight.shape[1:3] == (height, width):
         return weight
     parts = F.interpolate(weight.permute(3, 0, 1, 2), (height, width), mode="bilinear", align_corners=True)
-    return parts.permute(1, 2, 3, 0).contiguous()
+    return parts.permute(1, 2, 3, 0)
 
 
 class GnConv(nn.Module):

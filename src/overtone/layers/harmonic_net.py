@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import create_classifier
+from timm.layers.classifier import create_classifier
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
@@ -164,7 +164,8 @@ class HarmonicNet(nn.Module):
         """A new head for `num_classes` classes, none where it is 0; `global_pool` as timm names it, "" for none."""
         self.num_classes = num_classes
         pool_type = self.global_pool.pool_type if global_pool is None else global_pool
-        self.global_pool, self.fc = create_classifier(self.num_features, num_classes, pool_type=pool_type)
+        head = create_classifier(self.num_features, num_classes, pool_type=pool_type)
+        self.global_pool, self.fc = head[0], head[-1]
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Whether to compute activations again in the backward pass instead of keeping them."""

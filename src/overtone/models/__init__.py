@@ -7,6 +7,8 @@ every architecture is a function here too.
 
 import importlib
 import pkgutil
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import timm
@@ -30,3 +32,9 @@ for _family in _FAMILIES:
 def list_architectures(pattern: str = "") -> list[str]:
     """Names of the architectures of overtone that match a shell pattern (all of them without one), sorted naturally."""
     return [name for family in _FAMILIES for name in timm.list_models(pattern, module=family)]
+
+
+def families() -> list[ModuleType]:
+    """The modules of the families: `architecture_of` and, where there are such, `foreign_layout` and `head_rows`."""
+    modules = (sys.modules[f"{__name__}.{family}"] for family in _FAMILIES)
+    return [module for module in modules if hasattr(module, "architecture_of")]

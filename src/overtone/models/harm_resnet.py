@@ -9,17 +9,18 @@ plain names timm owns). No suffix: the first layer has stride 4 and no pool foll
 Deviations: the basic block of depths 18 and 34 cannot run as published; here both of its convolutions are harmonic.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch.nn.functional as F
-from timm.layers import DropPath
+from timm.layers.drop import DropPath
 from timm.models import build_model_with_cfg, checkpoint_seq, register_model
 from torch import Tensor, nn
 
 from overtone.errors import OvertoneError
 from overtone.layers.harmonic_net import HarmonicNet, check_choice, harmonic_or_plain, init_weights
-from overtone.models._cfg import default_cfgs_of, unwrap_state_dict
+from overtone.models._cfg import Inferred, PublishedWeights, common_args, default_cfgs_of, unwrap_state_dict
+from overtone.models._harmonic_shapes import root_in_chans_told, stages_told
 
 __all__ = ["HarmResNet", "harm_resnet"]  # register_model adds the architectures
 
@@ -100,7 +101,7 @@ def _downsample(in_channels: int, out_channels: int, stride: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
 
 
-class ResidualStages(HarmonicNet):
+class ResidualStages(PublishedWeights, HarmonicNet):
     """A first 7x7 layer, four stages of residual blocks, and a linear classifier.
 
     Features: the first layer (stride 2) where a pool follows it, then the four stages at strides 4, 8, 16 and 32.
@@ -171,6 +172,9 @@ class ResidualStages(HarmonicNet):
         return {"stem": rf"^{self.root}|bn1", "blocks": r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)"}
 
 
+DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+
+
 class HarmResNet(ResidualStages):
     """Harmonic ResNet; the stride of a bottleneck sits on its 3x3.
 
@@ -203,11 +207,10 @@ class HarmResNet(ResidualStages):
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
     ) -> None:
-        depths = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-        check_choice("depth", depth, depths)
+        check_choice("depth", depth, DEPTHS)
         block, root = (BasicBlock if depth < 50 else Bottleneck), ("harm1" if harm_root else "conv1")
         net = (harm_root, harm_res_blocks, levels, pool, num_classes, in_chans, global_pool, drop_rate, drop_path_rate)
-        super().__init__(block, depths[depth], {}, root, *net)
+        super().__init__(block, DEPTHS[depth], {}, root, *net)
 
 
 def harm_resnet(depth: int = 50, **kwargs: Any) -> HarmResNet:
@@ -218,6 +221,41 @@ def harm_resnet(depth: int = 50, **kwargs: Any) -> HarmResNet:
 def checkpoint_filter_fn(state_dict: dict[str, Any], model: nn.Module) -> dict[str, Tensor]:
     """The tensors of a published file out of its wrappers; the layers themselves take the published shapes."""
     return unwrap_state_dict(state_dict)
+
+
+def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> Inferred | None:
+    """The harmonic or plain ResNet that a state dict of these shapes belongs to; None where it is another net."""
+    is_bottleneck = "layer1.0.bn3.weight" in shapes
+    harmonic, plain = ("layer1.0.harm2", "layer1.0.conv2")
+    root, blocks = ("harm1.weight" in shapes), (f"{harmonic}.weight" in shapes)
+    middle = shapes.get(f"{harmonic if blocks else plain}.weight", ())
+    first = shapes.get("harm1.weight" if root else "conv1.weight", ())
+    if middle[:2] != (64, 64) or not first or any(".se." in key for key in shapes):
+        return None
+    depths, levels = stages_told(shapes, "harm2")
+    depth = next((d for d, known in DEPTHS.items() if known == depths and (d >= 50) == is_bottleneck), None)
+    if depth is None:
+        return None
+    name, args, pool = _named(depth, root, blocks, levels)
+    in_chans = root_in_chans_told(first, root, 49)
+    assumed = f"no shape tells the pool after the first layer; {pool} is assumed (otherwise give pool=…)"
+    return Inferred(name, args | common_args(shapes, "fc", in_chans), assumed)
+
+
+def _named(depth: int, root: bool, blocks: bool, levels: tuple[int | None, ...]) -> tuple[str, dict[str, Any], str]:
+    """Architecture, arguments and, in words, the pool: as published, else the plain name without a pool."""
+    if blocks and root and levels == PROGRESSIVE_LEVELS and depth in (50, 101):
+        return f"harm_resnet{depth}_progressive", {}, "an average pool, as published,"
+    if (root, blocks, depth) == (False, False, 101):
+        return "harm0_resnet101_maxpool", {}, "a max pool, as published,"
+    if (root, blocks, depth) == (False, False, 50):
+        return "harm0_resnet50", {}, "none, as published,"
+    if root and not blocks and depth in (50, 101):
+        return f"harm1_resnet{depth}", {}, "none, as published,"
+    flags = {} if root else {"harm_root": False}
+    flags |= {} if blocks else {"harm_res_blocks": False}
+    flags |= {"levels": levels} if any(levels) else {}
+    return f"harm_resnet{depth}", flags, "none, as published,"
 
 
 def build_residual_net(

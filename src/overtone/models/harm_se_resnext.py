@@ -5,16 +5,17 @@ fixed DCT banks, which the published files carry, are checked on load and put ba
 `harm_` is harmonic in the first layer and in every grouped 3x3, `harm0_` nowhere.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch.nn.functional as F
-from timm.layers import DropPath
+from timm.layers.drop import DropPath
 from timm.models import register_model
 from torch import Tensor, nn
 
 from overtone.layers.harmonic_net import harmonic_or_plain
-from overtone.models._cfg import default_cfgs_of
+from overtone.models._cfg import Inferred, common_args, default_cfgs_of
+from overtone.models._harmonic_shapes import root_in_chans_told, stages_told
 from overtone.models.harm_resnet import ALL_LEVELS, ResidualStages, build_residual_net
 
 __all__ = ["HarmSEResNeXt", "harm_se_resnext101"]  # register_model adds the architectures
@@ -122,6 +123,32 @@ class HarmSEResNeXt(ResidualStages):
 def harm_se_resnext101(cardinality: int = 32, **kwargs: Any) -> HarmSEResNeXt:
     """A `HarmSEResNeXt` with its own arguments, outside timm's registry; 64x4d is published with `pool=None`."""
     return HarmSEResNeXt(cardinality, **kwargs)
+
+
+def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> Inferred | None:
+    """The SE-ResNeXt-101 that a state dict of these shapes belongs to; None where it is another net."""
+    first, grouped = shapes.get("conv1.weight", ()), shapes.get("layer1.0.conv2.weight", ())
+    if "layer1.0.se.fc1.weight" not in shapes or not first or len(grouped) < 3:
+        return None
+    depths, levels = stages_told(shapes, "conv2")
+    base_width = grouped[1]
+    cardinality, rest = divmod(grouped[0], base_width)
+    if depths != (3, 4, 23, 3) or rest:
+        return None
+    root, blocks = "conv1.bn.running_mean" in shapes, len(grouped) != 4
+    args = {"cardinality": cardinality, "base_width": base_width, "harm_root": root, "harm_res_blocks": blocks}
+    args = {key: value for key, value in args.items() if value is not True} | (
+        {"levels": levels} if any(levels) else {}
+    )
+    name, pool = "harm_se_resnext101_32x4d", "a max pool"
+    if args == {"cardinality": 32, "base_width": 4}:
+        args = {}
+    elif args == {"cardinality": 64, "base_width": 4}:
+        name, pool, args = "harm_se_resnext101_64x4d", "none", {}
+    elif args == {"cardinality": 32, "base_width": 4, "harm_root": False, "harm_res_blocks": False}:
+        name, args = "harm0_se_resnext101_32x4d", {}
+    assumed = f"no shape tells the pool after the first layer; {pool}, as published, is assumed (otherwise give pool=…)"
+    return Inferred(name, args | common_args(shapes, "fc", root_in_chans_told(first, root, 49)), assumed)
 
 
 default_cfgs = default_cfgs_of(

@@ -6,6 +6,7 @@ https://github.com/matej-ulicny/harmonic-networks. The architecture is Simonyan 
 Deviation: in the published code the flag for the first layer has no effect (it is always harmonic); here it has.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from timm.models import build_model_with_cfg, checkpoint_seq, register_model
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 
 from overtone.errors import OvertoneError
 from overtone.layers.harmonic_net import HarmonicNet, check_choice, harmonic_or_plain, init_weights
-from overtone.models._cfg import default_cfgs_of, unwrap_state_dict
+from overtone.models._cfg import Inferred, PublishedWeights, common_args, default_cfgs_of, unwrap_state_dict
+from overtone.models._harmonic_shapes import root_in_chans_told
 
 __all__ = ["HarmVGG", "harm_vgg"]  # register_model adds the architectures
 
@@ -22,7 +24,7 @@ WIDTHS = (64, 128, 256, 512, 512)
 POOLS = {"avg": nn.AdaptiveAvgPool2d, "max": nn.AdaptiveMaxPool2d}
 
 
-class HarmVGG(HarmonicNet):
+class HarmVGG(PublishedWeights, HarmonicNet):
     """Harmonic VGG: five groups of 3x3 convolutions with max pools after them, and a classifier of three linears.
 
     Features: the five groups at strides 1 to 16, before their pools, and the last pool at stride 32.
@@ -163,6 +165,28 @@ def harm_vgg(depth: int = 16, batch_norm: bool = True, **kwargs: Any) -> HarmVGG
 def checkpoint_filter_fn(state_dict: dict[str, Any], model: nn.Module) -> dict[str, Tensor]:
     """The tensors of a published file out of its wrappers; the layers themselves take the published shapes."""
     return unwrap_state_dict(state_dict)
+
+
+def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> Inferred | None:
+    """The VGG that a state dict of these shapes belongs to; None where it is another net."""
+    convs = [s for k, s in shapes.items() if k.startswith("features.") and k.endswith(".weight") and len(s) >= 3]
+    widths = tuple(shape[0] for shape in convs)
+    expected = {
+        depth: tuple(width for width, count in zip(WIDTHS, counts, strict=True) for _ in range(count))
+        for depth, counts in DEPTHS.items()
+    }
+    depth = next((depth for depth, known in expected.items() if known == widths), None)
+    if depth is None or "features.0.weight" not in shapes:
+        return None
+    root, blocks = "features.0.bn.running_mean" in shapes, len(convs[1]) != 4
+    suffix = "_bn" if "features.1.running_mean" in shapes else ""
+    args = common_args(shapes, "classifier.6", root_in_chans_told(convs[0], root, 9))
+    if (depth, suffix, root, blocks) == (16, "_bn", False, False):
+        return Inferred("harm0_vgg16_bn", args)
+    if "classifier.0.weight" not in shapes:
+        args["global_pool"] = ""
+    flags = ({} if root else {"harm_root": False}) | ({} if blocks else {"harm_res_blocks": False})
+    return Inferred(f"harm_vgg{depth}{suffix}", flags | args)
 
 
 def _build(name: str, pretrained: bool, defaults: dict[str, Any], **kwargs: Any) -> HarmVGG:

@@ -5,16 +5,19 @@ code BSD-3-Clause, https://github.com/matej-ulicny/harmonic-networks. The publis
 dictionary: `load_state_dict` takes those keys, `published_state_dict` gives them.
 """
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch.nn.functional as F
-from timm.layers import DropPath
+from timm.layers.drop import DropPath
 from timm.models import build_model_with_cfg, checkpoint_seq, register_model
 from torch import Tensor, nn
 
 from overtone.errors import OvertoneError
 from overtone.layers.harmonic_net import HarmonicNet, harmonic_or_plain, init_weights, published_state_dict
-from overtone.models._cfg import default_cfgs_of, unwrap_state_dict
+from overtone.models._cfg import Inferred, PublishedWeights, common_args, default_cfgs_of, unwrap_state_dict
+from overtone.models._harmonic_shapes import level_told, root_in_chans_told
 
 __all__ = ["HarmWRN", "harm_wrn"]  # register_model adds the architectures
 
@@ -58,7 +61,7 @@ class PreActivationBlock(nn.Module):
         return y.add_(x if self.convdim is None else self.convdim(activation))
 
 
-class HarmWRN(HarmonicNet):
+class HarmWRN(PublishedWeights, HarmonicNet):
     """Harmonic wide ResNet.
 
     Features: the three groups, at strides 1, 2 and 4, before the last batch norm.
@@ -190,14 +193,35 @@ def checkpoint_filter_fn(state_dict: dict[str, Any], model: nn.Module) -> dict[s
     return unwrap_state_dict(state_dict)
 
 
-def _build(name: str, pretrained: bool, depth: int, width: int, **kwargs: Any) -> HarmWRN:
+def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> Inferred | None:
+    """The wide ResNet that a state dict of these shapes belongs to, published keys or ours; None: another net."""
+    shapes = {re.sub(r"(\.|^)(harmonic\d)\.conv$|(\.|^)(conv\d)$", r"\1\2\3\4.weight", k): s for k, s in shapes.items()}
+    root, blocks = "harmonic0.weight" in shapes, "group0.block0.harmonic0.weight" in shapes
+    first = shapes.get("harmonic0.weight" if root else "conv0.weight", ())
+    inner = shapes.get(f"group0.block0.{'harmonic0' if blocks else 'conv0'}.weight", ())
+    if len(first) < 3 or len(inner) < 3 or inner[0] % 16:
+        return None
+    depth = 6 * len({key.split(".")[1] for key in shapes if key.startswith("group0.")}) + 4
+    level, width = (level_told(inner) if blocks else None), inner[0] // 16
+    common = common_args(shapes, "fc", root_in_chans_told(first, root, 9))
+    if root and not blocks and (depth, width) == (28, 10):
+        return Inferred("harm1_wrn28_10", common)
+    flags = ({} if root else {"harm_root": False}) | ({} if blocks else {"harm_res_blocks": False})
+    if (depth, width) not in ((28, 10), (16, 8), (16, 4)):
+        return Inferred("harm_wrn16_4", {"depth": depth, "width": width, "level": level} | flags | common)
+    if level in (2, 3):
+        return Inferred(f"harm_wrn{depth}_{width}_level{level}", flags | common)
+    return Inferred(f"harm_wrn{depth}_{width}", ({"level": level} if level else {}) | flags | common)
+
+
+def _build(name: str, pretrained: bool, defaults: dict[str, Any], **kwargs: Any) -> HarmWRN:
     return build_model_with_cfg(
         HarmWRN,
         name,
         pretrained,
         pretrained_filter_fn=checkpoint_filter_fn,
         feature_cfg={"out_indices": (0, 1, 2), "feature_cls": "getter"},
-        **{"depth": depth, "width": width, **kwargs},
+        **{**defaults, **kwargs},
     )
 
 
@@ -218,58 +242,58 @@ default_cfgs = default_cfgs_of(
 @register_model
 def harm_wrn28_10(pretrained: bool = False, **kwargs: Any) -> HarmWRN:
     """Harm-WRN-28-10."""
-    return _build("harm_wrn28_10", pretrained, 28, 10, **kwargs)
+    return _build("harm_wrn28_10", pretrained, {"depth": 28, "width": 10}, **kwargs)
 
 
 @register_model
 def harm_wrn28_10_level2(pretrained: bool = False, **kwargs: Any) -> HarmWRN:
     """Harm-WRN-28-10 with the DCT filters of level 2."""
-    return _build("harm_wrn28_10_level2", pretrained, 28, 10, **{"level": 2, **kwargs})
+    return _build("harm_wrn28_10_level2", pretrained, {"depth": 28, "width": 10, "level": 2}, **kwargs)
 
 
 @register_model
 def harm_wrn28_10_level3(pretrained: bool = False, **kwargs: Any) -> HarmWRN:
     """Harm-WRN-28-10 with the DCT filters of level 3."""
-    return _build("harm_wrn28_10_level3", pretrained, 28, 10, **{"level": 3, **kwargs})
+    return _build("harm_wrn28_10_level3", pretrained, {"depth": 28, "width": 10, "level": 3}, **kwargs)
 
 
 @register_model
 def harm_wrn16_8(pretrained: bool = False, **kwargs: Any) -> HarmWRN:
     """Harm-WRN-16-8."""
-    return _build("harm_wrn16_8", pretrained, 16, 8, **kwargs)
+    return _build("harm_wrn16_8", pretrained, {"depth": 16, "width": 8}, **kwargs)
 
 
 @register_model
 def harm_wrn16_8_level2(pretrained: bool = False, **kwargs: Any) -> HarmWRN:
     """Harm-WRN-16-8 with the DCT filters of level 2."""
-    return _build("harm_wrn16_8_level2", pretrained, 16, 8, **{"level": 2, **kwargs})
+    return _build("harm_wrn16_8_level2", pretrained, {"depth": 16, "width": 8, "level": 2}, **kwargs)
 
 
 @register_model
 def harm_wrn16_8_level3(pretrained: bool = False, **kwargs: Any) -> HarmWRN:
     """Harm-WRN-16-8 with the DCT filters of level 3."""
-    return _build("harm_wrn16_8_level3", pretrained, 16, 8, **{"level": 3, **kwargs})
+    return _build("harm_wrn16_8_level3", pretrained, {"depth": 16, "width": 8, "level": 3}, **kwargs)
 
 
 @register_model
 def harm_wrn16_4(pretrained: bool = False, **kwargs: Any) -> HarmWRN:
     """Harm-WRN-16-4."""
-    return _build("harm_wrn16_4", pretrained, 16, 4, **kwargs)
+    return _build("harm_wrn16_4", pretrained, {"depth": 16, "width": 4}, **kwargs)
 
 
 @register_model
 def harm_wrn16_4_level2(pretrained: bool = False, **kwargs: Any) -> HarmWRN:
     """Harm-WRN-16-4 with the DCT filters of level 2."""
-    return _build("harm_wrn16_4_level2", pretrained, 16, 4, **{"level": 2, **kwargs})
+    return _build("harm_wrn16_4_level2", pretrained, {"depth": 16, "width": 4, "level": 2}, **kwargs)
 
 
 @register_model
 def harm_wrn16_4_level3(pretrained: bool = False, **kwargs: Any) -> HarmWRN:
     """Harm-WRN-16-4 with the DCT filters of level 3."""
-    return _build("harm_wrn16_4_level3", pretrained, 16, 4, **{"level": 3, **kwargs})
+    return _build("harm_wrn16_4_level3", pretrained, {"depth": 16, "width": 4, "level": 3}, **kwargs)
 
 
 @register_model
 def harm1_wrn28_10(pretrained: bool = False, **kwargs: Any) -> HarmWRN:
     """Harm1-WRN-28-10: only the first layer is harmonic."""
-    return _build("harm1_wrn28_10", pretrained, 28, 10, **{"harm_res_blocks": False, **kwargs})
+    return _build("harm1_wrn28_10", pretrained, {"depth": 28, "width": 10, "harm_res_blocks": False}, **kwargs)

@@ -26,8 +26,8 @@ from overtone.layers.inverted_residual import (
     drop_path_rates,
     round_channels,
 )
-from overtone.models._cfg import default_cfgs_of, unwrap_state_dict
-from overtone.models.mobilenetv2 import MobileNet
+from overtone.models._cfg import Inferred, common_args, default_cfgs_of, unwrap_state_dict
+from overtone.models.mobilenetv2 import MobileNet, channels_told, fitting_width
 
 __all__ = ["HBONet", "HarmoniousBottleneck", "hbonet"]
 
@@ -145,15 +145,12 @@ class HBONet(MobileNet):
     ) -> None:
         if rates not in RATES:
             raise OvertoneError(f"unknown rates {rates!r} of HBONet: use one of {', '.join(RATES)}")
-        if divisor is None:
-            divisor = PUBLISHED_DIVISORS.get(width_mult, 8)
-        in_chs = round_channels(STEM_CHS * width_mult, divisor)
+        in_chs, *widths, head_chs = layer_channels(width_mult, divisor)
         layers = [Layer(nn.Sequential(*conv_bn(in_chans, in_chs, 3, stride=2)), in_chs, 2)]
         drop_rates = drop_path_rates(drop_path_rate, sum(repeats for _, _, repeats, _, _ in STAGES))
-        for expand_ratio, channels, repeats, first_stride, kind in STAGES:
-            out_chs = round_channels(channels * width_mult, divisor)
+        for expand_ratio, _, repeats, first_stride, kind in STAGES:
             for stride in [first_stride] + [1] * (repeats - 1):
-                drop_path = next(drop_rates)
+                drop_path, out_chs = next(drop_rates), widths.pop(0)
                 if kind == "pointwise":
                     block: nn.Module = nn.Sequential(*conv_bn(in_chs, out_chs, act=False))
                 elif kind == "inverted":
@@ -161,9 +158,6 @@ class HBONet(MobileNet):
                         in_chs, out_chs, stride=stride, expand_ratio=expand_ratio, drop_path=drop_path
                     )
                 else:
-                    # Rounding can more than double a stage at widths between the published ones: its halves are
-                    # slices of the input, so they end there.
-                    out_chs = min(out_chs, 2 * in_chs)
                     block = HarmoniousBottleneck(
                         in_chs,
                         out_chs,
@@ -174,8 +168,21 @@ class HBONet(MobileNet):
                     )
                 layers.append(Layer(block, out_chs, stride))
                 in_chs = out_chs
-        head_chs = round_channels(HEAD_CHS * width_mult, divisor) if width_mult > 1 else HEAD_CHS
         super().__init__(layers, head_chs, in_chans=in_chans, **head)
+
+
+def layer_channels(width_mult: float, divisor: int | None = None) -> list[int]:
+    """Channels after the stem, after each block and after the last convolution."""
+    if divisor is None:
+        divisor = PUBLISHED_DIVISORS.get(width_mult, 8)
+    told = [round_channels(STEM_CHS * width_mult, divisor)]
+    for _, channels, repeats, _, kind in STAGES:
+        for _ in range(repeats):
+            out_chs = round_channels(channels * width_mult, divisor)
+            # Rounding can more than double a stage at widths between the published ones: the halves of a harmonious
+            # bottleneck are slices of its input, so they end there.
+            told.append(min(out_chs, 2 * told[-1]) if kind in "ABCD" else out_chs)
+    return [*told, round_channels(HEAD_CHS * width_mult, divisor) if width_mult > 1 else HEAD_CHS]
 
 
 def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dict[str, Tensor]:
@@ -188,86 +195,121 @@ def hbonet(width_mult: float = 1.0, rates: str = "2x", divisor: int | None = Non
     return HBONet(width_mult, rates=rates, divisor=divisor, **kwargs)
 
 
-def _create(variant: str, pretrained: bool, published: dict[str, Any], **kwargs: Any) -> HBONet:
+# What each registered architecture is built with.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "hbonet_x100": {"width_mult": 1.0},
+    "hbonet_x080": {"width_mult": 0.8},
+    "hbonet_x060": {"width_mult": 0.6},
+    "hbonet_x050": {"width_mult": 0.5},
+    "hbonet_x035": {"width_mult": 0.35},
+    "hbonet_x025": {"width_mult": 0.25},
+    "hbonet_x010": {"width_mult": 0.1},
+    "hbonet_x050_div8": {"width_mult": 0.5, "divisor": 8},
+    "hbonet_x025_div8": {"width_mult": 0.25, "divisor": 8},
+    "hbonet_x025_4x": {"width_mult": 0.25, "rates": "4x", "divisor": 8},
+    "hbonet_x025_8x": {"width_mult": 0.25, "rates": "8x", "divisor": 8},
+}
+default_cfgs = default_cfgs_of(VARIANTS, first_conv="features.0.0", classifier="classifier")
+
+
+def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> Inferred | None:
+    """The HBONet that a state dict of these shapes belongs to; None where it is another net."""
+    told, rates = channels_told(shapes), _rates_told(shapes)
+    if told is None or rates is None or len(told) != len(layer_channels(1.0)):
+        return None
+    common = common_args(shapes, "classifier", shapes["features.0.0.weight"][1])
+    for name, variant in VARIANTS.items():
+        width = variant["width_mult"], variant.get("divisor")
+        if variant.get("rates", "2x") == rates and layer_channels(*width) == told:
+            return Inferred(name, common)
+    width = fitting_width(told, layer_channels)
+    return None if width is None else Inferred("hbonet_x100", width | {"rates": rates} | common)
+
+
+def _rates_told(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """The rates of Table 6 by how many 5x5 convolutions the first block of each kind has."""
+    halvings, index = {}, 1
+    for _, _, repeats, _, kind in STAGES:
+        main = f"features.{index}.conv."
+        if kind in "ABCD":
+            fives = sum(key.startswith(main) and shape[2:] == (5, 5) for key, shape in shapes.items())
+            halvings.setdefault(kind, fives)
+        index += repeats
+    return next((rates for rates, known in RATES.items() if known == halvings), None)
+
+
+def _create(variant: str, pretrained: bool, **kwargs: Any) -> HBONet:
     return build_model_with_cfg(
         HBONet,
         variant,
         pretrained,
         pretrained_filter_fn=checkpoint_filter_fn,
         feature_cfg={"out_indices": (0, 1, 2, 3, 4), "feature_cls": "getter"},
-        **(published | kwargs),
+        **(VARIANTS[variant] | kwargs),
     )
-
-
-default_cfgs = default_cfgs_of(
-    [f"hbonet_x{percent}" for percent in ("100", "080", "060", "050", "035", "025", "010")]
-    + ["hbonet_x050_div8", "hbonet_x025_div8", "hbonet_x025_4x", "hbonet_x025_8x"],
-    first_conv="features.0.0",
-    classifier="classifier",
-)
 
 
 @register_model
 def hbonet_x100(pretrained: bool = False, **kwargs: Any) -> HBONet:
     """HBONet 1.0: 4.56 M parameters, 306 M multiply-adds."""
-    return _create("hbonet_x100", pretrained, {"width_mult": 1.0}, **kwargs)
+    return _create("hbonet_x100", pretrained, **kwargs)
 
 
 @register_model
 def hbonet_x080(pretrained: bool = False, **kwargs: Any) -> HBONet:
     """HBONet 0.8."""
-    return _create("hbonet_x080", pretrained, {"width_mult": 0.8}, **kwargs)
+    return _create("hbonet_x080", pretrained, **kwargs)
 
 
 @register_model
 def hbonet_x060(pretrained: bool = False, **kwargs: Any) -> HBONet:
     """HBONet 0.6."""
-    return _create("hbonet_x060", pretrained, {"width_mult": 0.6}, **kwargs)
+    return _create("hbonet_x060", pretrained, **kwargs)
 
 
 @register_model
 def hbonet_x050(pretrained: bool = False, **kwargs: Any) -> HBONet:
     """HBONet 0.5, widths divisible by 2."""
-    return _create("hbonet_x050", pretrained, {"width_mult": 0.5}, **kwargs)
+    return _create("hbonet_x050", pretrained, **kwargs)
 
 
 @register_model
 def hbonet_x050_div8(pretrained: bool = False, **kwargs: Any) -> HBONet:
     """HBONet 0.5, widths divisible by 8."""
-    return _create("hbonet_x050_div8", pretrained, {"width_mult": 0.5, "divisor": 8}, **kwargs)
+    return _create("hbonet_x050_div8", pretrained, **kwargs)
 
 
 @register_model
 def hbonet_x035(pretrained: bool = False, **kwargs: Any) -> HBONet:
     """HBONet 0.35."""
-    return _create("hbonet_x035", pretrained, {"width_mult": 0.35}, **kwargs)
+    return _create("hbonet_x035", pretrained, **kwargs)
 
 
 @register_model
 def hbonet_x025(pretrained: bool = False, **kwargs: Any) -> HBONet:
     """HBONet 0.25, widths divisible by 2."""
-    return _create("hbonet_x025", pretrained, {"width_mult": 0.25}, **kwargs)
+    return _create("hbonet_x025", pretrained, **kwargs)
 
 
 @register_model
 def hbonet_x025_div8(pretrained: bool = False, **kwargs: Any) -> HBONet:
     """HBONet 0.25, widths divisible by 8."""
-    return _create("hbonet_x025_div8", pretrained, {"width_mult": 0.25, "divisor": 8}, **kwargs)
+    return _create("hbonet_x025_div8", pretrained, **kwargs)
 
 
 @register_model
 def hbonet_x025_4x(pretrained: bool = False, **kwargs: Any) -> HBONet:
     """HBONet 0.25, the first bottlenecks reduce four times; widths divisible by 8."""
-    return _create("hbonet_x025_4x", pretrained, {"width_mult": 0.25, "rates": "4x", "divisor": 8}, **kwargs)
+    return _create("hbonet_x025_4x", pretrained, **kwargs)
 
 
 @register_model
 def hbonet_x025_8x(pretrained: bool = False, **kwargs: Any) -> HBONet:
     """HBONet 0.25, the first bottlenecks reduce eight times; widths divisible by 8."""
-    return _create("hbonet_x025_8x", pretrained, {"width_mult": 0.25, "rates": "8x", "divisor": 8}, **kwargs)
+    return _create("hbonet_x025_8x", pretrained, **kwargs)
 
 
 @register_model
 def hbonet_x010(pretrained: bool = False, **kwargs: Any) -> HBONet:
     """HBONet 0.1, widths divisible by 4."""
-    return _create("hbonet_x010", pretrained, {"width_mult": 0.1}, **kwargs)
+    return _create("hbonet_x010", pretrained, **kwargs)

@@ -24,7 +24,9 @@ from torch.nn.init import trunc_normal_
 
 from overtone.errors import OvertoneError
 from overtone.layers.gnconv import NORM_EPS, GnConv, resize_complex_weight
-from overtone.models._cfg import default_cfgs_of, unwrap_state_dict
+from overtone.models._cfg import Inferred, PublishedWeights, common_args, default_cfgs_of, unwrap_state_dict
+from overtone.models._hornet_files import arguments_told, foreign_layout
+from overtone.models._hornet_files import head_rows as head_rows  # the zoo asks the family for it
 
 __all__ = ["HorNet", "HorNetBlock", "HorNetStage"]
 
@@ -70,7 +72,7 @@ class HorNetStage(nn.Sequential):
         return x.permute(0, 3, 1, 2)
 
 
-class HorNet(nn.Module):
+class HorNet(PublishedWeights, nn.Module):
     """HorNet for images (B, in_chans, H, W) of any size from 32 pixels up.
 
     Args:
@@ -308,40 +310,47 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dic
     Takes off the wrappers, gives OpenMMLab's keys their published names, and resizes global filters to the size that
     `model` stores (as the run-time resize does), for fine-tuning at another resolution.
     """
-    state = {_published_key(key): value for key, value in unwrap_state_dict(state_dict).items()}
-    own = model.state_dict()
+    state = unwrap_state_dict(state_dict)
+    foreign = foreign_layout(state)
+    state, own = (state if foreign is None else foreign[1]), model.state_dict()
     for key, value in state.items():
         if key.endswith(".complex_weight") and key in own and value.shape != own[key].shape:
             state[key] = resize_complex_weight(value.float(), *own[key].shape[1:3])
     return state
 
 
-def _published_key(key: str) -> str:
-    """The published name of a key of OpenMMLab's copies; a published key stays as it is."""
-    if key.startswith("backbone."):
-        key = re.sub(r"^norm3\.", "norm.", key.removeprefix("backbone."))
-        key = key.replace(".gnconv.projs.", ".gnconv.pws.")
-        return re.sub(r"\.(gamma[12])\.weight$", r".\1", key)
-    return re.sub(r"^head\.fc\.", "head.", key)
-
-
-_NAMES = [f"hornet_{size}_{kind}" for size in ("tiny", "small", "base", "large") for kind in ("7x7", "gf")]
-
+# What each registered architecture is built with.
+VARIANTS: dict[str, dict[str, Any]] = {
+    f"hornet_{size}_{kind}{resolution}": {"base_dim": dim} | more
+    for size, dim in (("tiny", 64), ("small", 96), ("base", 128), ("large", 192))
+    for kind, resolution, more in (
+        ("7x7", "", {}),
+        ("gf", "", {"spatial_filter": "gf", "filter_size": 224}),
+        ("gf", "_img384", {"spatial_filter": "gf", "filter_size": 384}),
+    )
+}
+_LAYERS = {"first_conv": "downsample_layers.0.0", "classifier": "head", "interpolation": "bicubic"}
+_SQUASHED = {"input_size": (3, 384, 384), "crop_pct": 1.0, "crop_mode": "squash"}
 default_cfgs = {
-    **default_cfgs_of(_NAMES, first_conv="downsample_layers.0.0", classifier="head", interpolation="bicubic"),
-    **default_cfgs_of(
-        [f"{name}_img384" for name in _NAMES if name.endswith("gf")],
-        first_conv="downsample_layers.0.0",
-        classifier="head",
-        input_size=(3, 384, 384),
-        interpolation="bicubic",
-        crop_pct=1.0,
-        crop_mode="squash",
-    ),
+    **default_cfgs_of([name for name in VARIANTS if not name.endswith("_img384")], **_LAYERS),
+    **default_cfgs_of([name for name in VARIANTS if name.endswith("_img384")], **_LAYERS, **_SQUASHED),
 }
 
 
-def _create(variant: str, pretrained: bool, given: dict[str, Any], **built_with: Any) -> HorNet:
+def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> Inferred | None:
+    """The HorNet that a state dict of these shapes belongs to; None where it is another net."""
+    told = arguments_told(shapes)
+    if told is None:
+        return None
+    common = common_args(shapes, "head", shapes["downsample_layers.0.0.weight"][1])
+    for name, variant in VARIANTS.items():
+        if {"depths": (2, 3, 18, 2), "orders": (2, 3, 4, 5), "spatial_filter": "7x7"} | variant == told:
+            return Inferred(name, common)
+    return Inferred("hornet_tiny_7x7", told | common)
+
+
+def _create(variant: str, pretrained: bool, given: dict[str, Any]) -> HorNet:
+    built_with = dict(VARIANTS[variant])
     if not pretrained and given.get("pretrained_cfg") is None:
         # The only files of the large nets have 10,459 classes; that says nothing about a net without them.
         built_with["num_classes"] = 1000
@@ -358,70 +367,70 @@ def _create(variant: str, pretrained: bool, given: dict[str, Any], **built_with:
 @register_model
 def hornet_tiny_7x7(pretrained: bool = False, **kwargs: Any) -> HorNet:
     """HorNet-T with 7x7 depthwise filters."""
-    return _create("hornet_tiny_7x7", pretrained, kwargs, base_dim=64)
+    return _create("hornet_tiny_7x7", pretrained, kwargs)
 
 
 @register_model
 def hornet_tiny_gf(pretrained: bool = False, **kwargs: Any) -> HorNet:
     """HorNet-T with global filters."""
-    return _create("hornet_tiny_gf", pretrained, kwargs, base_dim=64, spatial_filter="gf")
+    return _create("hornet_tiny_gf", pretrained, kwargs)
 
 
 @register_model
 def hornet_tiny_gf_img384(pretrained: bool = False, **kwargs: Any) -> HorNet:
     """HorNet-T with global filters stored for 384-pixel images."""
-    return _create("hornet_tiny_gf_img384", pretrained, kwargs, base_dim=64, spatial_filter="gf", filter_size=384)
+    return _create("hornet_tiny_gf_img384", pretrained, kwargs)
 
 
 @register_model
 def hornet_small_7x7(pretrained: bool = False, **kwargs: Any) -> HorNet:
     """HorNet-S with 7x7 depthwise filters."""
-    return _create("hornet_small_7x7", pretrained, kwargs, base_dim=96)
+    return _create("hornet_small_7x7", pretrained, kwargs)
 
 
 @register_model
 def hornet_small_gf(pretrained: bool = False, **kwargs: Any) -> HorNet:
     """HorNet-S with global filters."""
-    return _create("hornet_small_gf", pretrained, kwargs, base_dim=96, spatial_filter="gf")
+    return _create("hornet_small_gf", pretrained, kwargs)
 
 
 @register_model
 def hornet_small_gf_img384(pretrained: bool = False, **kwargs: Any) -> HorNet:
     """HorNet-S with global filters stored for 384-pixel images."""
-    return _create("hornet_small_gf_img384", pretrained, kwargs, base_dim=96, spatial_filter="gf", filter_size=384)
+    return _create("hornet_small_gf_img384", pretrained, kwargs)
 
 
 @register_model
 def hornet_base_7x7(pretrained: bool = False, **kwargs: Any) -> HorNet:
     """HorNet-B with 7x7 depthwise filters."""
-    return _create("hornet_base_7x7", pretrained, kwargs, base_dim=128)
+    return _create("hornet_base_7x7", pretrained, kwargs)
 
 
 @register_model
 def hornet_base_gf(pretrained: bool = False, **kwargs: Any) -> HorNet:
     """HorNet-B with global filters."""
-    return _create("hornet_base_gf", pretrained, kwargs, base_dim=128, spatial_filter="gf")
+    return _create("hornet_base_gf", pretrained, kwargs)
 
 
 @register_model
 def hornet_base_gf_img384(pretrained: bool = False, **kwargs: Any) -> HorNet:
     """HorNet-B with global filters stored for 384-pixel images."""
-    return _create("hornet_base_gf_img384", pretrained, kwargs, base_dim=128, spatial_filter="gf", filter_size=384)
+    return _create("hornet_base_gf_img384", pretrained, kwargs)
 
 
 @register_model
 def hornet_large_7x7(pretrained: bool = False, **kwargs: Any) -> HorNet:
     """HorNet-L with 7x7 depthwise filters."""
-    return _create("hornet_large_7x7", pretrained, kwargs, base_dim=192)
+    return _create("hornet_large_7x7", pretrained, kwargs)
 
 
 @register_model
 def hornet_large_gf(pretrained: bool = False, **kwargs: Any) -> HorNet:
     """HorNet-L with global filters."""
-    return _create("hornet_large_gf", pretrained, kwargs, base_dim=192, spatial_filter="gf")
+    return _create("hornet_large_gf", pretrained, kwargs)
 
 
 @register_model
 def hornet_large_gf_img384(pretrained: bool = False, **kwargs: Any) -> HorNet:
     """HorNet-L with global filters stored for 384-pixel images."""
-    return _create("hornet_large_gf_img384", pretrained, kwargs, base_dim=192, spatial_filter="gf", filter_size=384)
+    return _create("hornet_large_gf_img384", pretrained, kwargs)

@@ -6,7 +6,7 @@ arXiv:1801.04381. Published weights: d-li14/mobilenetv2.pytorch, Apache-2.0. The
 Deviation: none. The strongest published checkpoint was trained with dropout 0.2 before the classifier (`drop_rate`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ from overtone.layers.inverted_residual import (
     round_channels,
     stage_ends,
 )
-from overtone.models._cfg import default_cfgs_of, unwrap_state_dict
+from overtone.models._cfg import Inferred, PublishedWeights, common_args, default_cfgs_of, unwrap_state_dict
 
 __all__ = ["MobileNet", "MobileNetV2", "mobilenetv2"]
 
@@ -45,7 +45,7 @@ STEM_CHS = 32
 HEAD_CHS = 1280
 
 
-class MobileNet(nn.Module):
+class MobileNet(PublishedWeights, nn.Module):
     """A sequence of layers, one pointwise convolution, a pool and a linear classifier, under timm's contract.
 
     Args:
@@ -223,21 +223,52 @@ class MobileNetV2(MobileNet):
         drop_path_rate: float = 0.0,
         **head: Any,
     ) -> None:
-        if divisor is None:
-            divisor = 4 if width_mult == 0.1 else 8
-        in_chs = round_channels(STEM_CHS * width_mult, divisor)
+        in_chs, *widths, head_chs = layer_channels(width_mult, divisor)
         layers = [Layer(nn.Sequential(*conv_bn(in_chans, in_chs, 3, stride=2)), in_chs, 2)]
         rates = drop_path_rates(drop_path_rate, sum(repeats for _, _, repeats, _ in STAGES))
-        for expand_ratio, channels, repeats, first_stride in STAGES:
-            out_chs = round_channels(channels * width_mult, divisor)
+        for expand_ratio, _, repeats, first_stride in STAGES:
             for stride in [first_stride] + [1] * (repeats - 1):
+                out_chs = widths.pop(0)
                 block = InvertedResidual(
                     in_chs, out_chs, stride=stride, expand_ratio=expand_ratio, drop_path=next(rates)
                 )
                 layers.append(Layer(block, out_chs, stride))
                 in_chs = out_chs
-        head_chs = round_channels(HEAD_CHS * width_mult, divisor) if width_mult > 1 else HEAD_CHS
         super().__init__(layers, head_chs, in_chans=in_chans, **head)
+
+
+def layer_channels(width_mult: float, divisor: int | None = None) -> list[int]:
+    """Channels after the stem, after each block and after the last convolution."""
+    if divisor is None:
+        divisor = 4 if width_mult == 0.1 else 8
+    scaled = [STEM_CHS] + [channels for _, channels, repeats, _ in STAGES for _ in range(repeats)]
+    head_chs = round_channels(HEAD_CHS * width_mult, divisor) if width_mult > 1 else HEAD_CHS
+    return [round_channels(channels * width_mult, divisor) for channels in scaled] + [head_chs]
+
+
+def channels_told(shapes: Mapping[str, tuple[int, ...]]) -> list[int] | None:
+    """What `layer_channels` gives, read off the shapes of a mobile net's state dict; None for another kind of net."""
+    if not {"features.0.0.weight", "features.1.conv.0.weight", "conv.0.weight"} <= shapes.keys():
+        return None
+    told = []
+    for index in range(1, 1 + max(int(key.split(".")[1]) for key in shapes if key.startswith("features."))):
+        shape = shapes.get(f"features.{index}.conv.0.weight") or shapes.get(f"features.{index}.0.weight")
+        if shape is None or len(shape) != 4:
+            return None
+        told.append(shape[0] if shape[1] == 1 else shape[1])  # depthwise, or pointwise
+    return [*told, *reversed(shapes["conv.0.weight"][:2])]
+
+
+def fitting_width(
+    told: Sequence[int], channels_of: Callable[[float, int], list[int]], divisors: Iterable[int] = (8, 4, 2, 1)
+) -> dict[str, Any] | None:
+    """The roundest `width_mult` below 4 and the `divisor` that give the channels; None where none does."""
+    for steps in (4, 20, 100, 1000):
+        for divisor in divisors:
+            for step in range(1, 4 * steps):
+                if channels_of(step / steps, divisor) == told:
+                    return {"width_mult": step / steps, "divisor": divisor}
+    return None
 
 
 def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dict[str, Tensor]:
@@ -250,55 +281,73 @@ def mobilenetv2(width_mult: float = 1.0, **kwargs: Any) -> MobileNetV2:
     return MobileNetV2(width_mult, **kwargs)
 
 
-def _create(variant: str, pretrained: bool, published: dict[str, Any], **kwargs: Any) -> MobileNetV2:
+# What each registered architecture is built with.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "mobilenetv2_x100": {"width_mult": 1.0},
+    "mobilenetv2_x075": {"width_mult": 0.75},
+    "mobilenetv2_x050": {"width_mult": 0.5},
+    "mobilenetv2_x035": {"width_mult": 0.35},
+    "mobilenetv2_x025": {"width_mult": 0.25},
+    "mobilenetv2_x010": {"width_mult": 0.1},
+}
+default_cfgs = default_cfgs_of(VARIANTS, first_conv="features.0.0", classifier="classifier")
+
+
+def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> Inferred | None:
+    """The MobileNetV2 that a state dict of these shapes belongs to; None where it is another net."""
+    told = channels_told(shapes)
+    if told is None or len(told) != len(layer_channels(1.0)) or any(".upconv." in key for key in shapes):
+        return None
+    common = common_args(shapes, "classifier", shapes["features.0.0.weight"][1])
+    for name, variant in VARIANTS.items():
+        if layer_channels(**variant) == told:
+            return Inferred(name, common)
+    width = fitting_width(told, layer_channels)
+    return None if width is None else Inferred("mobilenetv2_x100", width | common)
+
+
+def _create(variant: str, pretrained: bool, **kwargs: Any) -> MobileNetV2:
     return build_model_with_cfg(
         MobileNetV2,
         variant,
         pretrained,
         pretrained_filter_fn=checkpoint_filter_fn,
         feature_cfg={"out_indices": (0, 1, 2, 3, 4), "feature_cls": "getter"},
-        **(published | kwargs),
+        **(VARIANTS[variant] | kwargs),
     )
-
-
-default_cfgs = default_cfgs_of(
-    [f"mobilenetv2_x{percent}" for percent in ("100", "075", "050", "035", "025", "010")],
-    first_conv="features.0.0",
-    classifier="classifier",
-)
 
 
 @register_model
 def mobilenetv2_x100(pretrained: bool = False, **kwargs: Any) -> MobileNetV2:
     """MobileNetV2 1.0: 3.50 M parameters, 301 M multiply-adds."""
-    return _create("mobilenetv2_x100", pretrained, {"width_mult": 1.0}, **kwargs)
+    return _create("mobilenetv2_x100", pretrained, **kwargs)
 
 
 @register_model
 def mobilenetv2_x075(pretrained: bool = False, **kwargs: Any) -> MobileNetV2:
     """MobileNetV2 0.75."""
-    return _create("mobilenetv2_x075", pretrained, {"width_mult": 0.75}, **kwargs)
+    return _create("mobilenetv2_x075", pretrained, **kwargs)
 
 
 @register_model
 def mobilenetv2_x050(pretrained: bool = False, **kwargs: Any) -> MobileNetV2:
     """MobileNetV2 0.5."""
-    return _create("mobilenetv2_x050", pretrained, {"width_mult": 0.5}, **kwargs)
+    return _create("mobilenetv2_x050", pretrained, **kwargs)
 
 
 @register_model
 def mobilenetv2_x035(pretrained: bool = False, **kwargs: Any) -> MobileNetV2:
     """MobileNetV2 0.35."""
-    return _create("mobilenetv2_x035", pretrained, {"width_mult": 0.35}, **kwargs)
+    return _create("mobilenetv2_x035", pretrained, **kwargs)
 
 
 @register_model
 def mobilenetv2_x025(pretrained: bool = False, **kwargs: Any) -> MobileNetV2:
     """MobileNetV2 0.25."""
-    return _create("mobilenetv2_x025", pretrained, {"width_mult": 0.25}, **kwargs)
+    return _create("mobilenetv2_x025", pretrained, **kwargs)
 
 
 @register_model
 def mobilenetv2_x010(pretrained: bool = False, **kwargs: Any) -> MobileNetV2:
     """MobileNetV2 0.1, widths divisible by 4."""
-    return _create("mobilenetv2_x010", pretrained, {"width_mult": 0.1}, **kwargs)
+    return _create("mobilenetv2_x010", pretrained, **kwargs)

@@ -1,7 +1,7 @@
 """Training settings as documents: one recipe is one file with one literal `RECIPE`, found here by its name.
 
-Every file `recipes/<family>/<name>.py` whose name does not begin with an underscore is a recipe; its docstring says where the
-settings come from, the command, the published result and ours. Nothing here needs PyTorch.
+Every file `recipes/<family>/<name>.py` whose name does not begin with an underscore is a recipe; its docstring says
+where the settings come from, the command, the published result and ours. Nothing here needs PyTorch.
 """
 
 import difflib
@@ -51,7 +51,7 @@ def check_start(name: str, recipe: Recipe) -> None:
     if needs_weights(name) and recipe.model.weights is None and "." not in recipe.model.name:
         raise OvertoneError(
             f"recipe {name} starts from trained weights and none are given: add --model.weights with a run folder or "
-            f"checkpoint file, or --model.name with a tag, such as resnet18.a1_in1k; to train from nothing: recipe scratch"
+            "a checkpoint file, or --model.name with a tag, such as resnet18.a1_in1k (without any: recipe scratch)"
         )
 
 

@@ -154,7 +154,8 @@ def _print(report: ClassificationReport, every_class: bool) -> None:
 def _print_classes(report: ClassificationReport, every_class: bool) -> None:
     rows = list(zip(report.classes, report.class_counts, report.class_correct, report.per_class, strict=True))
     if len(rows) > _MOST_CLASSES_SHOWN and not every_class:
-        rows = sorted((row for row in rows if row[3] is not None), key=lambda row: row[3])[:_MOST_CLASSES_SHOWN]
+        worst = sorted((share, at) for at, share in enumerate(report.per_class) if share is not None)
+        rows = [rows[at] for _, at in worst[:_MOST_CLASSES_SHOWN]]
         print_line(f"the {len(rows)} worst of {len(report.classes)} classes (--per-class shows all)")
     print_table(
         ("class", "images", "correct", "top-1"),

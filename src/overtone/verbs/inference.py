@@ -36,7 +36,6 @@ class Inference:
             evaluation_transform(self.preprocess),
             batch_size=self.settings.batch_size,
             workers=_workers(self.settings.workers, len(images)),
-            exif=self.preprocess.exif,
             pin_memory=self.placement.device.type == "cuda",
         )
 

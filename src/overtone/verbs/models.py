@@ -76,10 +76,9 @@ def models(chosen: options.Models) -> int:
         everything = registry.list_models(with_timm=True)
         close = difflib.get_close_matches(chosen.pattern.strip("*"), everything, n=3)
         hint = f"did you mean {', '.join(close)}?" if close else "overtone models lists them"
-        elsewhere = (
-            "" if chosen.timm or not registry.list_models(chosen.pattern, with_timm=True) else "; timm's: --timm"
-        )
-        raise OvertoneError(f"no architecture matches {chosen.pattern!r}{elsewhere or '; ' + hint}")
+        if not chosen.timm and registry.list_models(chosen.pattern, with_timm=True):
+            hint = "timm has some: add --timm"
+        raise OvertoneError(f"no architecture matches {chosen.pattern!r}; {hint}")
     if len(names) > _ASK_FOR_A_PATTERN:
         raise OvertoneError(f"{len(names)} architectures match; give a narrower pattern, such as 'resnet*'")
     rows = [describe(name) for name in names]

@@ -12,12 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from overtone.checkpoint import write_with
+from overtone.tasks.classification import ClassificationReport
 
 _BLUE, _ORANGE, _GREY = "#1f6fb4", "#d9730d", "#6b6b6b"
 _MOST_COUNTS, _MOST_NAMES, _LONGEST_NAME = 20, 100, 24
 
 
-def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path, title: str = "") -> None:
+def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path, title: str = "") -> None:
     """Loss, accuracy and learning rate over the epochs, as a PNG.
 
     Args:
@@ -43,24 +44,23 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path, title: str = "") 
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     losses.legend(frameon=False)
-    accuracies.legend(frameon=False, loc="lower right")
+    accuracies.legend(frameon=False)
     if title:
         figure.suptitle(title)
     _save(figure, path)
 
 
-def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str], path: Path, title: str = "") -> None:
+def plot_confusion(report: ClassificationReport, path: Path) -> None:
     """The confusion matrix as a PNG: a row is a true class, its colours are shares of that class's images.
 
     Up to 20 classes every cell also shows its count; up to 100 every class its name.
 
     Args:
-        confusion: images by true class (row) and predicted class (column).
-        classes: names in that order.
+        report: its `confusion` is drawn.
         path: the file; replaced when whole.
-        title: over the plot.
     """
-    counts = np.asarray(confusion, dtype=np.int64)
+    classes = report.classes
+    counts = np.asarray(report.confusion, dtype=np.int64)
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
     num_classes = len(classes)
@@ -70,7 +70,7 @@ def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str], p
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.046, pad=0.02)
     axes.set(xlabel="predicted", ylabel="true")
-    axes.set_title(title or "Confusion matrix")
+    axes.set_title(f"Confusion matrix: top-1 {report.top1:.2f} % of {report.num_used} images")
     if num_classes <= _MOST_NAMES:
         size = 9 if num_classes <= _MOST_COUNTS else 6.5
         names = [_shortened(name) for name in classes]

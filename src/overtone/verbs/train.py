@@ -9,9 +9,8 @@ needs to go on), `per_class.json` (the best epoch's report), `summary.json`, `cu
 import dataclasses
 import functools
 import json
+import math
 import os
-import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from overtone.data.transforms import evaluation_transform, training_transform
 from overtone.engine import folder as files
 from overtone.engine import saver
 from overtone.engine.folder import check_folder, claimed, clear
+from overtone.engine.interrupt import StopRequest
 from overtone.engine.log import Log, duration, read_rows
 from overtone.engine.loop import BadImage, Epoch, Interrupted, Watch, evaluate, fit
 from overtone.engine.optim import build_optimizer, lr_at, moving_average
@@ -40,7 +40,8 @@ from overtone.engine.step import NotFinite, Trainer
 from overtone.errors import OvertoneError
 from overtone.tasks.classification import Classification, ClassificationReport
 from overtone.verbs.console import print_line, print_table
-from overtone.verbs.plots import draw_confusion, draw_curves
+from overtone.verbs.plots import plot_confusion, plot_curves
+from overtone.verbs.resuming import check_resumable
 
 _WORST = 10
 _MOST_CLASSES_LISTED = 20
@@ -94,9 +95,7 @@ def train(recipe: Recipe, run: Run, name: str, resume: bool = False) -> Summary:
 class _Session(Watch):
     """One run of a training: its parts, and what is written when."""
 
-    def __init__(
-        self, recipe: Recipe, run: Run, name: str, folder: Path, placement: Placement, splits: Splits
-    ) -> None:
+    def __init__(self, recipe: Recipe, run: Run, name: str, folder: Path, placement: Placement, splits: Splits) -> None:
         self.recipe, self.run, self.name, self.folder = recipe, run, name, folder
         self.placement, self.splits = placement, splits
         self.classes = splits.train.classes
@@ -108,8 +107,9 @@ class _Session(Watch):
             recipe=to_dict(recipe),
             versions=saver.versions(),
         )
-        self.state, self.best = State(), None
-        self._stop, self._drawn = _Stop(), time.perf_counter()
+        self.state = State()
+        self.best: ClassificationReport | None = None
+        self._stop, self._drawn = StopRequest(), time.perf_counter()
 
     @contextmanager
     def opened(self, resume: bool) -> Iterator[Log]:
@@ -117,7 +117,7 @@ class _Session(Watch):
         last = self.folder / files.LAST
         checkpoint = read_checkpoint(last) if resume else None
         if checkpoint is not None:
-            _check_same(checkpoint.manifest, self.manifest, self.folder, self.splits)
+            check_resumable(self.folder, checkpoint.manifest, self.manifest, self._relative(self.splits.val))
         model = self.recipe.model
         torch.manual_seed(self.recipe.train.seed)
         # the checkpoint has all the weights: those that the run started from need not be there any more
@@ -134,8 +134,12 @@ class _Session(Watch):
             clear(self.folder)
             self._describe()
         rows = read_rows(self.folder, self.state.epoch)
-        with Log(self.folder, tensorboard=self.run.tensorboard, rows=rows) as log:
-            yield log
+        try:
+            with Log(self.folder, tensorboard=self.run.tensorboard, rows=rows) as log:
+                yield log
+        finally:
+            self.train_loader.close()
+            self.val_loader.close()
 
     def run_in(self, log: Log) -> Summary:
         """Train to the end, an error or Ctrl-C."""
@@ -159,8 +163,8 @@ class _Session(Watch):
             self._save_last({})
             done = f"epoch {self.state.epoch + 1}, batch {self.state.batch} of {len(self.train_loader)}"
             log.say(
-                f"stopped in {done}; everything is in {self.folder / files.LAST}. To go on, give the same command again "
-                f"with --run.out {self.folder} --run.resume"
+                f"stopped in {done}; everything is in {self.folder / files.LAST}. "
+                f"To go on, give the same command again with --run.out {self.folder} --run.resume"
             )
             raise KeyboardInterrupt from None
         except NotFinite as error:
@@ -214,11 +218,18 @@ class _Session(Watch):
 
     def _loaders(self) -> tuple[Loader, Loader]:
         recipe, run = self.recipe, self.run
-        workers = _usable_cores() if run.workers is None else run.workers
         preprocess, size, seed = recipe.data.preprocess, recipe.train.batch_size, recipe.train.seed
         transforms = (training_transform(preprocess, recipe.augment), evaluation_transform(preprocess))
         train, val = (
-            Loader(images, transform, batch_size=batch, workers=workers, shuffle=shuffle, seed=seed)
+            Loader(
+                images,
+                transform,
+                batch_size=batch,
+                workers=_workers(run.workers, len(images) / batch),
+                shuffle=shuffle,
+                seed=seed,
+                pin_memory=self.placement.device.type == "cuda",
+            )
             for images, transform, batch, shuffle in (
                 (self.splits.train, transforms[0], size, True),
                 (self.splits.val, transforms[1], run.micro_batch or size, False),
@@ -234,7 +245,12 @@ class _Session(Watch):
                 raise Interrupted
             self.log.validating(done, total)
 
-        return evaluate(self.trainer.task, self.trainer.evaluated, self.val_loader, self.placement, progress)
+        try:
+            return evaluate(self.trainer.task, self.trainer.evaluated, self.val_loader, self.placement, progress)
+        except OvertoneError:
+            if self._stop.is_set:  # the same signal has ended the processes that read
+                raise Interrupted from None
+            raise
 
     def _keep(self, epoch: Epoch) -> None:
         report = epoch.report
@@ -250,13 +266,13 @@ class _Session(Watch):
             self.log.say(f"validation used {report.num_used} of {report.num_expected} images; unreadable:")
             self.log.say("\n".join(f"  {path}" for path in report.bad))
         if self.run.plots and time.perf_counter() - self._drawn > _PLOT_SECONDS:
-            self._draw_curves()
+            self._plot_curves()
 
     def _save_last(self, metrics: dict[str, Any]) -> None:
         saver.save_last(self.folder / files.LAST, self.manifest, self.trainer, self.state, metrics)
 
-    def _draw_curves(self) -> None:
-        draw_curves(self.log.rows, self.folder / files.CURVES, f"{self.name}: {self.recipe.model.name}")
+    def _plot_curves(self) -> None:
+        plot_curves(self.log.rows, self.folder / files.CURVES, f"{self.name}: {self.recipe.model.name}")
         self._drawn = time.perf_counter()
 
     def _describe(self) -> None:
@@ -274,6 +290,90 @@ class _Session(Watch):
             split = {"origin": self.splits.origin, "val": self._relative(self.splits.val)}
             write_text(self.folder / files.SPLIT, json.dumps(split, indent=2) + "\n")
 
+    def _announce(self) -> None:
+        """Say what is going to happen."""
+        recipe, splits, trainer = self.recipe, self.splits, self.trainer
+        total = sum(parameter.numel() for parameter in trainer.model.parameters())
+        trained = sum(parameter.numel() for parameter in trainer.parameters)
+        only = "" if trained == total else f", {trained / 1e6:.3g} M of them trained"
+        start = f", from {recipe.model.weights}" if recipe.model.weights else ""
+        micro = f" in parts of {self.run.micro_batch}" if self.run.micro_batch else ""
+        optim, steps = recipe.optim, len(self.train_loader)
+        self.log.say(
+            f"model   {recipe.model.name}, {total / 1e6:.3g} M parameters{only}{start}\n"
+            f"images  {len(splits.train):,} to train, {len(splits.val):,} to validate, "
+            f"{len(self.classes)} classes; {splits.origin}\n"
+            f"train   {recipe.train.epochs} epochs of {steps} steps of {recipe.train.batch_size} images{micro} at "
+            f"{recipe.data.preprocess.size} px; {optim.name}, lr {optim.lr:g}, {recipe.schedule.name}\n"
+            f"on      {self.placement}{', compiled' if self.run.compile else ''}\n"
+            f"folder  {self.folder}"
+        )
+        if self.state.step:
+            self.log.say(f"resumed at epoch {self.state.epoch + 1}, batch {self.state.batch}, step {self.state.step}")
+
+    def _recorded(self, error: NotFinite) -> OvertoneError:
+        """Write down the step and its images, to be looked at."""
+        images, path = self.splits.train, self.folder / files.FAULT
+        batch = [{"id": position, "path": str(images.paths[position])} for position in error.ids]
+        loss = None if error.loss is None else str(error.loss)
+        record = {"step": error.step, "epoch": self.state.epoch + 1, "loss": loss, "images": batch}
+        write_text(path, json.dumps(record, indent=2) + "\n")
+        return OvertoneError(f"{error}; the images of the step are in {path}")
+
+    def _finish(self) -> Summary:
+        state, best, log = self.state, self.best, self.log
+        if best is None:
+            raise OvertoneError(f"{self.folder} has no finished epoch; raise --train.epochs or --run.max-steps")
+        epochs = len(log.rows)
+        summary = Summary(self.folder, epochs, state.best_epoch, state.seconds, best)
+        values = best.to_dict()
+        figures = {key: values[key] for key in ("top1", "top5", "loss", "num_used", "num_expected")}
+        record = {"epochs": epochs, "best_epoch": state.best_epoch, "seconds": state.seconds, **figures}
+        write_text(self.folder / files.SUMMARY, json.dumps(record, indent=2) + "\n")
+        if self.run.plots:
+            self._plot_curves()
+            if best.confusion:
+                plot_confusion(best, self.folder / files.CONFUSION)
+        if state.epoch < self.recipe.train.epochs and self._patience_is_over():
+            log.say(f"ended early: no better epoch in the last {self.recipe.train.patience}")
+        _print_summary(summary)
+        return summary
+
+    def _patience_is_over(self) -> bool:
+        patience = self.recipe.train.patience
+        return patience is not None and self.state.epoch - self.state.best_epoch >= patience
+
     def _relative(self, images: ImageList) -> list[str]:
         root = self.recipe.data.root or Path()
         return [path.relative_to(root).as_posix() for path in images.paths]
+
+
+def _print_summary(summary: Summary) -> None:
+    report = summary.report
+    rows = list(zip(report.classes, report.class_counts, report.class_correct, report.per_class, strict=True))
+    print_line(
+        f"best epoch {summary.best_epoch} of {summary.epochs}: top-1 {report.top1:.2f} %, top-5 {report.top5:.2f} %, "
+        f"loss {report.loss:.4f} on {report.num_used} of {report.num_expected} validation images; "
+        f"{duration(summary.seconds)} in all"
+    )
+    if len(rows) > _MOST_CLASSES_LISTED:
+        rows = sorted((row for row in rows if row[3] is not None), key=lambda row: row[3] or 0.0)[:_WORST]
+        print_line(f"the {len(rows)} classes with the lowest accuracy, of {len(report.classes)}:")
+    print_table(
+        ("class", "images", "correct", "top-1"),
+        [(name, count, correct, "" if share is None else f"{share:.2f} %") for name, count, correct, share in rows],
+    )
+    print_line(f"{summary.folder / files.BEST} is the best network; curves, log and figures are beside it")
+
+
+def _read_report(folder: Path) -> ClassificationReport | None:
+    path = folder / files.REPORT
+    return ClassificationReport.from_dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+
+def _workers(asked: int | None, num_batches: float) -> int:
+    """Processes that read images: as asked, else one per usable core but no more than there are batches."""
+    if asked is not None:
+        return asked
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _MOST_CORES, math.ceil(num_batches))

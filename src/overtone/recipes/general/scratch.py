@@ -2,9 +2,9 @@
 
 Source: ours; a sound start for some thousands of images per class. With fewer, fine-tune: recipe finetune.
 Command: overtone train scratch --data.root DIR
-The folder holds train/ and val/ of class folders, or the class folders themselves (a stratified, seeded fifth is then held out).
-Any network: --model.name, see `overtone models`. Small pictures: --data.preprocess.size 64. Left and right are not alike
-in your pictures (digits, text): --augment.hflip 0.
+The folder holds train/ and val/ of class folders, or the class folders themselves (a stratified, seeded fifth is then
+held out). Any network: --model.name, see `overtone models`. Small pictures: --data.preprocess.size 64. Pictures whose
+mirror image means something else (digits, text): --augment.hflip 0.
 Published result: none.
 Ours: not measured.
 Deviations: not applicable.

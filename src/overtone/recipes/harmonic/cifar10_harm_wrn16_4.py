@@ -1,14 +1,14 @@
 """Harmonic wide ResNet 16-4 on CIFAR-10: 200 epochs of SGD, learning rate a fifth at epochs 60, 120 and 160.
 
-Source: the CIFAR settings of matej-ulicny/harmonic-networks (Ulicny, Krylov, Dahyot, arXiv:2001.06570), which are those of
-Wide Residual Networks (Zagoruyko and Komodakis, arXiv:1605.07146).
+Source: the CIFAR settings of matej-ulicny/harmonic-networks (Ulicny, Krylov, Dahyot, arXiv:2001.06570), which are those
+of Wide Residual Networks (Zagoruyko and Komodakis, arXiv:1605.07146).
 Command: overtone train cifar10_harm_wrn16_4 --data.root CIFAR10
 The folder holds train/ and test/ of ten class folders, or the training images alone in ten class folders; then a
 stratified, seeded tenth is held out. Dropout of 0.3 is inside every block. Wider: --model.name harm_wrn28_10.
-Published result: test error, median of five runs: Harm-WRN-28-10 3.86 % (lambda 3: 3.84 % with 24.4 M parameters, lambda
-2: 4.25 % with 12.3 M). None for 16-4.
+Published result: test error, median of five runs: Harm-WRN-28-10 3.86 % (lambda 3: 3.84 % with 24.4 M parameters,
+lambda 2: 4.25 % with 12.3 M). None for 16-4.
 Ours: not measured.
-Deviations: the published runs train on all 50,000 images; with a folder of training images alone a tenth is held out here.
+Deviations: the published runs train on all 50,000 images; of a folder of training images alone a tenth is held out.
 """
 
 from overtone.config import Augment, Data, Model, Optim, Preprocess, Recipe, Schedule, Train

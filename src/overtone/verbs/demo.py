@@ -1,0 +1,119 @@
+"""`overtone demo`: all of it once, on handwritten digits, with the commands a user would type."""
+
+import json
+import random
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from overtone import options
+from overtone.errors import OvertoneError
+from overtone.verbs.console import print_line
+
+try:
+    from sklearn.datasets import load_digits
+except ImportError:  # an optional dependency: only the demo's digits come from there
+    load_digits = None
+
+_ABOUT = "about.txt"
+_ABOUT_TEXT = "Made by `overtone demo`: images/ holds the digits, run/ the training, report/ the evaluation.\n"
+_PARTS = {"train": 0.7, "val": 0.1, "test": 0.2}  # shares of each class
+_SIDE = 32  # pixels; the digits have 8x8
+_SEED = 0
+_PREDICTED = ("test/2", "test/5", "test/8")  # one image of each of these folders is predicted
+
+
+def demo(chosen: options.Demo) -> int:
+    """Write the digits, train, evaluate, predict, and say where everything is.
+
+    Raises:
+        OvertoneError: scikit-learn is not installed, the folder is in use, or one of the commands failed.
+    """
+    if load_digits is None:
+        raise OvertoneError(
+            'the demo\'s digits come with scikit-learn, which is not installed: pip install "overtone[demo]"'
+        )
+    started = time.perf_counter()
+    out = chosen.out
+    _prepare(out, chosen.overwrite)
+    images, run, report = out / "images", out / "run", out / "report"
+    print_line("Handwritten digits, 8x8 pixels, ten classes (scikit-learn's digits, from the UCI repository).")
+    for part, number in write_digits(images).items():
+        print_line(f"  {images / part}: {number} images")
+    _type("train", "digits", "--data.root", str(images), "--run.out", str(run))
+    _type("evaluate", str(run), "--data.root", str(images), "--data.split", "test", "--out", str(report))
+    three = [str(min((images / folder).iterdir())) for folder in _PREDICTED]
+    _type("predict", str(run), *three, "--top-k", "3")
+    accuracy = json.loads((report / "evaluation.json").read_text(encoding="utf-8"))["top1"]
+    print_line(
+        f"\nDone in {time.perf_counter() - started:.0f} s: top-1 {accuracy:.2f} % on digits that it has never seen.\n"
+        f"  the network           {run / 'best.safetensors'}\n"
+        f"  curves                {run / 'curves.png'}\n"
+        f"  confusion matrix      {report / 'confusion.png'}\n"
+        f"  every figure          {report / 'evaluation.json'}\n"
+        "Your own pictures: put each class in a folder of its own, photos/cat, photos/dog, …, and\n"
+        "  overtone train scratch --data.root photos"
+    )
+    return 0
+
+
+def write_digits(folder: Path) -> dict[str, int]:
+    """Write scikit-learn's 1,797 digits as PNG files of 32x32 pixels, `folder`/part/class/number.png.
+
+    Each class is shuffled by a fixed seed and cut into train (70 %), val (10 %) and test (20 %).
+
+    Returns:
+        Number of images in each part.
+    """
+    assert load_digits is not None
+    digits: Any = load_digits()
+    shuffle = random.Random(_SEED).shuffle
+    counts = dict.fromkeys(_PARTS, 0)
+    for name in range(10):
+        positions = np.flatnonzero(digits.target == name).tolist()
+        shuffle(positions)
+        first = round(len(positions) * _PARTS["train"])
+        second = first + round(len(positions) * _PARTS["val"])
+        parts = {"train": positions[:first], "val": positions[first:second], "test": positions[second:]}
+        for part, members in parts.items():
+            counts[part] += len(members)
+            (folder / part / str(name)).mkdir(parents=True, exist_ok=True)
+            for position in members:
+                _picture(digits.images[position]).save(folder / part / str(name) / f"{position:04d}.png")
+    return counts
+
+
+def _picture(grey: np.ndarray) -> Image.Image:
+    """A digit of 8x8 values in 0..16 as a picture, dark on light like the ink it was."""
+    values = np.rint(255 - grey * (255 / 16)).astype(np.uint8)
+    return Image.fromarray(values).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
+
+
+def _prepare(out: Path, overwrite: bool) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if not (out / _ABOUT).is_file():
+            raise OvertoneError(f"{out} holds something that is not a demo's; choose another folder with --out")
+        if not overwrite:
+            raise OvertoneError(f"{out} holds an earlier demo; replace it with --overwrite, or choose another --out")
+        for part in ("images", "run", "report"):
+            shutil.rmtree(out / part, ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / _ABOUT).write_text(_ABOUT_TEXT, encoding="utf-8")
+
+
+def _type(*words: str) -> None:
+    """Say a command and run it, as its own process, like a user."""
+    print_line(f"\n$ {shlex.join(['overtone', *words])}")
+    sys.stdout.flush()
+    code = subprocess.run([sys.executable, "-m", "overtone", *words], check=False).returncode
+    if code == 130:
+        raise KeyboardInterrupt
+    if code != 0:
+        raise OvertoneError(f"that command ended with exit code {code}; what it said is above")

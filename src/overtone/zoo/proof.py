@@ -1,0 +1,170 @@
+"""Whether a file is the one that was published: by the hash that came with it, else by the one of its first use."""
+
+import hashlib
+import json
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from overtone.checkpoint import SUFFIX, has_manifest, write_text
+from overtone.errors import OvertoneError
+from overtone.published import PUBLISHED, Published
+from overtone.zoo.cache import cache_folder
+
+Kind = Literal["git_blob_sha1", "sha256", "sha256_prefix", "first_use", "converted"]
+RECORDS = "proofs.json"
+_BLOCK = 1 << 20
+
+
+class UnverifiedWarning(UserWarning):
+    """A file was published without a hash, and this is the first time that it is used here."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was compared.
+
+    Attributes:
+        kind: the hash that was published; `first_use` where none was: the SHA-256 recorded when the file was first
+            used; `converted`: a checkpoint of overtone, which proves itself when it is read.
+        expected: hexadecimal; None where nothing was there to compare with.
+        actual: hexadecimal, of the same kind.
+        verified: whether a hash of its publisher holds.
+    """
+
+    kind: Kind
+    expected: str | None
+    actual: str
+    verified: bool
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing speaks against the file."""
+        return self.expected is None or self.actual.startswith(self.expected)
+
+    def __str__(self) -> str:
+        name = {"git_blob_sha1": "git blob sha1", "sha256_prefix": "sha256"}.get(self.kind, self.kind)
+        if not self.holds:
+            return f"the {name} should be {self.expected} and is {self.actual}"
+        if self.kind == "converted":
+            return "converted: proved by the SHA-256 in its header when it is read"
+        if self.kind == "first_use":
+            state = "recorded now, unverified" if self.expected is None else "the one of its first use"
+            return f"sha256 {self.actual}: {state}; none was published"
+        return f"{name} {self.expected} holds"
+
+
+@dataclass(frozen=True)
+class Digests:
+    """The hashes of a file (hexadecimal) and its size in bytes."""
+
+    git_blob_sha1: str
+    sha256: str
+    size: int
+
+
+def digests(path: Path) -> Digests:
+    """The hashes of a file, remembered while it keeps its size and its time of change."""
+    status = path.stat()
+    return _digests(path.resolve(), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _digests(path: Path, size: int, changed_ns: int) -> Digests:
+    blob = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    whole = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            blob.update(block)
+            whole.update(block)
+    return Digests(blob.hexdigest(), whole.hexdigest(), size)
+
+
+def prove(
+    path: Path, row: Published, *, url: str | None = None, name: str | None = None, record: bool = False
+) -> Proof:
+    """Compare a file with what is known of a published row.
+
+    Args:
+        path: the file.
+        row: what it should be.
+        url: where it was fetched, if it was: OpenMMLab names its files after their SHA-256.
+        name: the name that the file is going to have, while it has a temporary one.
+        record: write down the SHA-256 of a file without a published hash.
+
+    Returns:
+        The strongest proof there is. A mismatch does not raise: look at `holds`.
+    """
+    if path.suffix == SUFFIX and has_manifest(path):
+        return Proof("converted", None, "", verified=False)
+    found = digests(path)
+    expected = _published_hash(row, path.name if url is None else url)
+    if expected is not None:
+        kind, value = expected
+        actual = found.git_blob_sha1 if kind == "git_blob_sha1" else found.sha256
+        return Proof(kind, value, actual, verified=actual.startswith(value))
+    record_name = f"{row.full_name}/{name or path.name}"
+    known = _records().get(record_name)
+    if known is None and record:
+        _write_record(record_name, found, url)
+    return Proof("first_use", known and known["sha256"], found.sha256, verified=False)
+
+
+def has_published_hash(row: Published) -> bool:
+    """Whether anything came with a row that proves its file, wherever it is from."""
+    return _published_hash(row, "") is not None
+
+
+def identify(path: Path) -> Published | None:
+    """The published row whose file this is by its hash; None where it is none of them."""
+    found = digests(path)
+    for row in PUBLISHED:
+        expected = _published_hash(row, "")
+        if expected is None or (row.size_bytes is not None and row.size_bytes != found.size):
+            continue
+        kind, value = expected
+        if (found.git_blob_sha1 if kind == "git_blob_sha1" else found.sha256).startswith(value):
+            return row
+    return None
+
+
+def _published_hash(row: Published, origin: str) -> tuple[Kind, str] | None:
+    if row.sha256 is not None:
+        return "sha256", row.sha256
+    if row.git_blob_sha1 is not None:
+        return "git_blob_sha1", row.git_blob_sha1
+    if row.sha256_prefix is not None:
+        return "sha256_prefix", row.sha256_prefix
+    named = re.search(r"_3rdparty_\w+-([0-9a-f]{8})\.pth$", origin)  # OpenMMLab's way of naming
+    return None if named is None else ("sha256_prefix", named[1])
+
+
+def records_path() -> Path:
+    """Where the hashes of files without a published one are written down."""
+    return cache_folder() / RECORDS
+
+
+def _records() -> dict[str, Any]:
+    path = records_path()
+    try:
+        files = json.loads(path.read_text(encoding="utf-8"))["files"]
+        if all(re.fullmatch("[0-9a-f]{64}", entry["sha256"]) for entry in files.values()):
+            return files
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+        pass
+    raise OvertoneError(
+        f"{path}, the record of files first used here, cannot be read; mend it, or remove it to trust those files anew"
+    )
+
+
+def _write_record(record_name: str, found: Digests, url: str | None) -> None:
+    entry = {"sha256": found.sha256, "size": found.size, "url": url, "recorded": datetime.now(UTC).isoformat()}
+    files = _records() | {record_name: entry}
+    with suppress(OvertoneError):  # a cache that only others may fill: the file stays unverified each time
+        write_text(records_path(), json.dumps({"format": 1, "files": files}, indent=1, sort_keys=True) + "\n")

@@ -1,0 +1,241 @@
+"""Any file of weights, read safely: what it claims is checked against what it holds before memory is taken.
+
+Formats: safetensors, PyTorch's zip, and PyTorch's format before that (1.5 and older, as most published files have). No
+code in a file is ever run: `weights_only=True` everywhere, after a reading that refuses by itself (see `pickles`).
+"""
+
+import argparse
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from overtone.checkpoint import SUFFIX
+from overtone.errors import OvertoneError
+from overtone.zoo.pickles import NAMESPACE, NUMPY_SCALARS, Opaque, Refused, Scanned, TensorInfo, scan
+
+Format = Literal["safetensors", "torch zip", "torch legacy"]
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # what every file of torch.save began with before the zip format
+_SAFETENSORS_TYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+@dataclass(frozen=True)
+class FileContents:
+    """What is in a file of weights, without the numbers.
+
+    Attributes:
+        format: how it is written.
+        values: its contents, with a `TensorInfo` for each tensor.
+        size: bytes.
+        metadata: the text in the header of a safetensors file.
+        names: what a pickle names beside tensors, such as `argparse.Namespace`.
+    """
+
+    format: Format
+    values: Any
+    size: int
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    names: frozenset[str] = frozenset()
+
+
+def inspect_file(path: Path) -> FileContents:
+    """What is in a file of weights; no tensor is read and nothing is built.
+
+    Raises:
+        OvertoneError: no such file, damaged, not a file of weights, or one that asks for more than tensors.
+    """
+    if not path.is_file():
+        raise OvertoneError(f"{path} is not there; give the path of a checkpoint file or of a run folder")
+    try:
+        with path.open("rb") as file:
+            start = file.read(512)
+            file.seek(0)
+            if start.startswith(b"PK\x03\x04"):
+                return _inspect_zip(path, file)
+            if start.startswith(b"\x80"):
+                return _inspect_legacy(path, file)
+        if path.suffix == SUFFIX or start[8:9] == b"{":
+            return _inspect_safetensors(path)
+    except Refused as error:
+        raise OvertoneError(
+            f"{path} is refused: {error}, and nothing but tensors and plain values is ever unpickled; "
+            "use a file of plain tensors"
+        ) from error
+    except (SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
+        raise OvertoneError(f"{path} cannot be read: {_first_line(error)}; use another copy") from error
+    raise OvertoneError(f"{path} is no file of weights: {_what_it_is(start)}; use another copy")
+
+
+def read_values(path: Path, contents: FileContents | None = None) -> Any:
+    """The contents of a file of weights, its tensors on the CPU.
+
+    They may lie in the file, mapped: copy those that are to stay.
+
+    Args:
+        path: the file.
+        contents: what `inspect_file` said about it, if it has been asked already.
+
+    Raises:
+        OvertoneError: as `inspect_file`.
+    """
+    contents = contents or inspect_file(path)
+    try:
+        if contents.format == "safetensors":
+            with safe_open(path, framework="pt", device="cpu") as file:
+                return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+        with torch.serialization.safe_globals(_harmless(contents.names)):
+            values = torch.load(path, map_location="cpu", weights_only=True, mmap=contents.format == "torch zip")
+    except pickle.UnpicklingError as error:
+        raise OvertoneError(
+            f"{path} is refused: it asks for more than tensors and plain values ({_first_line(error)}); "
+            "use a file of plain tensors"
+        ) from error
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError, AssertionError) as error:
+        raise OvertoneError(f"{path} cannot be read: {_first_line(error)}; use another copy") from error
+    _check_same(path, contents.values, values)
+    return values
+
+
+def tensor_infos(values: Any) -> list[TensorInfo]:
+    """Every tensor in the contents of a file, in the dictionaries and lists of any depth."""
+    found, pending, seen = [], [values], set()
+    while pending:
+        value = pending.pop()
+        if isinstance(value, TensorInfo):
+            found.append(value)
+        elif isinstance(value, (Mapping, list, tuple)) and id(value) not in seen:
+            seen.add(id(value))
+            pending += value.values() if isinstance(value, Mapping) else value
+    return found
+
+
+def _inspect_safetensors(path: Path) -> FileContents:
+    values = {}
+    with safe_open(path, framework="pt", device="cpu") as file:
+        metadata = file.metadata() or {}
+        for key in file.keys():  # noqa: SIM118 - not a mapping
+            entry = file.get_slice(key)
+            if entry.get_dtype() not in _SAFETENSORS_TYPES:
+                raise ValueError(f"{key} has the type {entry.get_dtype()}, which no network here has")
+            values[key] = TensorInfo(tuple(entry.get_shape()), _SAFETENSORS_TYPES[entry.get_dtype()])
+    return FileContents("safetensors", values, path.stat().st_size, metadata)
+
+
+def _inspect_zip(path: Path, file: BinaryIO) -> FileContents:
+    size = path.stat().st_size
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        if any(
+            entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size for entry in entries
+        ):
+            raise Refused("it holds compressed entries, which PyTorch never writes")
+        if sum(entry.file_size for entry in entries) > size:
+            raise Refused("its entries claim to be longer than the file")
+        sizes = {entry.filename.partition("/")[2]: entry.file_size for entry in entries}
+        if len(sizes) != len(entries) or "data.pkl" not in sizes:
+            raise Refused("it is a zip file, but not one of torch.save")
+        if "constants.pkl" in sizes:
+            raise Refused("it is a TorchScript program")
+        root = entries[0].filename.partition("/")[0]
+        with archive.open(f"{root}/data.pkl") as stream:
+            scanned = scan(stream, sizes["data.pkl"])  # type: ignore[arg-type]
+    for key, storage in scanned.storages.items():
+        if storage.nbytes > sizes.get(f"data/{key}", 0):
+            raise Refused(f"its storage {key} claims {storage.nbytes} bytes and has {sizes.get(f'data/{key}', 0)}")
+    return _contents("torch zip", scanned, size)
+
+
+def _inspect_legacy(path: Path, file: BinaryIO) -> FileContents:
+    size = path.stat().st_size
+
+    def following() -> Scanned:
+        return scan(file, size - file.tell())
+
+    if following().values != _LEGACY_MAGIC or following().values != 1001:
+        raise Refused("it is a pickle, but not one of torch.save")
+    following()  # about the machine that wrote it
+    scanned = following()
+    keys = following().values
+    if not isinstance(keys, list) or {str(key) for key in keys} != scanned.storages.keys():
+        raise pickle.UnpicklingError("its list of storages is not that of its tensors")
+    claimed = sum(8 + storage.nbytes for storage in scanned.storages.values())
+    if claimed > size - file.tell():
+        raise EOFError(f"its tensors claim {claimed} bytes and {size - file.tell()} are there: it is cut or altered")
+    return _contents("torch legacy", scanned, size)
+
+
+def _contents(format: Format, scanned: Scanned, size: int) -> FileContents:
+    total = sum(info.nbytes for info in tensor_infos(scanned.values))
+    if total > 4 * size:  # weights and their average may share storages, and there may be ties
+        raise Refused(f"its tensors claim {total} bytes of a file of {size}")
+    return FileContents(format, scanned.values, size, names=frozenset(scanned.names))
+
+
+def _harmless(names: frozenset[str]) -> list[Any]:
+    """What `torch.load` may make beside tensors: only what the file names, only what is on the list of `pickles`."""
+    allowed: list[Any] = [argparse.Namespace] if NAMESPACE in names else []
+    if names & NUMPY_SCALARS:
+        scalar = np.float64(0).__reduce__()[0]
+        kinds = [type(np.dtype(kind)) for kind in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u1", "?")]
+        allowed += [(scalar, name) for name in sorted(names & NUMPY_SCALARS) if name.endswith("scalar")]
+        allowed += [np.dtype, *dict.fromkeys(kinds)]
+    return allowed
+
+
+def _check_same(path: Path, expected: Any, values: Any) -> None:
+    """Two readers must have seen the same tensors, or the file is made to show different things to each."""
+    pending = [(expected, values)]
+    while pending:
+        info, value = pending.pop()
+        if isinstance(info, TensorInfo):
+            if not isinstance(value, Tensor) or (info.shape, info.dtype) != (tuple(value.shape), value.dtype):
+                raise OvertoneError(f"{path} is refused: it reads differently twice; use another copy")
+        elif isinstance(info, Mapping) and isinstance(value, Mapping) and info.keys() == value.keys():
+            pending += [(info[key], value[key]) for key in info]
+        elif isinstance(info, (list, tuple)) and isinstance(value, (list, tuple)) and len(info) == len(value):
+            pending += zip(info, value, strict=True)
+        elif isinstance(info, (Mapping, list, tuple)) or isinstance(value, Tensor):
+            raise OvertoneError(f"{path} is refused: it reads differently twice; use another copy")
+
+
+def plain_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Of what stands beside the weights, what can be shown: numbers and short texts."""
+    return {
+        key: value
+        for key, value in extra.items()
+        if isinstance(value, (bool, int, float)) or (isinstance(value, str) and len(value) < 200)
+    } | {key: "…" for key, value in extra.items() if isinstance(value, Opaque)}
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _what_it_is(start: bytes) -> str:
+    if not start:
+        return "it is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer to the file"
+    if start.lstrip()[:1] == b"<":
+        return "it is a web page"
+    if start[257:262] == b"ustar":
+        return "it is a tar archive (of data, or of PyTorch 0.1)"
+    return "it is neither safetensors nor of torch.save"

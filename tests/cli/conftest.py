@@ -1,0 +1,66 @@
+"""Small pictures, a trained run on them, and the command line called as a function."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_photos import TINY, draw
+
+from overtone.cli import main
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def error(self) -> str:
+        """The one line of a clear error."""
+        assert self.code == 2, self.err
+        assert self.err.startswith("overtone: error: ")
+        assert self.err.count("\n") == 1
+        return self.err
+
+
+Overtone = Callable[..., Outcome]
+
+
+@pytest.fixture
+def overtone(capfd: pytest.CaptureFixture[str]) -> Overtone:
+    """`overtone("models", "--json")` as a function."""
+
+    def call(*words: object) -> Outcome:
+        capfd.readouterr()
+        code = main([str(word) for word in words])
+        out, err = capfd.readouterr()
+        return Outcome(code, out, err)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `photos/` (one folder of class folders) and `run/`, a network trained on it by a seeded split."""
+    folder = tmp_path_factory.mktemp("trained")
+    draw(folder / "photos", {"blue": 10, "green": 15, "red": 20})
+    words = ["train", "scratch", "--data.root", str(folder / "photos"), "--run.out", str(folder / "run"), *TINY]
+    assert main(words) == 0
+    return folder
+
+
+@pytest.fixture
+def photos(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the pictures that may be changed."""
+    return Path(shutil.copytree(trained / "photos", tmp_path / "photos"))

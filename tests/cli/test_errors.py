@@ -1,0 +1,90 @@
+"""What goes wrong is said in one line, with an exit code that tells whose turn it is."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from overtone.verbs import models as models_verb
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("trian", "no verb 'trian'; did you mean train?"),
+        ("train digts", "no recipe 'digts'; did you mean digits?"),
+        ("train --data.root x", "the recipe comes first"),
+        ("train digits", "add --data.root"),
+        ("train digits --data.root x --optim.lrr 1", "no option --optim.lrr; did you mean --optim.lr"),
+        ("train digits --data.root x --lr 1", "no option --lr; did you mean --optim.lr?"),
+        ("train digits --data.root x --optim.lr high", "--optim.lr: could not convert string to float: 'high'"),
+        ("train digits --data.root x --optim.lr -1", "optim.lr is -1.0; it must be 0 or more"),
+        ("train digits --data.root x --train.epochs", "Missing value for argument '--train.epochs'"),
+        ("train digits --data.root x --optim.name adam", "invalid choice 'adam'"),
+        ("train digits --data.root x --model.args levels", "'levels' is not NAME=VALUE"),
+        ("train digits --data.root x more", "does not know what to do with 'more'"),
+        ("train digits --data.root nowhere", "nowhere"),
+        ("train finetune --data.root x", "starts from trained weights and none are given"),
+        ("train finetune --data.root x --model.weights nowhere", "neither a checkpoint file nor a run folder"),
+        ("evaluate", "missing: MODEL, --data.root"),
+        ("evaluate runs/nowhere --data.root .", "runs/nowhere is not there"),
+        ("evaluate hbonet_x01 --data.root .", "did you mean hbonet_x010"),
+        ("evaluate hbonet_x010 --data.root nowhere", "nowhere"),
+        ("evaluate hbonet_x010 --data.root . --data.split vall", "invalid choice 'vall'"),
+        ("predict", "missing: MODEL"),
+        ("predict hbonet_x010", "no images are given"),
+        ("predict hbonet_x010 . --top-k 0", "top_k is 0; it must be at least 1"),
+        ("models nothing_like_it", "no architecture matches 'nothing_like_it'"),
+        ("models efficientnet_b0", "add --timm"),
+        ("models --tim", "no option --tim; did you mean --timm?"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(overtone, tmp_path, monkeypatch, words, says):
+    monkeypatch.chdir(tmp_path)
+    assert says in overtone(*words.split()).error
+
+
+@pytest.fixture
+def models_raises(monkeypatch):
+    def install(error):
+        def models(chosen):
+            raise error
+
+        monkeypatch.setattr(models_verb, "models", models)
+
+    return install
+
+
+def test_a_defect_is_one_line_and_a_traceback_only_with_debug(overtone, models_raises):
+    models_raises(ZeroDivisionError("of\nours"))
+    outcome = overtone("models")
+    assert (outcome.code, outcome.err) == (
+        1,
+        "overtone: error: internal error: ZeroDivisionError: of ours; run again with --debug\n",
+    )
+    for words in (("models", "--debug"), ("--debug", "models")):
+        outcome = overtone(*words)
+        assert outcome.code == 1
+        assert "Traceback" in outcome.err
+
+
+def test_debug_shows_where_a_clear_error_comes_from(overtone):
+    outcome = overtone("models", "nothing_like_it", "--debug")
+    assert outcome.code == 2
+    assert "Traceback" in outcome.err and "OvertoneError" in outcome.err
+
+
+def test_ctrl_c_is_130(overtone, models_raises):
+    models_raises(KeyboardInterrupt())
+    outcome = overtone("models")
+    assert (outcome.code, outcome.err) == (130, "overtone: error: stopped\n")
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "overtone", "train", "--help"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")

@@ -1,0 +1,99 @@
+"""From words to a recipe and a run."""
+
+from pathlib import Path
+
+import pytest
+from small_photos import TINY
+
+from overtone import zoo
+from overtone.checkpoint import read_manifest
+from overtone.config import Run
+from overtone.recipes import load_recipe
+from overtone.verbs import train as train_verb
+
+
+@pytest.fixture
+def asked(overtone, monkeypatch):
+    """What `overtone train` would be called with."""
+    calls = []
+    monkeypatch.setattr(train_verb, "train", lambda *args: calls.append(args))
+
+    def ask(*words):
+        outcome = overtone("train", *words)
+        assert outcome.code == 0, outcome.err
+        return calls.pop()
+
+    return ask
+
+
+def test_without_options_it_is_the_recipe(asked):
+    recipe, run, name = asked("mobilenetv2_in1k", "--data.root", "photos")
+    published = load_recipe("mobilenetv2_in1k")
+    assert name == "mobilenetv2_in1k"
+    assert run == Run()
+    assert recipe.data.root == Path("photos")
+    assert (recipe.model, recipe.augment, recipe.optim, recipe.schedule, recipe.train) == (
+        published.model,
+        published.augment,
+        published.optim,
+        published.schedule,
+        published.train,
+    )
+    assert recipe.data.preprocess == published.data.preprocess
+
+
+def test_options_are_typed(asked):
+    recipe, run, _ = asked(
+        *("scratch", "--data.root", "a", "--data.root=b", "--optim.lr", "0.2", "--optim.clip_grad", "None"),
+        *("--model.drop-rate=0.1", "--data.preprocess.mean", "0.1", "0.2", "0.3", "--schedule.milestones", "3", "5"),
+        *("--optim.no-nesterov", "--run.compile", "--run.no-channels-last", "--run.max-steps", "7"),
+        *("--augment.rand-augment", "rand-m9"),
+    )
+    assert recipe.data.root == Path("b")
+    assert recipe.optim.lr == 0.2 and recipe.optim.clip_grad is None and recipe.optim.nesterov is False
+    assert recipe.model.drop_rate == 0.1
+    assert recipe.data.preprocess.mean == (0.1, 0.2, 0.3)
+    assert recipe.schedule.milestones == (3, 5)
+    assert recipe.augment.rand_augment == "rand-m9"
+    assert run == Run(compile=True, channels_last=False, max_steps=7)
+
+
+def test_arguments_of_the_constructor(asked):
+    words = ["levels=(None,None,3,2)", "pool=avg", "harm_root=false", "width_mult=0.5", "norm=None"]
+    recipe, _, _ = asked("scratch", "--data.root", "a", "--model.args", *words)
+    assert recipe.model.args == {
+        "levels": (None, None, 3, 2),
+        "pool": "avg",
+        "harm_root": False,
+        "width_mult": 0.5,
+        "norm": None,
+    }
+
+
+def test_finetune_takes_network_and_preprocessing_from_the_weights(asked, trained):
+    manifest = read_manifest(trained / "run" / zoo.BEST)
+    words = ("finetune", "--data.root", "photos", "--model.weights", trained / "run")
+    recipe, _, _ = asked(*words)
+    assert (recipe.model.name, recipe.model.weights) == ("hbonet_x010", str(trained / "run"))
+    assert recipe.data.preprocess == manifest.preprocess
+    assert recipe.optim == load_recipe("finetune").optim
+    # what is said on the command line still counts
+    recipe, _, _ = asked(*words, "--data.preprocess.size", "48", "--model.name", "hbonet_x025")
+    assert (recipe.data.preprocess.size, recipe.model.name) == (48, "hbonet_x025")
+    assert recipe.data.preprocess.crop_fraction == manifest.preprocess.crop_fraction
+
+
+def test_finetune_takes_preprocessing_from_a_tag(asked):
+    recipe, _, _ = asked("finetune", "--data.root", "photos", "--model.name", "inception_v4.tf_in1k")
+    assert (recipe.data.preprocess.size, recipe.data.preprocess.mean) == (299, (0.5, 0.5, 0.5))
+
+
+def test_finetuning_on_other_classes_gets_a_new_head(overtone, trained, tmp_path):
+    two = tmp_path / "two"
+    two.mkdir()
+    for name in ("green", "red"):
+        (two / name).symlink_to(trained / "photos" / name)
+    weights = ["--model.weights", trained / "run", "--run.out", tmp_path / "run"]
+    outcome = overtone("train", "finetune", "--data.root", two, *weights, *TINY)
+    assert outcome.code == 0, outcome.err
+    assert read_manifest(tmp_path / "run" / zoo.BEST).classes == ("green", "red")

@@ -1,0 +1,40 @@
+"""Every `overtone` command of README.md runs as it is printed there, on tiny pictures."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from small_photos import TINY, draw
+
+README = Path(__file__).parents[2] / "README.md"
+NOT_HERE = {
+    "overtone demo": "takes minutes; see test_demo.py",
+    "resnet18.a1_in1k": "downloads weights",
+}
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"^```console\n(.*?)^```", README.read_text(encoding="utf-8"), flags=re.M | re.S)
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [line[2:].partition("  #")[0].strip() for line in lines if line.startswith("$ overtone ")]
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_run(overtone, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    draw(tmp_path / "photos", {"cat": 10, "dog": 10})
+    draw(tmp_path / "others", {"bird": 5, "fish": 5, "frog": 5}, seed=1)
+    draw(tmp_path / "more", {"new": 2}, seed=2)
+    (tmp_path / "new.jpg").write_bytes((tmp_path / "more" / "new" / "0.png").read_bytes())
+    other = ("train", "scratch", "--data.root", "others", "--run.out", "runs/other", *TINY)
+    assert overtone(*other).code == 0
+    ran = []
+    for command in commands():
+        if any(part in command for part in NOT_HERE):
+            continue
+        words = shlex.split(command)[1:]
+        outcome = overtone(*words, *(TINY if words[0] == "train" else ()))
+        assert outcome.code == 0, f"{command}\n{outcome.err}"
+        ran.append(words[0])
+    assert {"train", "evaluate", "predict"} <= set(ran)
