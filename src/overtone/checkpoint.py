@@ -114,7 +114,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"{path} is damaged: its content does not have the SHA-256 it was written with; use another copy"
         )
     weights = {key: value for key, value in tensors.items() if not key.startswith(TRAINING_PREFIX)}
-    training = {key.removeprefix(TRAINING_PREFIX): value for key, value in tensors.items() if key.startswith(TRAINING_PREFIX)}
+    training = {
+        key.removeprefix(TRAINING_PREFIX): value for key, value in tensors.items() if key.startswith(TRAINING_PREFIX)
+    }
     return Checkpoint(manifest, weights, training)
 
 
@@ -130,7 +132,10 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode  # what the user's umask gives; safetensors makes files that only the owner reads
         yield temporary
+        temporary.chmod(mode)
         _flush(temporary)
         os.replace(temporary, path)
         _flush(path.parent)

@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -145,7 +146,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     try:
-        code = run([word for word in words if word != "--debug"])
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            code = run([word for word in words if word != "--debug"])
         sys.stdout.flush()
         return code
     except OvertoneError as error:
@@ -292,6 +295,14 @@ def _spelled(examples: Sequence[str]) -> str:
 def _close(word: str, known: Any, otherwise: str) -> str:
     close = difflib.get_close_matches(word, list(known), n=2)
     return f"did you mean {' or '.join(close)}?" if close else otherwise
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *where: Any) -> None:
+    """A warning for the user in one line; others with the line of code, as Python has it."""
+    if issubclass(category, UserWarning):
+        sys.stderr.write(f"overtone: warning: {' '.join(str(message).split())}\n")
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, *where[:2]))
 
 
 def _say(message: str, code: int, debug: bool) -> int:

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from PIL import Image
+from small_photos import TINY
 
 from overtone import zoo
 from overtone.data.decoding import decode_image
@@ -49,6 +50,16 @@ def test_a_plain_folder_gives_what_the_training_held_out(evaluate, trained):
     assert "held-out part" in outcome.err
     summary = json.loads((trained / "run" / "summary.json").read_text())
     assert outcome.json["top1"] == pytest.approx(summary["top1"])
+
+
+def test_a_network_that_saw_all_of_a_folder_has_nothing_held_out_there(overtone, evaluate, photos, tmp_path):
+    for part in ("train", "val"):
+        shutil.copytree(photos, tmp_path / "split" / part)
+    words = ("--data.root", tmp_path / "split", "--run.out", tmp_path / "run", *TINY)
+    assert overtone("train", "scratch", *words).code == 0
+    outcome = evaluate(tmp_path / "run", "--data.root", tmp_path / "split" / "train", "--json")
+    assert outcome.json["num_used"] == 45
+    assert "held-out" not in outcome.err
 
 
 def test_the_table(evaluate, trained):

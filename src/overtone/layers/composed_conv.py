@@ -53,7 +53,7 @@ def compose_kernel(weight: Tensor, bank: Tensor, form: KernelForm) -> Tensor:
         if form.channels_last:  # (out, k * k, in) in memory, without a copy
             kernel = torch.matmul(bank.flatten(1).T, weight.transpose(1, 2)).unflatten(1, size).permute(0, 3, 1, 2)
         else:
-            kernel = torch.matmul(weight, bank.flatten(1)).unflatten(2, size)
+            kernel = _rows_times(weight, bank.flatten(1)).unflatten(2, size)
         return kernel.to(form.dtype)
 
 
@@ -64,7 +64,20 @@ def _weight_grad(kernel_grad: Tensor, bank: Tensor, form: KernelForm) -> Tensor:
         if form.channels_last:
             by_tap = kernel_grad.permute(0, 2, 3, 1).flatten(1, 2)  # (out, k * k, in)
             return torch.matmul(bank.flatten(1), by_tap).transpose(1, 2).contiguous()
-        return torch.matmul(kernel_grad.flatten(2), bank.flatten(1).T)
+        return _rows_times(kernel_grad.flatten(2), bank.flatten(1).T)
+
+
+def _rows_times(rows: Tensor, matrix: Tensor) -> Tensor:
+    """Rows (A, B, M) times a small matrix (M, N).
+
+    On the CPU two rows go at a time, through the matrix twice on a diagonal: a product only nine wide leaves most of a
+    vector register empty, and takes 2.5 times as long.
+    """
+    if rows.is_cpu and rows.shape[1] % 2 == 0 and matrix.shape[1] < 16 and not torch.compiler.is_compiling():
+        return torch.matmul(rows.unflatten(1, (-1, 2)).flatten(2), torch.block_diag(matrix, matrix)).view(
+            *rows.shape[:2], matrix.shape[1]
+        )
+    return torch.matmul(rows, matrix)
 
 
 class ComposedConv2d(torch.autograd.Function):

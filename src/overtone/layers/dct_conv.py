@@ -194,7 +194,8 @@ class HarmConv2d(nn.Module):
             count = z.numel() // z.shape[1]
             if count <= 1:
                 raise ValueError(f"batch statistics need more than 1 value per channel, got input {tuple(x.shape)}")
-            var, mean = torch.var_mean(z, (0, 2, 3), correction=0)
+            mean = z.mean((0, 2, 3))  # two passes: as exact as var_mean, and many times faster on the CPU
+            var = (z - mean[:, None, None]).square().mean((0, 2, 3))
         if bn.training and bn.running_mean is not None and bn.running_var is not None:
             with torch.no_grad():
                 rate: float | Tensor = 0.0 if bn.momentum is None else bn.momentum

@@ -15,7 +15,7 @@ import timm
 
 if TYPE_CHECKING:  # what the loop below finds, for editors and type checkers
     from overtone.models.harm_resnet import harm_resnet as harm_resnet
-    from overtone.models.harm_resnet import harm_se_resnext101 as harm_se_resnext101
+    from overtone.models.harm_se_resnext import harm_se_resnext101 as harm_se_resnext101
     from overtone.models.harm_vgg import harm_vgg as harm_vgg
     from overtone.models.harm_wrn import harm_wrn as harm_wrn
     from overtone.models.hbonet import hbonet as hbonet

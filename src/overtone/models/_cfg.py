@@ -144,7 +144,8 @@ def unwrap(values: Mapping[str, Any], *, ema: bool = False) -> Unwrapped:
     if not _holds_tensors(inside):
         raise ValueError("there are no tensors in it")
     entries = {str(key): value for key, value in inside.items() if _is_tensor(value)}
-    extra = {str(key): value for key, value in values.items() if not _is_tensor(value) and not _holds_tensors(value)}
+    beside = values.items() if wrapper is not None else [item for item in values.items() if not _is_tensor(item[1])]
+    extra = {str(key): value for key, value in beside if not isinstance(value, Mapping)}
     layout = wrapper or "bare"
     for prefix in _KEY_PREFIXES:
         if all(key.startswith(prefix) for key in entries):

@@ -238,7 +238,7 @@ def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> Inferred | None:
         return None
     name, args, pool = _named(depth, root, blocks, levels)
     in_chans = root_in_chans_told(first, root, 49)
-    assumed = f"no shape tells the pool after the first layer; {pool} is assumed (otherwise give pool=…)"
+    assumed = f"no shape tells the pool after the first layer; {pool} is assumed (otherwise name the net)"
     return Inferred(name, args | common_args(shapes, "fc", in_chans), assumed)
 
 

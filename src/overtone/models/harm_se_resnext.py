@@ -147,7 +147,9 @@ def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> Inferred | None:
         name, pool, args = "harm_se_resnext101_64x4d", "none", {}
     elif args == {"cardinality": 32, "base_width": 4, "harm_root": False, "harm_res_blocks": False}:
         name, args = "harm0_se_resnext101_32x4d", {}
-    assumed = f"no shape tells the pool after the first layer; {pool}, as published, is assumed (otherwise give pool=…)"
+    assumed = (
+        f"no shape tells the pool after the first layer; {pool}, as published, is assumed (otherwise name the net)"
+    )
     return Inferred(name, args | common_args(shapes, "fc", root_in_chans_told(first, root, 49)), assumed)
 
 

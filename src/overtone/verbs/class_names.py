@@ -2,7 +2,7 @@
 
 from overtone import zoo
 from overtone.data.imagenet import NUM_CLASSES, class_names, readable, synsets
-from overtone.models.hornet import head_rows
+from overtone.models import families
 from overtone.published import Published
 from overtone.verbs.inference import num_outputs
 
@@ -22,8 +22,8 @@ def names_of(loaded: zoo.LoadedModel) -> tuple[str, ...]:
     count = num_outputs(loaded)
     if loaded.published is not None:
         return tuple(readable(name) for name in published_classes(loaded.published, count))
-    if count == NUM_CLASSES and loaded.trained and "in1k" in loaded.source:
-        return class_names()  # timm's tags name the data that the weights were trained on last
+    if count == NUM_CLASSES and loaded.trained and loaded.layout is None and "in1k" in loaded.source:
+        return class_names()  # by name from timm, whose tags name the data that the weights were trained on last
     return tuple(str(index) for index in range(count))
 
 
@@ -32,7 +32,9 @@ def published_classes(row: Published, num_outputs: int) -> tuple[str, ...]:
     if num_outputs == NUM_CLASSES:
         return synsets()
     names = [f"class {index}" for index in range(num_outputs)]
-    shared = head_rows(num_outputs, NUM_CLASSES) if row.family == "hornet" else None
-    for synset, index in zip(synsets(), shared or (), strict=shared is not None):
-        names[index] = synset
+    told = (getattr(family, "head_rows", lambda *_: None)(num_outputs, NUM_CLASSES) for family in families())
+    shared = next((rows for rows in told if rows is not None), None)
+    if shared is not None and num_outputs == row.num_classes:
+        for synset, index in zip(synsets(), shared, strict=True):
+            names[index] = synset
     return tuple(names)

@@ -8,6 +8,7 @@ from overtone import options, zoo
 from overtone.checkpoint import write_text
 from overtone.config import Data, from_dict, to_dict
 from overtone.data.sources import ImageList, find_evaluation
+from overtone.engine.folder import RECIPE, SPLIT
 from overtone.engine.loop import evaluate as measure
 from overtone.errors import OvertoneError
 from overtone.tasks.classification import Classification, ClassificationReport
@@ -87,7 +88,8 @@ def _model_and_images(chosen: options.Evaluate) -> tuple[LoadedModel, ImageList]
     trained_on = _trained_on(loaded)
     allow_empty = trained_on is not None and trained_on.allow_empty_classes
     data = chosen.data
-    images = find_evaluation(data.root, data.split, trained_on, allow_empty_classes=allow_empty)
+    held_out = trained_on if _was_split_by_seed(loaded) else None
+    images = find_evaluation(data.root, data.split, held_out, allow_empty_classes=allow_empty)
     if not loaded.trained:
         loaded = zoo.load_model(chosen.model, num_classes=len(images.classes))
     check_classes(loaded, images, data.root)
@@ -99,6 +101,15 @@ def _trained_on(loaded: LoadedModel) -> Data | None:
     if loaded.manifest is None or loaded.manifest.recipe is None or "data" not in loaded.manifest.recipe:
         return None
     return from_dict(Data, loaded.manifest.recipe["data"])
+
+
+def _was_split_by_seed(loaded: LoadedModel) -> bool:
+    """Whether part of one folder was held out; then that part, and no other, is new to the network.
+
+    A run folder tells. A checkpoint that was taken out of its run does not; then it is supposed, to be safe.
+    """
+    folder = Path(loaded.source).parent
+    return not (folder / RECIPE).is_file() or (folder / SPLIT).is_file()
 
 
 def _refuse_to_overwrite(chosen: options.Evaluate) -> None:

@@ -1,40 +1,21 @@
 """`overtone models`: the architectures with their size, cost and published accuracy."""
 
 import difflib
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import timm
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
+from torch import nn
 
 from overtone import options, registry, zoo
 from overtone.config import to_dict
 from overtone.errors import OvertoneError
 from overtone.models.multiply_adds import count_multiply_adds
+from overtone.models.shapes_only import ShapesOnly
 from overtone.published import rows_of
 from overtone.verbs.console import note, print_json, print_table
 
 _ASK_FOR_A_PATTERN = 200  # timm has more than a thousand; each takes part of a second
-
-
-# What leaves a tensor's shape as it is: following shapes alone, it may as well not happen. It saves half the time.
-_KEEPS_THE_SHAPE = frozenset(
-    {F.batch_norm, F.layer_norm, F.relu, F.relu6, F.gelu, F.silu, F.hardswish, F.dropout}
-    | {Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_, Tensor.mul_, Tensor.clamp_, Tensor.erfinv_}
-)
-
-
-class _ShapesOnly(TorchFunctionMode):
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        if func in _KEEPS_THE_SHAPE and args:
-            return args[0]
-        return func(*args, **(kwargs or {}))
 
 
 @dataclass(frozen=True)
@@ -108,7 +89,7 @@ def describe(name: str) -> ModelRow:
     preprocess = zoo.preprocess_of(model)
     channels = (getattr(model, "pretrained_cfg", None) or {}).get("input_size", (3,))[0]
     try:
-        with _ShapesOnly():
+        with ShapesOnly():
             multiply_adds = count_multiply_adds(model, (channels, preprocess.size, preprocess.size))
     except (RuntimeError, NotImplementedError, TypeError):
         multiply_adds = None  # some of timm's need values, which the meta device does not have
@@ -123,7 +104,7 @@ def describe(name: str) -> ModelRow:
 
 def _without_weights(name: str) -> nn.Module:
     try:
-        with torch.device("meta"), _ShapesOnly():
+        with torch.device("meta"), ShapesOnly():
             return timm.create_model(name)
     except (RuntimeError, NotImplementedError):
         return timm.create_model(name)  # its constructor asks for values

@@ -8,8 +8,9 @@ import torch
 from overtone import options, zoo
 from overtone.data.sources import ImageList, find_images
 from overtone.errors import OvertoneError
+from overtone.verbs.class_names import names_of
 from overtone.verbs.console import note, print_json, print_table, progress, warn
-from overtone.verbs.inference import Inference, num_outputs, ready
+from overtone.verbs.inference import Inference, ready
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def predict(chosen: options.Predict) -> int:
         raise OvertoneError(f"top_k is {chosen.top_k}; it must be at least 1")
     paths = tuple(find_images(chosen.images))
     loaded = zoo.load_model(chosen.model)
-    names = loaded.classes or tuple(str(index) for index in range(num_outputs(loaded)))
+    names = names_of(loaded)
     inference = ready(loaded, chosen.run)
     images = ImageList(names, paths, (0,) * len(paths))
     bad: list[tuple[str, str]] = []

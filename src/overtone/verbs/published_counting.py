@@ -76,12 +76,12 @@ RULES: dict[str, Rule] = {
     "mobilenetv2": Rule(
         batch_norm_weights,
         "the batch norms' weights, one each",
-        "torchsummaryX, which the author names as his counter (issue 4 of d-li14/HBONet)",
+        "torchsummaryX; the author's counter by issue 4 of d-li14/HBONet",
     ),
     "hornet": Rule(
         norms_and_transforms,
         "layer norms (5 a value) and the global filters' Fourier transforms",
-        "fvcore with the authors' formula for transforms (issue 15 of raoyongming/GFNet)",
+        "fvcore, transforms by the authors' formula in issue 15 of raoyongming/GFNet",
     ),
 }
 """By family."""

@@ -45,12 +45,14 @@ class Verdict:
         ours: the count of our network.
         kind: the verdict.
         why: what explains it, in words; empty for plain agreement.
+        as_counted_there: our network's count by the authors' rule, where that is what agrees.
     """
 
     published: int | None
     ours: int
     kind: Kind
     why: str = ""
+    as_counted_there: int | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,13 @@ def agreement(published: int, ours: int, unit: int) -> Literal["rounded", "cut o
     return "cut off" if published == ours // unit * unit else None
 
 
+def spelled(count: int, unit: int) -> str:
+    """A count in millions, from 1000 M on in thousands of millions, down to the digit that is worth `unit`."""
+    scale, sign = (10**9, "G") if count >= 10**9 else (10**6, "M")
+    decimals = max(len(str(scale)) - len(str(max(unit, 1))), 0)
+    return f"{count / scale:.{decimals}f} {sign}"
+
+
 def _judge(row: Published, figure: Figure) -> Verdict:
     ours, published, unit = _ours(row, figure), _published(row, figure), LAST_DIGIT[row.family, figure]
     if published is None:
@@ -90,13 +99,13 @@ def _judge(row: Published, figure: Figure) -> Verdict:
         counted = _as_counted_there(row)
         if counted is not None:
             rule = RULES[row.family]
-            why = f"{_millions(counted)} with {rule.what}; {rule.source}"
-            return Verdict(published, ours, "agrees as counted there", why)
+            why = f"with {rule.what} ({rule.source}), which gives every figure of the table"
+            return Verdict(published, ours, "agrees as counted there", why, counted)
     other = _swapped_with(row, figure)
     if other is not None:
         why = (
-            f"it has changed places with that of {other.full_name}: ours are {_millions(ours)} here and "
-            f"{_millions(_ours(other, figure))} there"
+            f"it has changed places with that of {other.full_name}: ours are {spelled(ours, unit // 100)} here and "
+            f"{spelled(_ours(other, figure), unit // 100)} there"
         )
         return Verdict(published, ours, "published figure wrong", why)
     return Verdict(published, ours, "differs", f"by {(ours - published) / unit:+.2f} of its last digit, unexplained")
@@ -122,16 +131,20 @@ def _is_both(row: Published, figure: Figure) -> bool:
 
 
 def _as_counted_there(row: Published) -> int | None:
-    """The row's count by the authors' rule, if that rule gives every figure of the table."""
-    if row.family not in RULES or not _rule_holds(row.family):
+    """The row's count by the authors' rule, if that rule gives this figure and every other of the table."""
+    if row.family not in RULES or not _is_given_by_rule(row) or not _rule_holds(row.family):
         return None
     return _by_rule(row)
 
 
 @functools.cache
 def _rule_holds(family: str) -> bool:
-    unit = LAST_DIGIT[family, "macs_m"]
-    return all(agreement(_published(row, "macs_m") or 0, _by_rule(row), unit) == "rounded" for row in _table(family))
+    return all(_is_given_by_rule(row) for row in _table(family))
+
+
+def _is_given_by_rule(row: Published) -> bool:
+    unit = LAST_DIGIT[row.family, "macs_m"]
+    return agreement(_published(row, "macs_m") or 0, _by_rule(row), unit) == "rounded"
 
 
 def _by_rule(row: Published) -> int:
@@ -164,10 +177,6 @@ def _ours(row: Published, figure: Figure) -> int:
     if figure == "params_m":
         return _parameters(row.architecture, row.num_classes)
     return _multiply_adds(row.architecture, row.resolution, row.num_classes)
-
-
-def _millions(count: int) -> str:
-    return f"{count / 1e9:.3f} G" if count >= 1e9 else f"{count / 1e6:.2f} M"
 
 
 @functools.cache  # without weights a network is small

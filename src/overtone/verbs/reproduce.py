@@ -1,13 +1,14 @@
 """`overtone reproduce`: the published tables as a test."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from overtone import options, zoo
 from overtone.checkpoint import write_text
-from overtone.data.imagenet import find_validation
+from overtone.data.imagenet import NUM_CLASSES, find_validation
+from overtone.data.sources import ImageList
 from overtone.errors import OvertoneError
 from overtone.published import PUBLISHED, Published, matching
 from overtone.verbs.console import note, print_json, print_line, print_table, progress, warn
@@ -20,7 +21,7 @@ from overtone.verbs.published_accuracy import (
     read_results,
     write_results,
 )
-from overtone.verbs.published_figures import Comparison, Verdict, compare
+from overtone.verbs.published_figures import LAST_DIGIT, Comparison, Figure, Verdict, compare, spelled
 
 _FIGURES, _ACCURACY, _TABLE = "figures.csv", "accuracy.csv", "accuracy.md"
 _DEFAULT_OUT = Path("reproduced")
@@ -82,32 +83,27 @@ def _print_figures(comparisons: Sequence[Comparison]) -> None:
     print_table(
         ("published row", "parameters", "published", "verdict", "multiply-adds", "published", "verdict"),
         [
-            (
-                comparison.row.full_name,
-                *_cells(comparison.parameters, comparison.row.params_m, "params_m"),
-                *_cells(comparison.multiply_adds, comparison.row.macs_m, "macs_m"),
-            )
-            for comparison in comparisons
+            (c.row.full_name, *_cells(c.parameters, c.row, "params_m"), *_cells(c.multiply_adds, c.row, "macs_m"))
+            for c in comparisons
         ],
     )
     reasons: dict[str, list[str]] = {}
     for comparison in comparisons:
         for what, verdict in (("parameters", comparison.parameters), ("multiply-adds", comparison.multiply_adds)):
             if verdict.why:
-                reasons.setdefault(f"{verdict.kind}: {what} {verdict.why}", []).append(comparison.row.full_name)
-    if reasons:
-        print_line()
+                counted = verdict.as_counted_there
+                last_digit = LAST_DIGIT[comparison.row.family, "macs_m"]
+                shown = "" if counted is None else f" ({spelled(counted, last_digit // 10)})"
+                names = reasons.setdefault(f"{what}: {verdict.kind}: {verdict.why}", [])
+                names.append(comparison.row.full_name + shown)
     for reason, names in reasons.items():
-        print_line(f"{', '.join(names)}: {reason}")
+        print_line(f"\n{reason}:\n  {', '.join(names)}")
 
 
-def _cells(verdict: Verdict, published: float | None, figure: str) -> tuple[str, str | None, str]:
-    if published is None:
-        spelled = None
-    else:
-        spelled = f"{published / 1000:g} G" if figure == "macs_m" and published >= 1000 else f"{published:g} M"
-    ours = f"{verdict.ours / 1e9:.3f} G" if verdict.ours >= 1e9 else f"{verdict.ours / 1e6:.3f} M"
-    return ours, spelled, verdict.kind
+def _cells(verdict: Verdict, row: Published, figure: Figure) -> tuple[str, str | None, str]:
+    unit = LAST_DIGIT[row.family, figure]
+    published = None if verdict.published is None else spelled(verdict.published, unit)
+    return spelled(verdict.ours, min(unit, 10**6) // 10), published, verdict.kind
 
 
 def _figures_header() -> tuple[str, ...]:
@@ -145,60 +141,99 @@ def _figures_as_dict(comparison: Comparison) -> dict[str, Any]:
 def _reproduce_accuracy(rows: Sequence[Published], chosen: options.Reproduce) -> int:
     assert chosen.data.root is not None
     images = find_validation(chosen.data.root, chosen.data.labels)
-    note(f"{len(images)} images of {len(set(images.targets))} classes, {images.origin}")
-    out = chosen.out or _DEFAULT_OUT
-    results = read_results(out / _ACCURACY)
-    before = {result.key: result for result in results}
-    shown: list[Measurement] = []
-    absent: list[str] = []
-    unreadable: dict[str, None] = {}
-    for row in rows:
-        located = _located(row, chosen)
-        if located is None:
-            absent.append(row.full_name)
-            continue
-        weights = zoo.digests(located.path).sha256
-        loaded: zoo.LoadedModel | None = None
-        for protocol in protocols_of(row):
-            known = before.get((row.full_name, protocol.name, weights, fingerprint(images)))
-            if known is not None:
-                note(f"{row.full_name}, {protocol.name}: measured before")
-                shown.append(known)
-                continue
-            loaded = loaded or _loaded(row, chosen)
-            with progress(f"{row.full_name}, {protocol.name}", len(images)) as done:
-                measurement, bad = measure(row, protocol, loaded, images, chosen.run, weights, done)
-            unreadable.update(dict.fromkeys(bad))
-            shown.append(measurement)
-            results = [result for result in results if result.key[:2] != measurement.key[:2]] + [measurement]
-            write_results(out / _ACCURACY, results)
-            note(f"{row.full_name}, {protocol.name}: top-1 {measurement.top1:.3f}, {measurement.verdict}")
-    if not shown:
+    problems: list[str] = []
+    found = [(row, _located(row, chosen, problems)) for row in rows]
+    at_hand = [(row, located) for row, located in found if located is not None]
+    absent = [row.full_name for row, located in found if located is None]
+    if not at_hand:
         raise OvertoneError(
             f"no weights of {_some(absent)} are at hand; name their folder with --weights-dir, or add --fetch"
+            + "".join(f"; {problem}" for problem in problems[:1])
         )
+    out = chosen.out or _DEFAULT_OUT
+    results = read_results(out / _ACCURACY)
+    note(f"{len(images)} images of {len(set(images.targets))} classes, {images.origin}")
+    shown: list[Measurement] = []
+    unreadable: dict[str, None] = {}
+    for row, located in at_hand:
+        try:
+            for measurement, bad in _measured(row, located, images, results, chosen):
+                shown.append(measurement)
+                unreadable.update(dict.fromkeys(bad))
+                results = [result for result in results if result.key[:2] != measurement.key[:2]] + [measurement]
+                write_results(out / _ACCURACY, results)
+        except WeightsUnfit as error:
+            problems.append(str(error))
     write_text(out / _TABLE, _as_markdown(results))
     _print_accuracy(shown, absent, chosen.json)
     note(f"{out / _ACCURACY} and {out / _TABLE} written")
     for path in unreadable:
         warn(f"{path} could not be read; it is left out of every figure")
-    failed = unreadable or any(m.unreadable or m.verdict.startswith("differs") for m in shown)
-    return 1 if failed else 0
+    for problem in problems:
+        warn(problem)
+    return 1 if problems or any(m.unreadable or m.verdict.startswith("differs") for m in shown) else 0
 
 
-def _located(row: Published, chosen: options.Reproduce) -> zoo.Located | None:
+def _measured(
+    row: Published,
+    located: zoo.Located,
+    images: ImageList,
+    results: Sequence[Measurement],
+    chosen: options.Reproduce,
+) -> Iterator[tuple[Measurement, tuple[str, ...]]]:
+    """A row's measurements, one per protocol, and the images that could not be read; those made before are reused."""
+    before = {result.key: result for result in results}
+    weights, data = zoo.digests(located.path).sha256, fingerprint(images)
+    loaded: zoo.LoadedModel | None = None
+    for protocol in protocols_of(row):
+        known = before.get((row.full_name, protocol.name, weights, data))
+        if known is not None:
+            note(f"{row.full_name}, {protocol.name}: measured before")
+            yield known, ()
+            continue
+        loaded = loaded or _loaded(row, located, chosen)
+        with progress(f"{row.full_name}, {protocol.name}", len(images)) as done:
+            measurement, bad = measure(row, protocol, loaded, images, chosen.run, weights, done)
+        note(f"{row.full_name}, {protocol.name}: top-1 {measurement.top1:.3f}, {measurement.verdict}")
+        yield measurement, bad
+
+
+def _located(row: Published, chosen: options.Reproduce, problems: list[str]) -> zoo.Located | None:
+    """The row's file, or None where there is none at hand; one that is altered or cannot be had is a problem."""
     if not row.urls:
         return None
-    located = zoo.find_published(row, chosen.weights_dir)
-    if located is None and chosen.fetch:
-        located = zoo.fetch_published(row, chosen.weights_dir)
+    try:
+        located = zoo.find_published(row, chosen.weights_dir)
+        if located is None and chosen.fetch:
+            located = zoo.fetch_published(row, chosen.weights_dir)
+    except OvertoneError as error:
+        problems.append(str(error))
+        return None
     return located
 
 
-def _loaded(row: Published, chosen: options.Reproduce) -> zoo.LoadedModel:
-    # The 10,459 classes of ImageNet-22K become the 1000 of ImageNet-1K.
-    loaded = zoo.load_model(row.full_name, num_classes=1000, weights_dir=chosen.weights_dir)
-    check_outputs(loaded, row)
+class WeightsUnfit(OvertoneError):
+    """A file that is at hand cannot be measured; the others can."""
+
+
+def _loaded(row: Published, located: zoo.Located, chosen: options.Reproduce) -> zoo.LoadedModel:
+    """The row's network with the 1000 outputs of ImageNet-1K, of which the 10,459 of ImageNet-22K have all.
+
+    Raises:
+        WeightsUnfit: the file cannot be read, does not fit, or has no classifier (OpenMMLab's copies of HorNet-L).
+    """
+    try:
+        if not zoo.describe(located.path).num_classes:
+            raise WeightsUnfit(
+                f"{located.path} has no classifier, so {row.full_name} cannot be measured with this copy"
+            )
+        reduced = None if row.num_classes == NUM_CLASSES else NUM_CLASSES
+        loaded = zoo.load_model(row.full_name, num_classes=reduced, weights_dir=chosen.weights_dir)
+        check_outputs(loaded, row)
+    except WeightsUnfit:
+        raise
+    except OvertoneError as error:
+        raise WeightsUnfit(str(error)) from error
     return loaded
 
 
@@ -244,22 +279,27 @@ def _as_markdown(results: Sequence[Measurement]) -> str:
 def _load_all(rows: Sequence[Published], chosen: options.Reproduce) -> int:
     """Without images: every file at hand is proved and loaded strictly."""
     table: list[tuple[str, str, str]] = []
+    problems: list[str] = []
     for row in rows:
-        if not row.urls:
-            table.append((row.full_name, "published without weights", ""))
-            continue
-        located = _located(row, chosen)
-        if located is None:
-            table.append((row.full_name, "not at hand", ""))
-            continue
-        zoo.load_model(row.full_name, weights_dir=chosen.weights_dir)
-        table.append((row.full_name, "loaded", str(located.proof)))
+        known = len(problems)
+        located = _located(row, chosen, problems)
+        if located is not None:
+            try:
+                zoo.load_model(row.full_name, weights_dir=chosen.weights_dir)
+            except OvertoneError as error:
+                problems.append(str(error))
+        if len(problems) > known:
+            table.append((row.full_name, "does not load", problems[-1]))
+        elif located is None:
+            table.append((row.full_name, "not at hand" if row.urls else "published without weights", ""))
+        else:
+            table.append((row.full_name, "loaded", str(located.proof)))
     if chosen.json:
         print_json([dict(zip(("model", "state", "proof"), line, strict=True)) for line in table])
     else:
         print_table(("published row", "weights", "proof"), table, left=3)
     note("accuracies are measured on images: --data.root IMAGENET/val")
-    return 0
+    return 1 if problems else 0
 
 
 def _some(names: Sequence[str], limit: int = 5) -> str:

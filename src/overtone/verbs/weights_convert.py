@@ -11,6 +11,7 @@ from overtone.published import find
 from overtone.verbs.class_names import published_classes
 from overtone.verbs.console import note, print_line
 from overtone.verbs.inference import num_outputs
+from overtone.zoo.writing import PublishedLayout
 
 
 def convert_weights(chosen: options.WeightsConvert) -> int:
@@ -63,17 +64,15 @@ def manifest_of(loaded: zoo.LoadedModel) -> Manifest:
 
 
 def _source(loaded: zoo.LoadedModel) -> str:
-    parts = [loaded.source]
-    if loaded.published is not None:
-        row = loaded.published
-        parts.append(f"published as {row.full_name} under {row.license}")
-        parts += [row.urls[0]] if row.urls else []
-    if loaded.proof is not None:
-        parts.append(str(loaded.proof))
-    return "; ".join(dict.fromkeys(parts))
+    """Where the weights are from, without the folders of this machine."""
+    row = loaded.published
+    if row is None:
+        return Path(loaded.source).name
+    parts = [f"published as {row.full_name} under {row.license}", *row.urls[:1]]
+    return "; ".join(parts + ([] if loaded.proof is None else [str(loaded.proof)]))
 
 
-def _layout(loaded: zoo.LoadedModel, chosen: options.WeightsConvert) -> str:
+def _layout(loaded: zoo.LoadedModel, chosen: options.WeightsConvert) -> PublishedLayout:
     if chosen.layout != "auto":
         return chosen.layout
     row = loaded.published

@@ -27,7 +27,7 @@ from overtone.zoo.cache import (
     weights_folders,
 )
 from overtone.zoo.download import TIMEOUT_S, DownloadFailed, Progress, download, forget
-from overtone.zoo.proof import Proof, UnverifiedWarning, has_published_hash, identify, prove, records_path
+from overtone.zoo.proof import Proof, UnverifiedWarning, has_published_hash, prove, records_path
 from overtone.zoo.reading import inspect_file
 
 try:
@@ -155,7 +155,7 @@ def _candidates(row: Published, weights_dir: Folders) -> Iterator[Path]:
     if has_published_hash(row):
         for path in weights_files(folders):
             fits = row.size_bytes is None or path.stat().st_size == row.size_bytes
-            if fits and path.suffix != SUFFIX and identify(path) is row:
+            if fits and path.suffix != SUFFIX and prove(path, row).verified:
                 yield path
 
 

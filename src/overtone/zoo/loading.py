@@ -70,7 +70,11 @@ def built_without_numbers(build: Callable[[], nn.Module]) -> nn.Module:
     """
     with torch.device("meta"):
         model = build()
-    return model.to_empty(device="cpu")
+    model = model.to_empty(device="cpu")
+    for buffer in model.buffers():
+        if not buffer.is_floating_point():
+            buffer.zero_()  # counters of batches, which older files do not have
+    return model
 
 
 def _named(model: nn.Module) -> str:

@@ -10,7 +10,7 @@ import pickle
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import torch
 
@@ -101,7 +101,7 @@ def _refuse_operation(scanner: Any) -> None:
 class _Scanner(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]
     """Python's own reader of pickles, with fewer opcodes, and stand-ins for whatever is named."""
 
-    dispatch = {
+    dispatch: ClassVar[dict[int, Any]] = {
         code: read if code in _OPCODES else _refuse_operation
         for code, read in pickle._Unpickler.dispatch.items()  # pyright: ignore[reportAttributeAccessIssue]
     }
@@ -134,12 +134,12 @@ class _Scanner(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue
         function = self.stack[-2]  # type: ignore[attr-defined]
         if function is not Opaque and not any(function is known for known in _STAND_INS.values()):
             raise Refused("it calls what is no constructor of tensors")
-        super().load_reduce()
+        super().load_reduce()  # pyright: ignore[reportAttributeAccessIssue]
 
     def load_newobj(self) -> None:
         if self.stack[-2] is not Opaque:  # type: ignore[attr-defined]
             raise Refused("it makes an object of a class that no checkpoint needs")
-        super().load_newobj()
+        super().load_newobj()  # pyright: ignore[reportAttributeAccessIssue]
 
     def load_build(self) -> None:
         # The state of a Namespace and the attributes of a dictionary are of no interest, and nothing else has any.

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from overtone.checkpoint import SUFFIX
 from overtone.errors import OvertoneError
-from overtone.zoo.pickles import NAMESPACE, NUMPY_SCALARS, Opaque, Refused, Scanned, TensorInfo, scan
+from overtone.zoo.pickles import NAMESPACE, NUMPY_SCALARS, Refused, Scanned, TensorInfo, scan
 
 Format = Literal["safetensors", "torch zip", "torch legacy"]
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # what every file of torch.save began with before the zip format
@@ -218,11 +218,16 @@ def _check_same(path: Path, expected: Any, values: Any) -> None:
 
 def plain_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
     """Of what stands beside the weights, what can be shown: numbers and short texts."""
+    numbers = {key: value.item() if _is_number(value) else value for key, value in extra.items()}
     return {
         key: value
-        for key, value in extra.items()
+        for key, value in numbers.items()
         if isinstance(value, (bool, int, float)) or (isinstance(value, str) and len(value) < 200)
-    } | {key: "…" for key, value in extra.items() if isinstance(value, Opaque)}
+    }
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, np.generic) or (isinstance(value, Tensor) and value.numel() == 1)
 
 
 def _first_line(error: BaseException) -> str:

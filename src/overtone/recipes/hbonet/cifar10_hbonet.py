@@ -26,7 +26,7 @@ RECIPE = Recipe(
         split_seed=0,
     ),
     augment=Augment(crop="pad", pad_mode="reflect", hflip=0.5),
-    optim=Optim(name="sgd", lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4, decay="no_norm_bias"),
+    optim=Optim(name="sgd", lr=0.2, momentum=0.9, nesterov=True, weight_decay=5e-4, decay="no_norm_bias"),
     schedule=Schedule(name="cosine", min_lr=0.0, warmup_epochs=1),
-    train=Train(epochs=15, batch_size=128),
+    train=Train(epochs=9, batch_size=128, label_smoothing=0.1),
 )

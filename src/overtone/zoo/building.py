@@ -1,0 +1,94 @@
+"""Networks by name, ours or timm's, and what they say about their input and their classifier."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+from timm.data.config import resolve_model_data_config
+from torch import nn
+
+from overtone.config import Preprocess
+from overtone.errors import OvertoneError
+from overtone.models import list_architectures
+from overtone.published import Published, find, rows_of
+
+
+def build(name: str, **arguments: Any) -> nn.Module:
+    """A network by its name, ours or timm's.
+
+    With `pretrained=True` the weights of ours are fetched and proved by the zoo, those of timm's by timm.
+
+    Raises:
+        OvertoneError: no such architecture (with the names closest to it), no such tag, no weights under it, arguments
+            that it does not take, or weights that cannot be had.
+    """
+    architecture = name.partition(".")[0]
+    if not timm.is_model(name):
+        known = list_architectures() + timm.list_models()
+        close = difflib.get_close_matches(architecture, known, n=3)
+        hint = f"did you mean {', '.join(close)}?" if close else "`overtone models` lists them"
+        raise OvertoneError(f"{name!r} is neither a model nor a checkpoint file nor a run folder; {hint}")
+    if is_ours(architecture):
+        _check_tag(name, wants_weights=bool(arguments.get("pretrained")))
+    try:
+        return timm.create_model(name, **arguments)
+    except TypeError as error:
+        raise OvertoneError(f"{name} cannot be built with {_spelled(arguments)}: {error}") from error
+    except RuntimeError as error:
+        if "." not in name and not arguments.get("pretrained"):
+            raise
+        raise OvertoneError(f"the weights of {name} could not be had: {error}") from error
+
+
+def is_ours(architecture: str) -> bool:
+    """Whether an architecture is of one of our families."""
+    name = architecture.partition(".")[0]
+    return timm.is_model(name) and timm.model_entrypoint(name).__module__.startswith("overtone.models.")
+
+
+def published_row(name: str) -> Published | None:
+    """The published row that a name stands for: `architecture.tag`, or an architecture, whose first weights it is."""
+    return find(name) or next((row for row in rows_of(name) if row.urls), None)
+
+
+def preprocess_of(model: nn.Module) -> Preprocess:
+    """What timm's `pretrained_cfg` of a network says about its input, as our record."""
+    cfg = resolve_model_data_config(model)
+    return Preprocess(
+        size=int(cfg["input_size"][-1]),
+        resize="squash" if cfg["crop_mode"] == "squash" else "shorter",
+        crop_fraction=float(cfg["crop_pct"]),
+        interpolation=cfg["interpolation"] if cfg["interpolation"] != "random" else "bicubic",
+        mean=tuple(cfg["mean"]),
+        std=tuple(cfg["std"]),
+    )
+
+
+def classifier_of(model: nn.Module) -> nn.Module:
+    """The last layer(s), which `reset_classifier` replaces.
+
+    Raises:
+        OvertoneError: the network has none (`num_classes=0`).
+    """
+    classifier = model.get_classifier()  # type: ignore[operator]  # timm's contract
+    if isinstance(classifier, nn.Identity):
+        raise OvertoneError("the model has no classifier to train; leave --model.args num_classes alone")
+    return nn.ModuleList(classifier) if isinstance(classifier, (tuple, list)) else classifier
+
+
+def _check_tag(name: str, *, wants_weights: bool) -> None:
+    architecture, _, tag = name.partition(".")
+    rows = rows_of(architecture)
+    if tag and find(name) is None:
+        tags = ", ".join(row.full_name for row in rows) or "none was published for it"
+        raise OvertoneError(f"{architecture} has no weights called {tag!r}; there are: {tags}")
+    row = published_row(name)
+    if wants_weights and (row is None or not row.urls):
+        raise OvertoneError(
+            f"{name} was published without weights; train it, or choose another (`overtone weights list`)"
+        )
+
+
+def _spelled(arguments: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
