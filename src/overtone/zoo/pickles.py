@@ -182,7 +182,7 @@ def scan(file: BinaryIO, limit: int) -> Scanned:
 def _stand_in(module: str, name: str) -> Any:
     if f"{module}.{name}" in NUMPY_SCALARS or f"{module}.{name}" == NAMESPACE:
         return Opaque
-    if module in ("torch", "torch.storage") and name.endswith("Storage"):
+    if module in ("torch", "torch.cuda", "torch.storage") and name.endswith("Storage"):
         return _STORAGE_TYPES.get(name)
     if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
         return getattr(torch, name)

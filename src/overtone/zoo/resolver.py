@@ -153,8 +153,14 @@ def build_for_training(settings: config.Model, num_classes: int) -> nn.Module:
     return model
 
 
-def load_weights(model: nn.Module, spec: str, *, weights_dir: Folders = None) -> tuple[str, ...]:
-    """Load a checkpoint, a run's best checkpoint or published weights into `model`, new classes allowed.
+def load_weights(model: nn.Module, spec: str, *, weights_dir: Folders = None, new_head: bool = True) -> tuple[str, ...]:
+    """Load a checkpoint, a run's best checkpoint or published weights into `model`.
+
+    Args:
+        model: takes them in place.
+        spec: a file of any layout, a run folder, or `architecture.tag`.
+        weights_dir: see `load_model`.
+        new_head: the classifier may be of other classes than the weights; it then stays as it is.
 
     Returns:
         What was adapted, for people.
@@ -171,7 +177,7 @@ def load_weights(model: nn.Module, spec: str, *, weights_dir: Folders = None) ->
         path = fetch_published(row, weights_dir).path
     assert path is not None
     path, state, _ = _read(spec, path, ema=False)
-    return load_state(model, state.entries, str(path), new_head=True)
+    return load_state(model, state.entries, str(path), new_head=new_head)
 
 
 def load_pretrained(model: nn.Module, location: str) -> None:
@@ -180,7 +186,10 @@ def load_pretrained(model: nn.Module, location: str) -> None:
     Raises:
         OvertoneError: see `load_weights`.
     """
-    load_weights(model, location.removeprefix(PUBLISHED_PREFIX))
+    spec = location.removeprefix(PUBLISHED_PREFIX)
+    row = find(spec)
+    # With the classes of the row, a classifier is expected in the file: some copies have none.
+    load_weights(model, spec, new_head=row is None or getattr(model, "num_classes", None) != row.num_classes)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -275,6 +278,52 @@ def test_headless_copies_of_published_rows(tmp_path: Path, monkeypatch: pytest.M
     loaded = zoo.load_model(str(path))
     assert loaded.model.num_classes == 0 and "no classifier" in loaded.notes[0]
     assert zoo.load_model(str(path), num_classes=5).model.num_classes == 5
+
+
+def test_a_headless_copy_does_not_pass_for_a_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What timm is asked for must not come with random outputs."""
+    real = find("hornet_large_gf.rao_in22k")
+    assert real is not None
+    path = write(
+        tmp_path / f"{real.full_name}.pth", openmmlab(filled("hornet_gf", num_classes=0).published_state_dict())
+    )
+    monkeypatch.setenv("OVERTONE_WEIGHTS_DIR", str(path.parent))
+    with pytest.warns(zoo.UnverifiedWarning), pytest.raises(OvertoneError, match=r"missing: head\.weight, head\.bias"):
+        timm.create_model(real.full_name, pretrained=True, **HORNET)
+    other = timm.create_model(real.full_name, pretrained=True, **HORNET, num_classes=3)
+    assert other.num_classes == 3
+
+
+def test_converted_files_by_the_name_of_the_row(tmp_path: Path) -> None:
+    net = filled("mobilenetv2")
+    name = "mobilenetv2_x010.dli14_in1k"
+    manifest = Manifest("mobilenetv2_x010", tuple(map(str, range(1000))), Preprocess())
+    write_checkpoint(tmp_path / f"{name}.safetensors", manifest, net.state_dict())
+    loaded = zoo.load_model(name, weights_dir=tmp_path)
+    assert loaded.proof is not None and loaded.proof.kind == "converted" and loaded.published is find(name)
+    assert identical(loaded.model.published_state_dict(), net.published_state_dict())
+    write_checkpoint(tmp_path / "hbonet_x010.dli14_in1k.safetensors", manifest, net.state_dict())
+    found = find("hbonet_x010.dli14_in1k")
+    assert found is not None and zoo.find_published(found, tmp_path) is None  # the name of another net's
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "imports", ["import timm, overtone", "import overtone, timm", "from overtone.models import hbonet; import timm"]
+)
+def test_timm_asks_the_zoo_whichever_is_imported_first(imports: str, tmp_path: Path) -> None:
+    code = f"{imports}\nimport sys\nassert 'overtone.zoo' not in sys.modules\n"
+    code += "timm.create_model('mobilenetv2_x010', pretrained=True)\nassert 'overtone.zoo' in sys.modules"
+    manifest = Manifest("mobilenetv2_x010", tuple(map(str, range(1000))), Preprocess())
+    write_checkpoint(tmp_path / "mobilenetv2_x010.dli14_in1k.safetensors", manifest, filled("mobilenetv2").state_dict())
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"OVERTONE_WEIGHTS_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stderr
 
 
 def test_timm_lists_what_was_published_with_weights() -> None:
