@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Processes that run tests side by side, each with one thread of arithmetic and up to 5 GB of memory.
+JOBS ?= 2
 READY := $(VENV)/.ready
 
 .PHONY: help demo test check format bench lock clean
@@ -27,7 +29,7 @@ demo: $(READY)
 	$(BIN)/overtone demo --overwrite
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -124,7 +124,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its name once the block has ended well.
 
-    The file is flushed to the disk before, and the folder after, the renaming: a crash leaves the old file or the new one.
+    The file is flushed to the disk before the renaming, the folder after it: a crash leaves the old or the new file.
 
     Raises:
         OvertoneError: the file cannot be written; the old one is still there and the temporary one is gone.
@@ -133,7 +133,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
-        mode = temporary.stat().st_mode  # what the user's umask gives; safetensors makes files that only the owner reads
+        mode = temporary.stat().st_mode  # by the user's umask; safetensors would let only the owner read
         yield temporary
         temporary.chmod(mode)
         _flush(temporary)

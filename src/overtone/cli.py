@@ -7,9 +7,11 @@ A verb's module is imported when the verb is called: `--help` needs no PyTorch.
 """
 
 import difflib
+import functools
 import importlib
 import os
 import sys
+import textwrap
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -46,7 +48,8 @@ VERBS = {
         examples=(
             "overtone train scratch --data.root photos",
             "overtone train scratch --data.root photos --model.name hornet_tiny_7x7 --optim.lr 0.02 --run.out runs/a",
-            "overtone train finetune --data.root photos --model.weights runs/a",
+            "overtone train finetune --data.root photos --model.weights hbonet_x100.dli14_in1k",
+            "overtone train finetune --data.root photos --model.weights runs/a --run.out runs/b",
             "overtone train scratch --help",
         ),
     ),
@@ -57,7 +60,8 @@ VERBS = {
         examples=(
             "overtone evaluate runs/a --data.root photos",
             "overtone evaluate runs/a --data.root photos --data.split all --out report",
-            "overtone evaluate runs/a/best.safetensors --data.root photos --json",
+            "overtone evaluate mobilenetv2_x100.dli14_in1k --data.root imagenet/val",
+            "overtone evaluate some.pth --data.root imagenet/val --json",
         ),
     ),
     "predict": Verb(
@@ -66,7 +70,8 @@ VERBS = {
         summary="Name what is in pictures.",
         examples=(
             "overtone predict runs/a cat.jpg",
-            "overtone predict runs/a cat.jpg holiday/ --top-k 3",
+            "overtone predict hornet_tiny_gf.rao_in1k cat.jpg holiday/ --top-k 3",
+            "overtone predict checkpoint.pth.tar cat.jpg --ema",
             "overtone predict runs/a holiday/ --json > names.json",
         ),
     ),
@@ -76,7 +81,7 @@ VERBS = {
         summary="Hold the published tables against our networks.",
         examples=(
             "overtone reproduce",
-            "overtone reproduce --only 'hbonet*'",
+            "overtone reproduce --only 'hbonet*' --json",
             "overtone reproduce --weights-dir weights --data.root imagenet/val --out reproduced",
         ),
     ),
@@ -96,7 +101,10 @@ VERBS = {
         options="WeightsVerify",
         function="overtone.verbs.weights:verify_weights",
         summary="Prove that files are what they should be.",
-        examples=("overtone weights verify hbonet_1_0.pth", "overtone weights verify runs/a/best.safetensors"),
+        examples=(
+            "overtone weights verify hbonet_1_0.pth runs/a/best.safetensors",
+            "overtone weights verify 'hbonet_*' --weights-dir weights",
+        ),
     ),
     "weights convert": Verb(
         options="WeightsConvert",
@@ -104,6 +112,7 @@ VERBS = {
         summary="Convert weights, to safetensors or back.",
         examples=(
             "overtone weights convert hbonet_1_0.pth --out hbonet_x100.safetensors",
+            "overtone weights convert hornet_tiny_7x7.rao_in1k --out weights/hornet_tiny_7x7.rao_in1k.safetensors",
             "overtone weights convert hbonet_x100.safetensors --to published --out hbonet_1_0.pth",
         ),
     ),
@@ -111,7 +120,7 @@ VERBS = {
         options="WeightsInspect",
         function="overtone.verbs.weights:inspect_weights",
         summary="Say what a file of weights is.",
-        examples=("overtone weights inspect some.pth",),
+        examples=("overtone weights inspect some.pth", "overtone weights inspect runs/a/best.safetensors --json"),
     ),
     "data prepare-imagenet": Verb(
         options="PrepareImageNet",
@@ -147,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+            warnings.showwarning = functools.partial(_show_warning, debug=debug)
             code = run([word for word in words if word != "--debug"])
         sys.stdout.flush()
         return code
@@ -241,8 +250,11 @@ def _parse_training(name: str, words: list[str], recipe: Any) -> Any:
 
     values = {field.name: getattr(recipe, field.name) for field in fields(Recipe)}
     default = Training(**values, run=getattr(recipe, "run", Run()))
-    examples = (f"overtone train {name} --data.root photos --train.epochs 5 --run.out runs/a",)
-    description = f"{recipe_document(name)}\n\n{_spelled(examples)}"
+    start = " --model.weights hbonet_x100.dli14_in1k" if needs_weights(name) else ""
+    examples = (f"overtone train {name} --data.root photos{start} --train.epochs 5 --run.out runs/a",)
+    summary, _, lines = recipe_document(name).partition("\n")
+    # Lines that begin with a blank are kept as they are; others would be filled up to one paragraph.
+    description = f"{summary}\n{textwrap.indent(lines.strip(), '  ')}\n\n{_spelled(examples)}"
     return command_line.parse(
         Training, words, prog=f"overtone train {name}", description=description, default=default, flag_pairs=True
     )
@@ -297,12 +309,20 @@ def _close(word: str, known: Any, otherwise: str) -> str:
     return f"did you mean {' or '.join(close)}?" if close else otherwise
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *where: Any) -> None:
-    """A warning for the user in one line; others with the line of code, as Python has it."""
-    if issubclass(category, UserWarning):
-        sys.stderr.write(f"overtone: warning: {' '.join(str(message).split())}\n")
-    else:
-        sys.stderr.write(warnings.formatwarning(message, category, *where[:2]))
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: str | None = None,
+    *,
+    debug: bool,
+) -> None:
+    """A warning in one line, of what kind if it is about code; with --debug also where it comes from."""
+    kind = "" if issubclass(category, UserWarning) else f"{category.__name__}: "
+    where = f" ({filename}:{lineno})" if debug else ""
+    sys.stderr.write(f"overtone: warning: {kind}{' '.join(str(message).split())}{where}\n")
 
 
 def _say(message: str, code: int, debug: bool) -> int:

@@ -56,7 +56,8 @@ class Model:
     name: str = "hbonet_x100"
     """Architecture: any of `overtone models`, or any timm model."""
     weights: str | None = None
-    """Start from these weights: a checkpoint file or a run folder; the head is made new when the classes differ."""
+    """Start from these weights: published ones such as hbonet_x100.dli14_in1k, a checkpoint file, a run folder, or
+    hf-hub:owner/name; the head is made new when the classes differ."""
     drop_rate: float = 0.0
     """Dropout before the classifier."""
     drop_path_rate: float = 0.0
@@ -252,12 +253,12 @@ class Run:
     compile: bool = False
     """Compile the model with torch.compile (slower start, faster steps)."""
     workers: int | None = None
-    """Processes that read images; default: the number of usable cores, at most 8."""
+    """Processes that read images; default: the number of usable cores, at most 8; 0 on the CPU up to 64 pixels."""
     threads: int | None = None
     """Threads of arithmetic on the CPU; default: PyTorch's."""
     micro_batch: int | None = None
-    """Images per forward pass; a smaller one saves memory: gradients are added up to the recipe's batch, only batch norm
-    sees the smaller one."""
+    """Images per forward pass; a smaller one saves memory: gradients are added up to the recipe's batch, only batch
+    norm sees the smaller one."""
     tensorboard: bool = True
     """Write TensorBoard files."""
     plots: bool = True

@@ -41,7 +41,8 @@ class EvaluationData:
     """The images to evaluate on."""
 
     root: Path
-    """Folder with val/ or test/ of class folders, or one folder of class folders."""
+    """Folder with val/ or test/ of class folders, or one folder of class folders (for a network of ImageNet: all or
+    some of n01440764/ and so on)."""
     split: Literal["auto", "train", "val", "test", "all"] = "auto"
     """Which images; auto: val/ or test/ if the folder has one, else what the model's training held out, else all."""
 
@@ -75,11 +76,18 @@ class Evaluate:
     """Measure top-1, top-5, loss, per-class accuracy and the confusion matrix on a folder of labelled images."""
 
     model: ModelName
-    """Run folder, checkpoint file, or name of an architecture."""
+    """Published weights (overtone weights list), run folder, file of weights of any layout, architecture, or
+    hf-hub:owner/name."""
     data: EvaluationData
     """The images to evaluate on."""
     run: Device = Device()
     """Where the arithmetic happens; nothing here but the size changes the figures beyond rounding."""
+    weights_dir: tuple[Path, ...] = ()
+    """Folders to look in for published weights, beside the cache and OVERTONE_WEIGHTS_DIR."""
+    architecture: str | None = None
+    """The network of a bare file, where its keys and shapes do not tell."""
+    ema: bool = False
+    """Take the averaged weights of a training checkpoint."""
     allow_bad: bool = False
     """Exit with 0 although some images could not be read (they are left out and counted in any case)."""
     out: Path | None = None
@@ -97,13 +105,20 @@ class Predict:
     """Name what is in pictures: the most probable classes of each image."""
 
     model: ModelName
-    """Run folder, checkpoint file, or name of an architecture."""
+    """Published weights (overtone weights list), run folder, file of weights of any layout, architecture, or
+    hf-hub:owner/name."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE|DIR …")]
     """Image files, or folders whose images (also those in folders inside) are taken."""
     top_k: int = 5
     """Classes to name per image."""
     run: Device = Device()
     """Where the arithmetic happens."""
+    weights_dir: tuple[Path, ...] = ()
+    """Folders to look in for published weights, beside the cache and OVERTONE_WEIGHTS_DIR."""
+    architecture: str | None = None
+    """The network of a bare file, where its keys and shapes do not tell."""
+    ema: bool = False
+    """Take the averaged weights of a training checkpoint."""
     json: bool = False
     """Print JSON instead of a table."""
 

@@ -1,5 +1,7 @@
 """Small pictures, a trained run on them, and the command line called as a function."""
 
+import dataclasses
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -10,7 +12,10 @@ from typing import Any
 import pytest
 from small_photos import TINY, draw
 
+from overtone import published
 from overtone.cli import main
+from overtone.published import Published
+from overtone.zoo import proof as zoo_proof
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class Outcome:
 
 
 Overtone = Callable[..., Outcome]
+Publish = Callable[[str, Path], Published]
 
 
 @pytest.fixture
@@ -64,3 +70,29 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def photos(trained: Path, tmp_path: Path) -> Path:
     """A copy of the pictures that may be changed."""
     return Path(shutil.copytree(trained / "photos", tmp_path / "photos"))
+
+
+def git_blob(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+@pytest.fixture
+def publish(monkeypatch: pytest.MonkeyPatch) -> Publish:
+    """Makes a file the published one of a row, by its hash."""
+
+    def replace(name: str, path: Path) -> Published:
+        content = path.read_bytes()
+        row = dataclasses.replace(
+            published._BY_NAME[name],
+            git_blob_sha1=git_blob(content),
+            sha256=None,
+            sha256_prefix=None,
+            size_bytes=len(content),
+        )
+        rows = tuple(row if known.full_name == name else known for known in published.PUBLISHED)
+        monkeypatch.setattr(published, "_BY_NAME", {known.full_name: known for known in rows})
+        for module in (published, zoo_proof):
+            monkeypatch.setattr(module, "PUBLISHED", rows)
+        return row
+
+    return replace

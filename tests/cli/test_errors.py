@@ -12,7 +12,7 @@ from overtone.verbs import models as models_verb
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("trian", "no verb 'trian'; did you mean train?"),
+        ("traim", "no verb 'traim'; did you mean train?"),
         ("train digts", "no recipe 'digts'; did you mean digits?"),
         ("train --data.root x", "the recipe comes first"),
         ("train digits", "add --data.root"),

@@ -1,14 +1,18 @@
 """Help answers at once (it needs neither PyTorch nor timm) and shows how to use a verb."""
 
+import contextlib
+import io
 import json
+import re
+import shlex
 import subprocess
 import sys
 
 import pytest
 
 from overtone import __version__
-from overtone.cli import VERBS
-from overtone.recipes import list_recipes
+from overtone.cli import GROUPS, VERBS, main
+from overtone.recipes import list_recipes, recipe_document
 
 HELP = [["--help"], *([verb, "--help"] for verb in VERBS), ["train", "scratch", "--help"], ["--version"]]
 
@@ -54,3 +58,41 @@ def test_recipe_help_shows_the_recipes_values(overtone):
 
 def test_version(overtone):
     assert overtone("--version").out == f"overtone {__version__}\n"
+
+
+def test_recipe_help_keeps_the_lines_of_its_document(overtone):
+    lines = overtone("train", "hbonet_in1k", "--help").out.splitlines()
+    document = recipe_document("hbonet_in1k").splitlines()
+    at = lines.index(document[0])
+    assert lines[at + 1 : at + len(document)] == [f"  {line}" for line in document[2:]] + [""]
+    for label in ("Source: ", "Command: ", "Published result: ", "Ours: ", "Deviations: "):
+        assert sum(line.startswith(f"  {label}") for line in lines) == 1, label
+
+
+def printed_examples() -> list[str]:
+    """Every example that some help prints."""
+    helps = [[], *[[group] for group in sorted(GROUPS)], ["train"], *[name.split() for name in VERBS]]
+    helps += [["train", name] for name in list_recipes()]
+    found: dict[str, None] = {}
+    for words in helps:
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            assert main([*words, "--help"]) == 0
+        block = re.search(r"^examples:\n((?:  .*\n)+)", out.getvalue(), flags=re.M)
+        assert block is not None, words
+        found |= dict.fromkeys(line.strip() for line in block[1].splitlines())
+    return list(found)
+
+
+def test_every_example_of_every_help_parses(overtone, monkeypatch):
+    """Each reaches its verb, with every word understood; nothing is built, read or written."""
+    reached = []
+    monkeypatch.setattr("overtone.cli._function", lambda verb: lambda *chosen: reached.append((verb, chosen)) or 0)
+    monkeypatch.setattr("overtone.verbs.starting_point.fitted_to_weights", lambda recipe: recipe)
+    examples = printed_examples()
+    assert {example for verb in VERBS.values() for example in verb.examples} <= set(examples)
+    for example in examples:
+        program, *words = shlex.split(example.partition(" > ")[0])
+        known = len(reached)
+        outcome = overtone(*words)
+        assert (program, outcome.code) == ("overtone", 0), f"{example}\n{outcome.err}"
+        assert len(reached) == known + ("--help" not in words), example

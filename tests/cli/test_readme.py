@@ -5,13 +5,20 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 from small_photos import TINY, draw
+
+from overtone import zoo
 
 README = Path(__file__).parents[2] / "README.md"
 NOT_HERE = {
     "overtone demo": "takes minutes; see test_demo.py",
-    "resnet18.a1_in1k": "downloads weights",
+    "resnet18.a1_in1k": "downloads weights of timm's",
 }
+
+
+# It stands for the published file, so that nothing is downloaded.
+AT_HAND = "hbonet_x100.dli14_in1k"
 
 
 def commands() -> list[str]:
@@ -27,6 +34,12 @@ def test_the_commands_of_the_readme_run(overtone, tmp_path, monkeypatch):
     draw(tmp_path / "others", {"bird": 5, "fish": 5, "frog": 5}, seed=1)
     draw(tmp_path / "more", {"new": 2}, seed=2)
     (tmp_path / "new.jpg").write_bytes((tmp_path / "more" / "new" / "0.png").read_bytes())
+    monkeypatch.setenv("OVERTONE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("OVERTONE_WEIGHTS_DIR", str(tmp_path / "weights"))
+    (tmp_path / "weights").mkdir()
+    for name, file, classes in (("hbonet_x100", "at_hand.pth", 1000), ("mobilenetv2_x010", "some.pth", 2)):
+        torch.save(zoo.build(name, num_classes=classes).published_state_dict(), file)  # type: ignore[operator]
+    assert overtone("weights", "convert", "at_hand.pth", "--out", f"weights/{AT_HAND}.safetensors").code == 0
     other = ("train", "scratch", "--data.root", "others", "--run.out", "runs/other", *TINY)
     assert overtone(*other).code == 0
     ran = []
@@ -34,7 +47,10 @@ def test_the_commands_of_the_readme_run(overtone, tmp_path, monkeypatch):
         if any(part in command for part in NOT_HERE):
             continue
         words = shlex.split(command)[1:]
-        outcome = overtone(*words, *(TINY if words[0] == "train" else ()))
+        settings = TINY if words[0] == "train" else ()
+        if "--model.weights" in words:  # they say which network it is
+            settings = [setting for setting in settings if not setting.startswith("--model.name")]
+        outcome = overtone(*words, *settings)
         assert outcome.code == 0, f"{command}\n{outcome.err}"
         ran.append(words[0])
-    assert {"train", "evaluate", "predict"} <= set(ran)
+    assert {"train", "evaluate", "predict", "weights", "reproduce"} <= set(ran)

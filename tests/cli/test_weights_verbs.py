@@ -1,7 +1,6 @@
 """`overtone weights`: list, fetch, verify, convert, inspect, on files of the smallest nets."""
 
 import dataclasses
-import hashlib
 import json
 import warnings
 from collections.abc import Callable
@@ -12,13 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from overtone import published, zoo
+from overtone import zoo
 from overtone.checkpoint import read_checkpoint, read_manifest
 from overtone.config import Preprocess
 from overtone.data.imagenet import class_names, synsets
-from overtone.published import Published, find
+from overtone.published import find
 from overtone.verbs.class_names import names_of, published_classes
-from overtone.zoo import proof as zoo_proof
 
 SMALL = "mobilenetv2_x010.dli14_in1k"
 FILE = "mobilenetv2_0.1-7d1d638a.pth"
@@ -30,37 +28,8 @@ def weights_of(architecture: str, seed: int = 0) -> dict[str, Tensor]:
     return zoo.build(architecture).published_state_dict()  # type: ignore[operator]
 
 
-def git_blob(content: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-
-
-Publish = Callable[[str, Path], Published]
-
-
 @pytest.fixture
-def publish(monkeypatch: pytest.MonkeyPatch) -> Publish:
-    """Makes a file the published one of a row, by its hash."""
-
-    def replace(name: str, path: Path) -> Published:
-        content = path.read_bytes()
-        row = dataclasses.replace(
-            published._BY_NAME[name],
-            git_blob_sha1=git_blob(content),
-            sha256=None,
-            sha256_prefix=None,
-            size_bytes=len(content),
-        )
-        rows = tuple(row if known.full_name == name else known for known in published.PUBLISHED)
-        monkeypatch.setattr(published, "_BY_NAME", {known.full_name: known for known in rows})
-        for module in (published, zoo_proof):
-            monkeypatch.setattr(module, "PUBLISHED", rows)
-        return row
-
-    return replace
-
-
-@pytest.fixture
-def folder(tmp_path: Path, publish: Publish, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, publish: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> Path:
     """`weights/` with the smallest published file; an empty cache, and no network."""
     monkeypatch.setenv("OVERTONE_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("OVERTONE_WEIGHTS_DIR", raising=False)
@@ -153,6 +122,37 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert list(found) == list(expected)
     for key, value in expected.items():
         assert found[key].dtype == value.dtype and torch.equal(found[key], value), key
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("mobilenetv2_x010", {"num_classes": 3}),
+        ("hbonet_x025_4x", {"num_classes": 3}),
+        ("harm_resnet18", {"num_classes": 3}),
+        ("harm_wrn16_4", {"depth": 10, "width": 1}),
+        ("hornet_tiny_7x7", {"depths": (1, 1, 2, 1), "base_dim": 16, "num_classes": 3}),
+        ("hornet_tiny_gf", {"depths": (1, 1, 2, 1), "base_dim": 16, "filter_size": 64, "num_classes": 3}),
+        ("harm_vgg11_bn", {"num_classes": 0, "global_pool": ""}),  # without its classifier of half a gigabyte
+        pytest.param("harm_se_resnext101_32x4d", {"num_classes": 3}, marks=pytest.mark.slow),
+    ],
+)
+def test_every_family_there_and_back(overtone, folder, name, args):
+    """In each of the published wrappers; what the original code reads is what was there before."""
+    torch.manual_seed(0)
+    original = zoo.build(name, **args).published_state_dict()  # type: ignore[operator]
+    torch.save(original, folder / "some.pth")
+    there = folder / "there.safetensors"
+    outcome = overtone("weights", "convert", folder / "some.pth", "--out", there)
+    assert outcome.code == 0, outcome.err
+    large = sum(value.numel() for value in original.values()) > 5e6
+    for layout in ("module",) if large else ("bare", "module", "model", "state_dict"):
+        back = folder / f"{layout}.pth"
+        outcome = overtone("weights", "convert", there, "--to", "published", "--layout", layout, "--out", back)
+        assert outcome.code == 0, outcome.err
+        values = torch.load(back, weights_only=True)
+        prefix = "module." if layout in ("module", "state_dict") else ""
+        assert_same(values.get(layout, values), {prefix + key: value for key, value in original.items()})
 
 
 def test_convert_overwrites_nothing(overtone, folder):

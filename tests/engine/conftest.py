@@ -36,7 +36,7 @@ def tiny():
 def tiny_from_zoo(monkeypatch):
     """Every recipe trains a `Tiny`."""
 
-    def build(settings, num_classes):
+    def build(settings, num_classes, tell=None):
         model = Tiny(num_classes)
         if settings.freeze:
             for part in (model.conv, model.bn):

@@ -342,15 +342,16 @@ def test_published_state_goes_round(case: Case) -> None:
         other.load_state_dict(dict(list(published.items())[:-1]), strict=True)
 
 
+@pytest.mark.parametrize("case", TRACED, indirect=True)
 def test_compiles_whole(case: Case) -> None:
-    modes = TRACED.get(case.name, ())
-    if not modes:
-        pytest.skip("its layers are traced in another representative")
+    modes = TRACED[case.name]
     torch._dynamo.reset()
     compiled = torch.compile(case.copy(), fullgraph=True, backend="eager")
     if "eval" in modes:
         assert relative_error(logits(compiled, case.images), logits(case.net, case.images)) < 1e-5
-    if "train" in modes:
-        expected = gradients(case.copy().train(), case.images)
-        for key, value in gradients(compiled.train(), case.images).items():
-            torch.testing.assert_close(value, expected[key.removeprefix("_orig_mod.")], rtol=1e-3, atol=1e-4)
+    if "train" in modes:  # in float64: what differs then is not rounding, but for the float32 inside a global filter
+        images, bound = case.images.double(), 1e-5 if case.name.endswith("_gf") else 1e-9
+        expected = gradients(case.copy().double().train(), images)
+        compiled = torch.compile(case.copy().double().train(), fullgraph=True, backend="eager")
+        for key, value in gradients(compiled, images).items():
+            assert relative_error(value, expected[key.removeprefix("_orig_mod.")]) < bound, key

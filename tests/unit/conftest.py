@@ -1,27 +1,9 @@
-"""Pictures for the data tests, drawn where they are needed."""
+"""What the tests of the data package start from."""
 
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-
-MakeImages = Callable[..., Path]
-
-
-def noise(width: int = 24, height: int = 18, seed: int = 0) -> Image.Image:
-    """A picture in RGB whose every pixel differs."""
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
-
-
-def make_images(root: Path, counts: dict[str, int], size: tuple[int, int] = (24, 18)) -> Path:
-    """A folder of class folders with so many PNG images each, `0.png`, `1.png`, …"""
-    for position, (name, count) in enumerate(counts.items()):
-        (root / name).mkdir(parents=True, exist_ok=True)
-        for number in range(count):
-            noise(*size, seed=1000 * position + number).save(root / name / f"{number}.png")
-    return root
+from pictures_on_disk import make_images
 
 
 @pytest.fixture

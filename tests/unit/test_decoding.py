@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import noise
+from pictures_on_disk import noise
 from PIL import Image
 
 from overtone.data import decoding

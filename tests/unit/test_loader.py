@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_images, noise
+from pictures_on_disk import make_images, noise
 from PIL import Image
 from torch import Tensor
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import noise
+from pictures_on_disk import noise
 from PIL import Image
 from torchvision import transforms as tv
 

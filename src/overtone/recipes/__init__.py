@@ -50,8 +50,9 @@ def check_start(name: str, recipe: Recipe) -> None:
     """
     if needs_weights(name) and recipe.model.weights is None and "." not in recipe.model.name:
         raise OvertoneError(
-            f"recipe {name} starts from trained weights and none are given: add --model.weights with a run folder or "
-            "a checkpoint file, or --model.name with a tag, such as resnet18.a1_in1k (without any: recipe scratch)"
+            f"recipe {name} starts from trained weights and none are given: add --model.weights with a run folder, a "
+            "checkpoint file or published weights, such as hbonet_x100.dli14_in1k (overtone weights list), or "
+            "--model.name with a tag of timm's, such as resnet18.a1_in1k (without any: recipe scratch)"
         )
 
 

@@ -1,30 +1,62 @@
 """What the outputs of a network are called."""
 
 from overtone import zoo
-from overtone.data.imagenet import NUM_CLASSES, class_names, readable, synsets
+from overtone.data.imagenet import NUM_CLASSES, readable, synsets
 from overtone.models import families
-from overtone.published import Published
+from overtone.published import Published, rows_of
 from overtone.verbs.inference import num_outputs
+from overtone.zoo.layouts import HUB_LAYOUT, OWN_LAYOUT
 
 
 def names_of(loaded: zoo.LoadedModel) -> tuple[str, ...]:
-    """The outputs' names for people, in their order.
-
-    The weights' own class names, WordNet ids of ImageNet in words; those of ImageNet-1K for published networks with
-    1000 outputs; for HorNet's 10,459 classes of ImageNet-22K the words of the thousand that ImageNet-1K shares, and
-    `class N` for the others; otherwise the position.
+    """The outputs' names for people, in their order: see `classes_of`; WordNet ids in words, else the position.
 
     Raises:
         OvertoneError: the network has no classifier.
     """
-    if loaded.classes is not None:
-        return tuple(readable(name) for name in loaded.classes)
+    classes = classes_of(loaded)
+    if classes is None:
+        return tuple(str(index) for index in range(num_outputs(loaded)))
+    return tuple(readable(name) for name in classes)
+
+
+def classes_of(loaded: zoo.LoadedModel) -> tuple[str, ...] | None:
+    """The outputs' names as of class folders, in their order; None where nothing tells.
+
+    The weights' own class names; WordNet ids of ImageNet-1K for published networks with 1000 outputs and for timm's
+    that were trained on it last; for HorNet's 10,459 classes of ImageNet-22K the ids of the thousand that ImageNet-1K
+    shares, and `class N` for the others. A bare file that is of a published network by its shapes is supposed to be of
+    its classes too: see `supposed_classes`.
+
+    Raises:
+        OvertoneError: the network has no classifier.
+    """
     count = num_outputs(loaded)
-    if loaded.published is not None:
-        return tuple(readable(name) for name in published_classes(loaded.published, count))
+    if loaded.classes is not None:
+        return loaded.classes
+    row = loaded.published or _row_by_shape(loaded)
+    if row is not None:
+        return published_classes(row, count)
     if count == NUM_CLASSES and loaded.trained and loaded.layout is None and "in1k" in loaded.source:
-        return class_names()  # by name from timm, whose tags name the data that the weights were trained on last
-    return tuple(str(index) for index in range(count))
+        return synsets()  # by name from timm, whose tags name the data that the weights were trained on last
+    return None
+
+
+def supposed_classes(loaded: zoo.LoadedModel) -> str | None:
+    """What `classes_of` supposes of a bare file, for people; None where it knows."""
+    row = None if loaded.classes is not None or loaded.published is not None else _row_by_shape(loaded)
+    if row is None:
+        return None
+    return f"its {num_outputs(loaded)} classes are supposed to be those of the published {row.full_name}"
+
+
+def _row_by_shape(loaded: zoo.LoadedModel) -> Published | None:
+    """The published row whose network and number of classes a file of bare tensors has."""
+    if loaded.layout in (None, OWN_LAYOUT, HUB_LAYOUT) or set(loaded.model_args) - {"in_chans"}:
+        return None
+    count = int(getattr(loaded.model, "num_classes", 0))
+    rows = (row for row in rows_of(loaded.architecture) if count in (row.num_classes, NUM_CLASSES))
+    return next(rows, None)
 
 
 def published_classes(row: Published, num_outputs: int) -> tuple[str, ...]:

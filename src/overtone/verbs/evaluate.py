@@ -1,19 +1,22 @@
 """`overtone evaluate`: how often a network is right on labelled images."""
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import Any
 
-from overtone import options, zoo
+from overtone import options
 from overtone.checkpoint import write_text
 from overtone.config import Data, from_dict, to_dict
+from overtone.data.imagenet import NUM_CLASSES, readable, synsets
 from overtone.data.sources import ImageList, find_evaluation
 from overtone.engine.folder import RECIPE, SPLIT
 from overtone.engine.loop import evaluate as measure
 from overtone.errors import OvertoneError
 from overtone.tasks.classification import Classification, ClassificationReport
+from overtone.verbs.class_names import classes_of, supposed_classes
 from overtone.verbs.console import as_json, note, print_json, print_line, print_table, progress, warn
-from overtone.verbs.inference import Inference, num_outputs, ready
+from overtone.verbs.inference import Inference, introduce, loaded_for, num_outputs, ready
 from overtone.verbs.plots import plot_confusion
 from overtone.zoo import LoadedModel
 
@@ -31,8 +34,10 @@ def evaluate(chosen: options.Evaluate) -> int:
     """
     _refuse_to_overwrite(chosen)
     loaded, images = _model_and_images(chosen)
+    introduce(loaded)
     inference = ready(loaded, chosen.run)
-    note(f"{loaded.source}: {len(images)} images of {len(images.classes)} classes, {images.origin}")
+    name = loaded.source if loaded.published is None else loaded.published.full_name
+    note(f"{name}: {len(images)} images of {len(set(images.targets))} classes, {images.origin}")
     started = time.perf_counter()
     with progress("evaluating", len(images)) as done:
         task = Classification(images.classes)
@@ -84,16 +89,44 @@ def check_classes(loaded: LoadedModel, images: ImageList, root: Path) -> None:
 
 
 def _model_and_images(chosen: options.Evaluate) -> tuple[LoadedModel, ImageList]:
-    loaded = zoo.load_model(chosen.model)
+    loaded = loaded_for(chosen)
     trained_on = _trained_on(loaded)
     allow_empty = trained_on is not None and trained_on.allow_empty_classes
     data = chosen.data
     held_out = trained_on if _was_split_by_seed(loaded) else None
     images = find_evaluation(data.root, data.split, held_out, allow_empty_classes=allow_empty)
     if not loaded.trained:
-        loaded = zoo.load_model(chosen.model, num_classes=len(images.classes))
-    check_classes(loaded, images, data.root)
-    return loaded, images
+        loaded = loaded_for(chosen, num_classes=len(images.classes))
+    elif _of_imagenet(images) and _knows_more_than_imagenet(loaded):
+        loaded = loaded_for(chosen, num_classes=NUM_CLASSES)  # the published way to measure a network of ImageNet-22K
+    return loaded, _matched(loaded, images, data.root)
+
+
+def _matched(loaded: LoadedModel, images: ImageList, root: Path) -> ImageList:
+    """The images with the network's classes: as their folders have them, or ImageNet's where these are part of it."""
+    classes = classes_of(loaded) if loaded.trained else None
+    if classes is None or not _of_imagenet(images) or not set(images.classes) <= set(classes):
+        check_classes(loaded, images, root)
+        if loaded.trained and loaded.classes is None and not _of_imagenet(images):
+            names = _some(list(images.classes))
+            note(f"weights: they have no class names; the outputs are taken for the folders in their order ({names})")
+        return images
+    supposed = supposed_classes(loaded)
+    if supposed is not None:
+        note(f"weights: {supposed}")
+    position = {name: index for index, name in enumerate(classes)}
+    targets = tuple(position[images.classes[target]] for target in images.targets)
+    return dataclasses.replace(images, classes=classes, targets=targets)
+
+
+def _of_imagenet(images: ImageList) -> bool:
+    """Whether the class folders are named by WordNet ids of ImageNet-1K."""
+    return set(images.classes) <= set(synsets())
+
+
+def _knows_more_than_imagenet(loaded: LoadedModel) -> bool:
+    classes = classes_of(loaded)
+    return classes is not None and set(classes) > set(synsets())
 
 
 def _trained_on(loaded: LoadedModel) -> Data | None:
@@ -170,7 +203,10 @@ def _print_classes(report: ClassificationReport, every_class: bool) -> None:
         print_line(f"the {len(rows)} worst of {len(report.classes)} classes (--per-class shows all)")
     print_table(
         ("class", "images", "correct", "top-1"),
-        [(name, count, correct, None if share is None else f"{share:.2f} %") for name, count, correct, share in rows],
+        [
+            (readable(name), count, correct, None if share is None else f"{share:.2f} %")
+            for name, count, correct, share in rows
+        ],
     )
 
 
@@ -178,11 +214,12 @@ def _print_confusion(report: ClassificationReport) -> None:
     if len(report.classes) <= _MOST_CLASSES_IN_MATRIX:
         print_line("confusion matrix: rows are the true classes, columns what the network says")
         print_table(
-            ("", *report.classes), [(name, *row) for name, row in zip(report.classes, report.confusion, strict=True)]
+            ("", *map(readable, report.classes)),
+            [(readable(name), *row) for name, row in zip(report.classes, report.confusion, strict=True)],
         )
         return
     mistakes = [
-        (count, report.classes[true], report.classes[said])
+        (count, readable(report.classes[true]), readable(report.classes[said]))
         for true, row in enumerate(report.confusion)
         for said, count in enumerate(row)
         if count and true != said

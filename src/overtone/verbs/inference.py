@@ -6,18 +6,19 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from overtone import options
+from overtone import options, zoo
 from overtone.config import Preprocess, Run
 from overtone.data.loader import Loader
 from overtone.data.sources import ImageList
 from overtone.data.transforms import evaluation_transform
 from overtone.engine.placement import Placement, place
 from overtone.errors import OvertoneError
-from overtone.verbs.console import warn
+from overtone.verbs.console import note, warn
 from overtone.zoo import LoadedModel
 
 _FEW_IMAGES = 256
 _MOST_WORKERS = 8
+_CHANNELS = 3
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,37 @@ class Inference:
             workers=_workers(self.settings.workers, len(images)),
             pin_memory=self.placement.device.type == "cuda",
         )
+
+
+def loaded_for(chosen: options.Evaluate | options.Predict, num_classes: int | None = None) -> LoadedModel:
+    """The network that was asked for, with a first layer for images of three channels, which is what files give.
+
+    Raises:
+        OvertoneError: as `zoo.load_model`.
+    """
+
+    def load(in_chans: int | None) -> LoadedModel:
+        return zoo.load_model(
+            chosen.model,
+            architecture=chosen.architecture,
+            num_classes=num_classes,
+            in_chans=in_chans,
+            ema=chosen.ema,
+            weights_dir=chosen.weights_dir,
+        )
+
+    loaded = load(None)
+    return loaded if getattr(loaded.model, "in_chans", _CHANNELS) == _CHANNELS else load(_CHANNELS)
+
+
+def introduce(loaded: LoadedModel) -> None:
+    """Say which weights these are, what proves them, and what had to be assumed or adapted."""
+    proof = loaded.proof
+    # The first use of a file without a published hash has been said by a warning.
+    if proof is not None and not (proof.kind == "first_use" and proof.expected is None):
+        note(f"weights: {loaded.source}")
+    for line in loaded.notes:
+        note(f"weights: {line}")
 
 
 def ready(loaded: LoadedModel, settings: options.Device) -> Inference:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import torch
 
-from overtone import options, zoo
+from overtone import options
 from overtone.data.sources import ImageList, find_images
 from overtone.errors import OvertoneError
-from overtone.verbs.class_names import names_of
+from overtone.verbs.class_names import names_of, supposed_classes
 from overtone.verbs.console import note, print_json, print_table, progress, warn
-from overtone.verbs.inference import Inference, ready
+from overtone.verbs.inference import Inference, introduce, loaded_for, ready
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,11 @@ def predict(chosen: options.Predict) -> int:
     if chosen.top_k < 1:
         raise OvertoneError(f"top_k is {chosen.top_k}; it must be at least 1")
     paths = tuple(find_images(chosen.images))
-    loaded = zoo.load_model(chosen.model)
-    names = names_of(loaded)
+    loaded = loaded_for(chosen)
+    names, supposed = names_of(loaded), supposed_classes(loaded)
+    introduce(loaded)
+    if supposed is not None:
+        note(f"weights: {supposed}")
     inference = ready(loaded, chosen.run)
     images = ImageList(names, paths, (0,) * len(paths))
     bad: list[tuple[str, str]] = []

@@ -47,6 +47,7 @@ _WORST = 10
 _MOST_CLASSES_LISTED = 20
 _PLOT_SECONDS = 60.0
 _MOST_CORES = 8
+_SMALL = 64  # pixels
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ class _Session(Watch):
         )
         self.state = State()
         self.best: ClassificationReport | None = None
+        self.adapted: list[str] = []
         self._stop, self._drawn = StopRequest(), time.perf_counter()
 
     @contextmanager
@@ -124,6 +126,7 @@ class _Session(Watch):
         network = zoo.build_for_training(
             model if checkpoint is None else dataclasses.replace(model, weights=None, name=self.manifest.architecture),
             len(self.classes),
+            self.adapted.append,
         )
         self.train_loader, self.val_loader = self._loaders()
         self.trainer = self._trainer(network)
@@ -220,12 +223,14 @@ class _Session(Watch):
         recipe, run = self.recipe, self.run
         preprocess, size, seed = recipe.data.preprocess, recipe.train.batch_size, recipe.train.seed
         transforms = (training_transform(preprocess, recipe.augment), evaluation_transform(preprocess))
+        # Arithmetic on the CPU loses more to processes beside it than it gains, when pictures are small.
+        in_process = self.placement.device.type == "cpu" and preprocess.size <= _SMALL
         train, val = (
             Loader(
                 images,
                 transform,
                 batch_size=batch,
-                workers=_workers(run.workers, len(images) / batch),
+                workers=_workers(run.workers, len(images) / batch, in_process),
                 shuffle=shuffle,
                 seed=seed,
                 pin_memory=self.placement.device.type == "cuda",
@@ -308,6 +313,8 @@ class _Session(Watch):
             f"on      {self.placement}{', compiled' if self.run.compile else ''}\n"
             f"folder  {self.folder}"
         )
+        for adapted in self.adapted:
+            self.log.say(f"weights {adapted}")
         if self.state.step:
             self.log.say(f"resumed at epoch {self.state.epoch + 1}, batch {self.state.batch}, step {self.state.step}")
 
@@ -371,9 +378,9 @@ def _read_report(folder: Path) -> ClassificationReport | None:
     return ClassificationReport.from_dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
-def _workers(asked: int | None, num_batches: float) -> int:
-    """Processes that read images: as asked, else one per usable core but no more than there are batches."""
+def _workers(asked: int | None, num_batches: float, in_process: bool) -> int:
+    """Processes that read images: as asked, none, or one per usable core but no more than there are batches."""
     if asked is not None:
         return asked
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _MOST_CORES, math.ceil(num_batches))
+    return 0 if in_process else min(cores, _MOST_CORES, math.ceil(num_batches))

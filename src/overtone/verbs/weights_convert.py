@@ -8,9 +8,8 @@ from overtone import __version__, options, zoo
 from overtone.checkpoint import SUFFIX, Manifest, write_checkpoint
 from overtone.errors import OvertoneError
 from overtone.published import find
-from overtone.verbs.class_names import published_classes
+from overtone.verbs.class_names import classes_of, supposed_classes
 from overtone.verbs.console import note, print_line
-from overtone.verbs.inference import num_outputs
 from overtone.zoo.writing import PublishedLayout
 
 
@@ -46,13 +45,8 @@ def manifest_of(loaded: zoo.LoadedModel) -> Manifest:
     """What the header of a converted file says: network, classes, preprocessing, where the weights are from."""
     if loaded.manifest is not None:  # ours already, perhaps with a training's state beside the weights
         return dataclasses.replace(loaded.manifest, progress={})
-    count = num_outputs(loaded)
-    if loaded.classes is not None:
-        classes = loaded.classes
-    elif loaded.published is not None:
-        classes = published_classes(loaded.published, count)
-    else:
-        classes = tuple(f"class {index}" for index in range(count))
+    count = int(getattr(loaded.model, "num_classes", 0))  # 0: a backbone
+    classes = (classes_of(loaded) if count else None) or tuple(f"class {index}" for index in range(count))
     return Manifest(
         architecture=loaded.architecture,
         classes=classes,
@@ -95,6 +89,7 @@ def _check_out(chosen: options.WeightsConvert) -> None:
 
 
 def _say(loaded: zoo.LoadedModel, out: Path, what: str) -> None:
-    for line in loaded.notes:
-        note(line)
+    for line in (*loaded.notes, supposed_classes(loaded)):
+        if line is not None:
+            note(f"weights: {line}")
     print_line(f"{out}: {what}; from {loaded.source}")

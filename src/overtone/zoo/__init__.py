@@ -22,6 +22,7 @@ from overtone.zoo.resolver import (
     load_model,
     load_pretrained,
     load_weights,
+    no_weights,
     read_state_dict,
 )
 from overtone.zoo.writing import published_layout, write_published
@@ -55,6 +56,7 @@ __all__ = [
     "load_pretrained",
     "load_state",
     "load_weights",
+    "no_weights",
     "preprocess_of",
     "prove",
     "published_layout",

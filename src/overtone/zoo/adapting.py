@@ -95,7 +95,7 @@ def adapt_head(
         wanted = getattr(layer, "out_features", 0)
         if given == wanted:
             continue
-        rows = getattr(sys.modules[type(model).__module__], "head_rows", lambda *_: None)(given, wanted)
+        rows = head_rows_of(model, given, wanted)
         old = {key: state.pop(key) for key in keys if key in state}
         if rows is not None:
             state |= {key: value[rows] for key, value in old.items()}
@@ -108,6 +108,11 @@ def adapt_head(
         else:
             notes.append(f"its classifier of {given} classes is left out")
     return state, "; ".join(notes) or None
+
+
+def head_rows_of(model: nn.Module, given: int, wanted: int) -> list[int] | None:
+    """Which of `given` outputs are the `wanted` ones, in their order, where the model's family knows; else None."""
+    return getattr(sys.modules[type(model).__module__], "head_rows", lambda *_: None)(given, wanted)
 
 
 def classifier_names(model: nn.Module) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from overtone.models import families
 from overtone.models._cfg import unwrap
 from overtone.zoo.reading import FileContents, inspect_file, plain_extra, read_values
 
-OWN_LAYOUT = "overtone"
+OWN_LAYOUT, HUB_LAYOUT = "overtone", "hub"
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class State:
     """A state dict out of a file.
 
     Attributes:
-        layout: `overtone`; `openmmlab`; else `bare` or the wrapper's key (`model`, `state_dict`, `params`, `model_ema`,
-            `state_dict_ema`), followed by `+module` where every key had that prefix.
+        layout: `overtone`; `hub`; `openmmlab`; else `bare` or the wrapper's key (`model`, `state_dict`, `params`,
+            `model_ema`, `state_dict_ema`), followed by `+module` where every key had that prefix.
         entries: tensors, or `TensorInfo` where the file was only inspected, under published keys or ours.
         extra: plain values that stood beside it, such as `epoch` and `best_prec1`.
         has_ema: whether a moving average of the weights is there too.

@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from overtone.config import Preprocess
 from overtone.errors import OvertoneError
 from overtone.models._cfg import PUBLISHED_PREFIX
 from overtone.published import Published, find
+from overtone.zoo.adapting import head_rows_of
 from overtone.zoo.building import build, classifier_of, is_ours, preprocess_of
 from overtone.zoo.cache import WEIGHTS_SUFFIXES, Folders
 from overtone.zoo.download import Progress
@@ -23,7 +24,7 @@ from overtone.zoo.fetch import Located, fetch_published
 from overtone.zoo.hub import PREFIX as HUB_PREFIX
 from overtone.zoo.hub import hub_model, hub_state_dict
 from overtone.zoo.inference import infer_architecture, inferred_of
-from overtone.zoo.layouts import State, read_state
+from overtone.zoo.layouts import HUB_LAYOUT, State, read_state
 from overtone.zoo.loading import built_without_numbers, load_state
 from overtone.zoo.proof import Proof, identify, prove
 
@@ -128,10 +129,17 @@ def load_model(
     )
 
 
-def build_for_training(settings: config.Model, num_classes: int) -> nn.Module:
+def build_for_training(
+    settings: config.Model, num_classes: int, tell: Callable[[str], object] | None = None
+) -> nn.Module:
     """The network that a recipe trains: built, started from `weights` if it names some, frozen if asked.
 
     A start from weights is strict but for the classifier, which is made new when its number of classes differs.
+
+    Args:
+        settings: the recipe's.
+        num_classes: outputs.
+        tell: called with each thing that was adapted, for people.
 
     Raises:
         OvertoneError: see `build` and `load_weights`.
@@ -144,7 +152,9 @@ def build_for_training(settings: config.Model, num_classes: int) -> nn.Module:
     tagged = "." in settings.name
     model = build(settings.name, pretrained=tagged, num_classes=num_classes, **arguments)
     if settings.weights is not None:
-        load_weights(model, settings.weights)
+        for adapted in load_weights(model, settings.weights):
+            if tell is not None:
+                tell(adapted)
     if settings.freeze:
         for parameter in model.parameters():
             parameter.requires_grad_(False)
@@ -158,7 +168,7 @@ def load_weights(model: nn.Module, spec: str, *, weights_dir: Folders = None, ne
 
     Args:
         model: takes them in place.
-        spec: a file of any layout, a run folder, or `architecture.tag`.
+        spec: a file of any layout, a run folder, `architecture.tag`, or `hf-hub:owner/name`.
         weights_dir: see `load_model`.
         new_head: the classifier may be of other classes than the weights; it then stays as it is.
 
@@ -168,16 +178,24 @@ def load_weights(model: nn.Module, spec: str, *, weights_dir: Folders = None, ne
     Raises:
         OvertoneError: no such file or tag, or keys or shapes that do not fit, other than those of the classifier.
     """
+    if spec.startswith(HUB_PREFIX):
+        return load_state(model, hub_state_dict(spec), spec, new_head=new_head)
     row, path = find(spec), checkpoint_path(spec)
     if path is None and row is None:
-        raise OvertoneError(
-            f"{spec} is neither a checkpoint file nor a run folder nor published weights; give one as --model.weights"
-        )
+        raise OvertoneError(no_weights(spec))
     if path is None and row is not None:
         path = fetch_published(row, weights_dir).path
     assert path is not None
-    path, state, _ = _read(spec, path, ema=False)
+    path, state = _read(spec, path, ema=False)
     return load_state(model, state.entries, str(path), new_head=new_head)
+
+
+def no_weights(spec: str) -> str:
+    """What to say of a name that is to start a training and is of no weights."""
+    hint = "give one as --model.weights (overtone weights list names the published ones)"
+    if "." in spec and timm.is_model(spec) and not is_ours(spec):
+        hint = f"weights of timm's come with the name: --model.name {spec}"
+    return f"{spec} is neither a checkpoint file nor a run folder nor published weights; {hint}"
 
 
 def load_pretrained(model: nn.Module, location: str) -> None:
@@ -222,32 +240,35 @@ def checkpoint_path(spec: str) -> Path | None:
     return None
 
 
-def _read(spec: str, path: Path, *, ema: bool) -> tuple[Path, State, tuple[str, ...]]:
-    """The state dict of a file; of a run folder whose best checkpoint is damaged, the last one, which is then said."""
+def _read(spec: str, path: Path, *, ema: bool) -> tuple[Path, State]:
+    """The state dict of a file; of a run folder whose best checkpoint is damaged, the last one, with a warning."""
     other = path.with_name(LAST)
     try:
-        return path, read_state(path, ema=ema), ()
+        return path, read_state(path, ema=ema)
     except OvertoneError as error:
         if not Path(spec).is_dir() or path.name != BEST or not other.is_file():
             raise
-        note = f"{error}; {other} is used in its place"
+        warning = f"{error}; {other} is used in its place"
         state = read_state(other, ema=ema)
-    warnings.warn(note, stacklevel=4)
-    return other, state, (note,)
+    warnings.warn(warning, stacklevel=4)
+    return other, state
 
 
 def _from_path(spec: str, path: Path, architecture: str | None, wish: _Wish) -> LoadedModel:
-    path, state, notes = _read(spec, path, ema=wish.ema)
+    path, state = _read(spec, path, ema=wish.ema)
     if state.manifest is not None:
-        return _from_manifest(path, state.manifest, state, wish, notes)
-    row = identify(path) if architecture is None else None
-    if row is not None:
+        if architecture not in (None, state.manifest.architecture):
+            raise OvertoneError(f"{path} is of {state.manifest.architecture}, as it says itself, not of {architecture}")
+        return _from_manifest(path, state.manifest, state, wish)
+    row = identify(path)
+    if row is not None and architecture in (None, row.architecture):
         return _from_published(Located(path, prove(path, row), str(path.parent), row), wish, state)
+    notes: tuple[str, ...] = ()
     if architecture is None:
         inferred = inferred_of(path, state)
         name, args = inferred.architecture, inferred.args
         assumed = (inferred.assumed,) if inferred.assumed else ()
-        notes += (*assumed, "its preprocessing is assumed to be the architecture's own: no file of this kind tells")
+        notes = (*assumed, "its preprocessing is assumed to be the architecture's own: no file of this kind tells")
     else:
         inferred = infer_architecture(state.shapes)
         name, told = architecture, {} if inferred is None else inferred.args
@@ -275,25 +296,30 @@ def _from_published(located: Located, wish: _Wish, state: State | None = None) -
     )
 
 
-def _from_manifest(path: Path, manifest: Manifest, state: State, wish: _Wish, notes: tuple[str, ...]) -> LoadedModel:
+def _from_manifest(path: Path, manifest: Manifest, state: State, wish: _Wish) -> LoadedModel:
     arguments = dict(manifest.model_args) | wish.arguments(len(manifest.classes))
-    loaded = _filled(manifest.architecture, arguments, state, str(path), wish, notes)
-    same_classes = wish.num_classes in (None, len(manifest.classes))
+    loaded = _filled(manifest.architecture, arguments, state, str(path), wish, ())
+    classes: tuple[str, ...] | None = manifest.classes
+    if wish.num_classes not in (None, len(classes)):
+        rows = head_rows_of(loaded.model, len(classes), wish.num_classes)
+        classes = None if rows is None else tuple(classes[row] for row in rows)
     return dataclasses.replace(
         loaded,
-        classes=manifest.classes if same_classes else None,
+        classes=classes,
         preprocess=manifest.preprocess,
         manifest=manifest,
     )
 
 
 def _from_hub(spec: str, wish: _Wish) -> LoadedModel:
+    if wish.ema:
+        raise OvertoneError(f"{spec} has no moving average of the weights; load it without ema")
     hub = hub_model(spec)
     num_classes = hub.pretrained_cfg.get("num_classes")
     arguments = hub.model_args | wish.arguments(num_classes)
     if not timm.is_model(hub.architecture):
         raise OvertoneError(f"{spec} is of the architecture {hub.architecture!r}, which is not known here; update timm")
-    state = State("hub", hub_state_dict(spec))
+    state = State(HUB_LAYOUT, hub_state_dict(spec))
     loaded = _filled(hub.architecture, arguments, state, spec, wish, (), hub.pretrained_cfg)
     return dataclasses.replace(loaded, classes=hub.classes if wish.num_classes in (None, num_classes) else None)
 

@@ -15,7 +15,7 @@ RECIPE = Recipe(
     model=Model(name="hbonet_x035"),
     data=Data(
         preprocess=Preprocess(
-            size=64,
+            size=56,
             resize="squash",
             crop_fraction=1.0,
             interpolation="bilinear",
@@ -25,8 +25,8 @@ RECIPE = Recipe(
         val_fraction=0.1,
         split_seed=0,
     ),
-    augment=Augment(crop="pad", pad_mode="reflect", hflip=0.5),
-    optim=Optim(name="sgd", lr=0.2, momentum=0.9, nesterov=True, weight_decay=5e-4, decay="no_norm_bias"),
-    schedule=Schedule(name="cosine", min_lr=0.0, warmup_epochs=1),
-    train=Train(epochs=9, batch_size=128, label_smoothing=0.1),
+    augment=Augment(crop="none", hflip=0.5),
+    optim=Optim(name="sgd", lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4, decay="no_norm_bias"),
+    schedule=Schedule(name="cosine", min_lr=0.0, warmup_epochs=0.5),
+    train=Train(epochs=9, batch_size=64, label_smoothing=0.1),
 )
