@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -73,6 +74,19 @@ def test_debug_shows_where_a_clear_error_comes_from(overtone):
     outcome = overtone("models", "nothing_like_it", "--debug")
     assert outcome.code == 2
     assert "Traceback" in outcome.err and "OvertoneError" in outcome.err
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_is_one_line_without_a_path_of_code(overtone, monkeypatch):
+    def models(chosen):
+        warnings.warn("of\nours", UserWarning, stacklevel=1)
+        warnings.warn("of another's", FutureWarning, stacklevel=1)
+        return 0
+
+    monkeypatch.setattr(models_verb, "models", models)
+    expected = "overtone: warning: of ours\novertone: warning: FutureWarning: of another's\n"
+    assert overtone("models").err == expected
+    assert "test_errors.py:" in overtone("models", "--debug").err
 
 
 def test_ctrl_c_is_130(overtone, models_raises):

@@ -294,6 +294,28 @@ def test_a_headless_copy_does_not_pass_for_a_classifier(tmp_path: Path, monkeypa
     assert other.num_classes == 3
 
 
+def test_the_published_head_of_22k_is_reduced_by_name_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As timm is asked for it: 1000 classes of the published 10,459 are those of ImageNet-1K, not new ones."""
+    net, name = filled("hornet_gf", num_classes=10459), "hornet_large_gf.rao_in22k"
+    write(tmp_path / f"{name}.pth", {"model": net.published_state_dict()})
+    monkeypatch.setenv("OVERTONE_WEIGHTS_DIR", str(tmp_path))
+    with pytest.warns(zoo.UnverifiedWarning):
+        reduced = overtone.create_model(name, pretrained=True, num_classes=1000, **HORNET)
+    rows = zoo.resolver.head_rows_of(net, 10459, 1000)
+    assert rows is not None and torch.equal(reduced.head.weight, net.head.weight[rows])
+
+
+def test_a_reduced_checkpoint_keeps_the_names_of_its_classes(tmp_path: Path) -> None:
+    net, path = filled("hornet_gf", num_classes=10459), tmp_path / "22k.safetensors"
+    names = tuple(f"class {i}" for i in range(10459))
+    write_checkpoint(path, Manifest("hornet_tiny_gf", names, Preprocess(), HORNET), net.state_dict())
+    classes = zoo.load_model(str(path), num_classes=1000).classes
+    assert classes is not None and len(classes) == 1000 and classes[:2] == ("class 209", "class 213")
+    assert zoo.load_model(str(path), num_classes=7).classes is None
+    with pytest.raises(OvertoneError, match="is of hornet_tiny_gf, as it says itself, not of hornet_tiny_7x7"):
+        zoo.load_model(str(path), architecture="hornet_tiny_7x7")
+
+
 def test_converted_files_by_the_name_of_the_row(tmp_path: Path) -> None:
     net = filled("mobilenetv2")
     name = "mobilenetv2_x010.dli14_in1k"
