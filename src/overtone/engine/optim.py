@@ -29,9 +29,10 @@ def parameter_groups(model: nn.Module, optim: Optim) -> list[dict]:
             no_weight_decay_list=names,
             layer_decay=optim.layer_decay,
         )
-    return param_groups_weight_decay(
-        model, optim.weight_decay, weight_decay_exclude_1d=splits, no_weight_decay_list=names
-    )
+    if splits:
+        return param_groups_weight_decay(model, optim.weight_decay, no_weight_decay_list=names)
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [{"params": trainable, "weight_decay": optim.weight_decay}] if trainable else []
 
 
 def build_optimizer(model: nn.Module, optim: Optim) -> Optimizer:

@@ -26,7 +26,7 @@ RECIPE = Recipe(
         split_seed=0,
     ),
     augment=Augment(crop="none", hflip=0.5),
-    optim=Optim(name="sgd", lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4, decay="no_norm_bias"),
-    schedule=Schedule(name="cosine", min_lr=0.0, warmup_epochs=0.5),
-    train=Train(epochs=9, batch_size=64, label_smoothing=0.1),
+    optim=Optim(name="sgd", lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4, decay="no_norm_bias"),
+    schedule=Schedule(name="linear", min_lr=0.0, warmup_epochs=0.3),
+    train=Train(epochs=7, batch_size=32, label_smoothing=0.1),
 )
