@@ -6,7 +6,8 @@ The folder holds the 50,000 training images as PNG or JPEG in ten class folders;
 held out and measured on.
 Published result: none.
 Ours: 75.04 % top-1 on the 5,000 held-out images after 7 of the 9 epochs, where the run was stopped; 85 to 91 s
-an epoch, 506 to 541 images/s (two CPU cores, November 2026). The aim of 80 % within 15 minutes is not shown to be reached.
+an epoch, 506 to 541 images/s (two CPU cores, November 2026). The aim of 80 % within 15 minutes is not
+shown to be reached.
 Deviations: not applicable.
 """
 
