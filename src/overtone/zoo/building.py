@@ -10,7 +10,6 @@ from torch import nn
 
 from overtone.config import Preprocess
 from overtone.errors import OvertoneError
-from overtone.models import list_architectures
 from overtone.published import Published, find, rows_of
 
 
@@ -25,8 +24,7 @@ def build(name: str, **arguments: Any) -> nn.Module:
     """
     architecture = name.partition(".")[0]
     if not timm.is_model(name):
-        known = list_architectures() + timm.list_models()
-        close = difflib.get_close_matches(architecture, known, n=3)
+        close = difflib.get_close_matches(architecture, timm.list_models(), n=3)  # ours are registered there
         hint = f"did you mean {', '.join(close)}?" if close else "`overtone models` lists them"
         raise OvertoneError(f"{name!r} is neither a model nor a checkpoint file nor a run folder; {hint}")
     if is_ours(architecture):
