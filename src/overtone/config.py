@@ -116,6 +116,8 @@ class Augment:
     """Probability that a batch is mixed at all."""
     mix_switch_prob: float = 0.5
     """Probability of cutmix rather than mixup when both are on."""
+    mix_off_epochs: int = 0
+    """Train the last so many epochs without mixup and cutmix."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,8 @@ class Schedule:
     """`multistep`: multiply at these epochs."""
     gamma: float = 0.1
     """Factor of `step` and `multistep`."""
+    weight_decay_end: float | None = None
+    """Weight decay at the end, reached along a cosine from optim.weight_decay; none: it stays."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +186,25 @@ class Train:
     """Decay of the moving average of the weights; when set, the average is what is evaluated and kept as best."""
     patience: int | None = None
     """Stop early after so many epochs without a better validation top-1."""
+    sizes: tuple[int, ...] = ()
+    """Progressive resolution: sides of the training images, in turn, the epochs divided evenly among them; evaluation
+    stays at data.preprocess.size."""
+    sync_bn: bool = False
+    """Batch norm over the images of all processes rather than of each alone."""
+
+
+@dataclass(frozen=True)
+class Distill:
+    """Knowledge distillation (Hinton et al. 2015, arXiv:1503.02531): a teacher's outputs as further targets."""
+
+    teacher: str | None = None
+    """A model that names the same classes: published weights, a checkpoint file or a run folder; none: off."""
+    weight: float = 0.5
+    """Share of the teacher in the loss: (1 - weight) * loss + weight * distillation."""
+    temperature: float = 1.0
+    """Both outputs are divided by it before the softmax; the distillation loss is multiplied by its square."""
+    hard: bool = False
+    """Learn the teacher's top-1 rather than its probabilities."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +223,8 @@ class Recipe:
     """The learning rate over time."""
     train: Train = Train()
     """The loop."""
+    distill: Distill = Distill()
+    """A teacher."""
 
     def __post_init__(self) -> None:
         """Refuse values that no run could use, before anything is read."""
@@ -230,6 +255,12 @@ class Recipe:
         for name, value in (("augment.scale", self.augment.scale), ("augment.ratio", self.augment.ratio)):
             _require(0 < value[0] <= value[1], name, value, "two numbers above 0, the smaller one first")
         _require(self.augment.scale[1] <= 1, "augment.scale", self.augment.scale, "at most 1")
+        _require(0 <= self.distill.weight <= 1, "distill.weight", self.distill.weight, "in [0, 1]")
+        _require(self.distill.temperature > 0, "distill.temperature", self.distill.temperature, "above 0")
+        _require(self.augment.mix_off_epochs >= 0, "augment.mix_off_epochs", self.augment.mix_off_epochs, "0 or more")
+        sizes = self.train.sizes
+        _require(all(size >= 1 for size in sizes), "train.sizes", sizes, "sides of at least 1 pixel")
+        _require(len(sizes) <= self.train.epochs, "train.sizes", sizes, "no more sizes than train.epochs")
         decay = self.train.ema_decay
         _require(decay is None or 0 < decay < 1, "train.ema_decay", decay, "in (0, 1), or none")
 
@@ -243,7 +274,8 @@ class Run:
     overwrite: bool = False
     """Replace what is in the run folder."""
     resume: bool = False
-    """Go on from the last checkpoint in the run folder given by `out`, with the same recipe."""
+    """Go on from the last checkpoint in the run folder given by `out`, with the same recipe; the same command as
+    before does so by itself, this one insists on it."""
     device: str = "auto"
     """`auto`: a GPU if there is one; or `cpu`, `cuda`, `cuda:1`, `mps`."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -259,8 +291,20 @@ class Run:
     micro_batch: int | None = None
     """Images per forward pass; a smaller one saves memory: gradients are added up to the recipe's batch, only batch
     norm sees the smaller one."""
+    save_minutes: float | None = 10.0
+    """Minutes between checkpoints within an epoch (there is one after each epoch); none: only then."""
+    save_steps: int | None = None
+    """Optimiser steps between checkpoints within an epoch."""
+    keep_last: int = 2
+    """How many of the last checkpoints stay, to fall back to when the newest is damaged."""
+    timeout: float = 600.0
+    """Seconds after which a process that the others wait for is taken to hang."""
     tensorboard: bool = True
     """Write TensorBoard files."""
+    wandb: bool = False
+    """Log to Weights & Biases, which must be installed."""
+    mlflow: bool = False
+    """Log to MLflow, which must be installed."""
     plots: bool = True
     """Draw the curves and the confusion matrix."""
     max_steps: int | None = None
