@@ -9,8 +9,9 @@ Nothing in the file is code, and no pickle is ever read from it.
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,11 @@ FORMAT = 1
 SUFFIX = ".safetensors"
 TRAINING_PREFIX = "training/"
 _MANIFEST, _PROOF = "overtone", "overtone.sha256"
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
+
+
+class DamagedCheckpoint(OvertoneError):
+    """A file that is not, or not any more, what was written: cut, altered, unreadable or without its manifest."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +79,37 @@ def write_checkpoint(
     Raises:
         OvertoneError: the file cannot be written (disk full, no permission); the old file is still there.
     """
+    write_tensors(path, manifest, copied(weights, training))
+
+
+def copied(weights: Mapping[str, Tensor], training: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """The tensors of a checkpoint as they are now, under the names they have in the file.
+
+    Returns:
+        Dense copies on the CPU in row-major order, each with memory of its own: the originals may change.
+    """
     tensors = {key: _plain(value) for key, value in weights.items()}
-    tensors |= {TRAINING_PREFIX + key: _plain(value) for key, value in (training or {}).items()}
+    return tensors | {TRAINING_PREFIX + key: _plain(value) for key, value in (training or {}).items()}
+
+
+def write_tensors(
+    path: Path, manifest: Manifest, tensors: Mapping[str, Tensor], before_naming: Callable[[], object] | None = None
+) -> None:
+    """Write tensors that `copied` gave.
+
+    Args:
+        path: the file.
+        manifest: what the tensors are.
+        tensors: the tensors.
+        before_naming: see `replacing`.
+
+    Raises:
+        OvertoneError: as `write_checkpoint`.
+    """
     text = json.dumps(to_dict(manifest))
     metadata = {_MANIFEST: text, _PROOF: _sha256(text, tensors)}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+    with replacing(path, before_naming) as temporary:
+        save_file(dict(tensors), temporary, metadata=metadata)
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -103,16 +134,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """A checkpoint, proved by its SHA-256, on the CPU.
 
     Raises:
-        OvertoneError: no such file, damaged (a flipped bit is enough), or not a checkpoint of overtone.
+        DamagedCheckpoint: cut or altered (a flipped bit is enough), or not a checkpoint of overtone.
+        OvertoneError: no such file, or written by a newer overtone.
     """
     with _opened(path) as file:
-        metadata = file.metadata()
-        manifest = _manifest_of(path, metadata)
+        metadata = _with_manifest(path, file.metadata())
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
     if _sha256(metadata[_MANIFEST], tensors) != metadata.get(_PROOF):
-        raise OvertoneError(
+        raise DamagedCheckpoint(
             f"{path} is damaged: its content does not have the SHA-256 it was written with; use another copy"
         )
+    manifest = _manifest_of(path, metadata)
     weights = {key: value for key, value in tensors.items() if not key.startswith(TRAINING_PREFIX)}
     training = {
         key.removeprefix(TRAINING_PREFIX): value for key, value in tensors.items() if key.startswith(TRAINING_PREFIX)
@@ -121,15 +153,19 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, before_naming: Callable[[], object] | None = None) -> Iterator[Path]:
     """A temporary path beside `path` that takes its name once the block has ended well.
 
     The file is flushed to the disk before the renaming, the folder after it: a crash leaves the old or the new file.
 
+    Args:
+        path: the name that the file is to have.
+        before_naming: called when the new file is whole and on the disk, and `path` is still the old one.
+
     Raises:
         OvertoneError: the file cannot be written; the old one is still there and the temporary one is gone.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
@@ -137,6 +173,8 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(mode)
         _flush(temporary)
+        if before_naming is not None:
+            before_naming()
         os.replace(temporary, path)
         _flush(path.parent)
     except (OSError, SafetensorError) as error:
@@ -145,7 +183,18 @@ def replacing(path: Path) -> Iterator[Path]:
             f"{path} could not be written: {reason}; free some space or choose another folder"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def temporary_beside(path: Path) -> Path:
+    """Where this process writes what is to become `path`."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file has a name that `temporary_beside` gives: it is being written, or its writer is dead."""
+    return _TEMPORARY.fullmatch(path.name) is not None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -170,7 +219,7 @@ def _flush(path: Path) -> None:
 
 def _plain(tensor: Tensor) -> Tensor:
     """A dense copy on the CPU in row-major order, with memory of its own."""
-    return tensor.detach().to("cpu", copy=True).contiguous()
+    return torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())
 
 
 def _sha256(manifest: str, tensors: Mapping[str, Tensor]) -> str:
@@ -190,17 +239,30 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             yield file
-    except (SafetensorError, OSError) as error:
-        raise OvertoneError(f"{path} cannot be read as a safetensors file ({error}); use another copy") from error
+    except SafetensorError as error:
+        raise DamagedCheckpoint(f"{path} is not a whole safetensors file ({error}); use another copy") from error
+    except OSError as error:
+        # a cut file cannot be mapped into memory, a bad sector cannot be read: the name is there, the content is not
+        kind = OvertoneError if isinstance(error, PermissionError) else DamagedCheckpoint
+        raise kind(f"{path} cannot be read as a safetensors file ({error}); use another copy") from error
+
+
+def _with_manifest(path: Path, metadata: Mapping[str, str] | None) -> Mapping[str, str]:
+    if not metadata or _MANIFEST not in metadata:
+        raise DamagedCheckpoint(f"{path} holds tensors but no overtone manifest; give the architecture's name with it")
+    return metadata
 
 
 def _manifest_of(path: Path, metadata: Mapping[str, str] | None) -> Manifest:
-    if not metadata or _MANIFEST not in metadata:
-        raise OvertoneError(f"{path} holds tensors but no overtone manifest; give the architecture's name with it")
+    metadata = _with_manifest(path, metadata)
     try:
         values = json.loads(metadata[_MANIFEST])
-        if values.get("format", 0) > FORMAT:
-            raise OvertoneError(f"{path} was written by a newer overtone (format {values['format']}); update overtone")
-        return from_dict(Manifest, values)
+        newer = values.get("format", 0) > FORMAT
+        manifest = None if newer else from_dict(Manifest, values)
     except (ValueError, TypeError, AttributeError) as error:
-        raise OvertoneError(f"{path} is damaged: its manifest cannot be read ({error}); use another copy") from error
+        raise DamagedCheckpoint(
+            f"{path} is damaged: its manifest cannot be read ({error}); use another copy"
+        ) from error
+    if manifest is None:
+        raise OvertoneError(f"{path} was written by a newer overtone (format {values['format']}); update overtone")
+    return manifest

@@ -1,7 +1,8 @@
 """The command `overtone`: from words to a verb's options, and from what happens to an exit code. Parsing only.
 
 Exit codes: 0 done; 1 done, but some images could not be read, or a defect of ours; 2 something the user can mend, said
-in one line; 130 stopped by Ctrl-C; 141 nobody reads the output any more.
+in one line; 75 a training was stopped by SIGTERM or SIGUSR1, and the same command goes on with it; 130 stopped by
+Ctrl-C; 141 nobody reads the output any more.
 
 A verb's module is imported when the verb is called: `--help` needs no PyTorch.
 """
@@ -20,7 +21,7 @@ from typing import Any
 
 from overtone import __version__
 from overtone.config import Recipe, Run
-from overtone.errors import OvertoneError
+from overtone.errors import OvertoneError, Preempted
 from overtone.recipes import check_start, list_recipes, load_recipe, needs_weights, recipe_document
 
 
@@ -32,6 +33,7 @@ class Verb:
     function: str
     summary: str
     examples: tuple[str, ...]
+    notes: str = ""
 
 
 VERBS = {
@@ -53,6 +55,29 @@ VERBS = {
             "overtone train scratch --help",
         ),
     ),
+    "launch slurm": Verb(
+        options="LaunchSlurm",
+        function="overtone.verbs.launch:launch_slurm",
+        summary="Train on a Slurm cluster: write the job and submit it.",
+        examples=(
+            "overtone launch slurm hornet_tiny_7x7_in1k --nodes 4 --gpus 8 --data.root imagenet --run.out runs/hornet",
+            "overtone launch slurm scratch --gpus 1 --partition short --time 2:00:00 --data.root photos --dry-run",
+            "overtone launch slurm scratch --env WANDB_MODE=offline --sbatch-option exclusive --data.root photos",
+        ),
+        notes="Options with a dot, such as --data.root, are the training's: overtone train RECIPE --help shows them.",
+    ),
+    "runs": Verb(
+        options="Runs",
+        function="overtone.verbs.runs:runs",
+        summary="List runs: running or not, recipe, best top-1, progress.",
+        examples=("overtone runs", "overtone runs experiments --json"),
+    ),
+    "compare": Verb(
+        options="Compare",
+        function="overtone.verbs.compare:compare",
+        summary="Show how runs differ, in recipe, result and curves.",
+        examples=("overtone compare runs/a runs/b", "overtone compare runs/a runs/b runs/c --out abc.png --json"),
+    ),
     "evaluate": Verb(
         options="Evaluate",
         function="overtone.verbs.evaluate:evaluate",
@@ -62,6 +87,7 @@ VERBS = {
             "overtone evaluate runs/a --data.root photos --data.split all --out report",
             "overtone evaluate mobilenetv2_x100.dli14_in1k --data.root imagenet/val",
             "overtone evaluate some.pth --data.root imagenet/val --json",
+            "overtone evaluate runs/a --data.root photos --runtime onnx",
         ),
     ),
     "predict": Verb(
@@ -73,6 +99,26 @@ VERBS = {
             "overtone predict hornet_tiny_gf.rao_in1k cat.jpg holiday/ --top-k 3",
             "overtone predict checkpoint.pth.tar cat.jpg --ema",
             "overtone predict runs/a holiday/ --json > names.json",
+        ),
+    ),
+    "export": Verb(
+        options="Export",
+        function="overtone.verbs.export:export",
+        summary="Write a network for ONNX Runtime, OpenVINO, ExecuTorch or PyTorch.",
+        examples=(
+            "overtone export runs/a --to onnx",
+            "overtone export hbonet_x100.dli14_in1k --to openvino --precision bfloat16 --with-preprocessing",
+            "overtone export runs/a --to onnx --precision int8 --calibration photos --out exports/small",
+            "overtone export runs/a --to auto",
+        ),
+    ),
+    "tune": Verb(
+        options="Tune",
+        function="overtone.verbs.tune:tune",
+        summary="Find the fastest runtime and precision on this machine.",
+        examples=(
+            "overtone tune runs/a",
+            "overtone tune runs/a --data.root photos --calibration photos --runtimes onnx openvino",
         ),
     ),
     "reproduce": Verb(
@@ -164,6 +210,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say(str(error), 2, debug)
     except KeyboardInterrupt:
         return _say("stopped", 130, debug)
+    except Preempted as stop:
+        return _say(f"stopped by {stop}; the same command goes on", 75, debug)
     except BrokenPipeError:
         # The reader (`| head`) has gone; what is still in the buffer has nowhere to go at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -185,7 +233,8 @@ def run(words: Sequence[str]) -> int:
         sys.stdout.write(_group_overview(name))
         return 0
     try:
-        return _train(rest) if name == "train" else _call(name, rest)
+        special = {"train": _train, "launch slurm": _launch_slurm}
+        return special[name](rest) if name in special else _call(name, rest)
     except SystemExit as stop:  # --help
         return stop.code if isinstance(stop.code, int) else 0
 
@@ -209,16 +258,42 @@ def _verb_in(words: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _call(name: str, words: list[str]) -> int:
+    chosen = _parse(name, words)
+    return _function(VERBS[name])(chosen)
+
+
+def _parse(name: str, words: list[str]) -> Any:
     from overtone import command_line, options
 
     verb = VERBS[name]
-    chosen = command_line.parse(
+    return command_line.parse(
         getattr(options, verb.options),
         words,
         prog=f"overtone {name}",
-        description=f"{verb.summary}\n\n{_spelled(verb.examples)}",
+        description=f"{verb.summary}\n\n{_spelled(verb.examples)}" + (f"\n\n{verb.notes}" if verb.notes else ""),
     )
-    return _function(verb)(chosen)
+
+
+def _launch_slurm(words: list[str]) -> int:
+    """Both halves of the command line are parsed here and now: a mistake is found before the job waits in the queue."""
+    own, trained = _split_training(words)
+    chosen = _parse("launch slurm", own)
+    training = _parse_training(chosen.recipe, trained, load_recipe(chosen.recipe))
+    check_start(chosen.recipe, training)
+    _check_data(training)
+    return _function(VERBS["launch slurm"])(chosen, training, trained)
+
+
+def _split_training(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The launch's own words, and those of the training: options with a dot in their name, and their values."""
+    own: list[str] = []
+    trained: list[str] = []
+    kind = own
+    for word in words:
+        if word.startswith("--") or word == "-h":
+            kind = trained if "." in word.partition("=")[0] else own
+        kind.append(word)
+    return own, trained
 
 
 def _train(words: list[str]) -> int:
@@ -230,6 +305,7 @@ def _train(words: list[str]) -> int:
         raise OvertoneError(
             f"the recipe comes first: overtone train RECIPE {name} …; recipes: {', '.join(list_recipes())}"
         )
+    words = ["--run.resume" if word == "--resume" else word for word in words]
     training = _parse_training(name, words[1:], load_recipe(name))
     if needs_weights(name):
         check_start(name, training)
@@ -238,10 +314,14 @@ def _train(words: list[str]) -> int:
 
         training = _parse_training(name, words[1:], fitted_to_weights(training))
     recipe = Recipe(**{field.name: getattr(training, field.name) for field in fields(Recipe)})
-    if recipe.data.root is None:
-        raise OvertoneError("which images? add --data.root DIR, a folder of class folders")
+    _check_data(recipe)
     _function(VERBS["train"])(recipe, training.run, name)
     return 0
+
+
+def _check_data(recipe: Recipe) -> None:
+    if recipe.data.root is None:
+        raise OvertoneError("which images? add --data.root DIR, a folder of class folders")
 
 
 def _parse_training(name: str, words: list[str], recipe: Any) -> Any:
@@ -297,6 +377,8 @@ def _train_overview() -> str:
         f"usage: overtone train RECIPE --data.root DIR [OPTIONS]\n\n{verb.summary}\n\nrecipes:\n{lines}\n\n"
         f"{_spelled(verb.examples)}\n\n"
         "Every value of a recipe is an option: overtone train RECIPE --help shows them all.\n"
+        "The same command with the same --run.out goes on with a run that was stopped; --resume insists on it.\n"
+        "SIGTERM and SIGUSR1 save and stop a training within 30 s, with exit code 75; Ctrl-C does too, with 130.\n"
     )
 
 

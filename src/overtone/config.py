@@ -77,7 +77,8 @@ class Data:
     preprocess: Preprocess = Preprocess()
     """From a decoded image to the model's input."""
     val_fraction: float = 0.2
-    """Share of each class held out for validation when the folder has no `val/` or `test/`."""
+    """Share of each class held out for validation when the folder has no `val/` or `test/`; 0: none, nothing is
+    evaluated then, and the last epoch counts as the best."""
     split_seed: int = 0
     """Seed of that split."""
     max_bad_fraction: float = 0.001
@@ -124,8 +125,8 @@ class Augment:
 class Optim:
     """The optimiser."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
-    """Optimiser."""
+    name: Literal["sgd", "adamw", "muon"] = "sgd"
+    """Optimiser; `muon` (Jordan 2024) orthogonalises the updates of matrices and filters, and is AdamW for the rest."""
     lr: float = 0.05
     """Highest learning rate, for the recipe's batch size."""
     weight_decay: float = 4e-5
@@ -133,11 +134,11 @@ class Optim:
     decay: Literal["all", "no_norm_bias"] = "all"
     """What decays: `all` parameters, or all but biases, 1-D parameters and what the model names."""
     momentum: float = 0.9
-    """Momentum of SGD."""
+    """Momentum of SGD and Muon."""
     nesterov: bool = False
-    """Nesterov momentum of SGD."""
+    """Nesterov momentum of SGD and Muon."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Betas of AdamW."""
+    """Betas of AdamW, also within Muon."""
     eps: float = 1e-8
     """Epsilon of AdamW."""
     layer_decay: float | None = None
@@ -191,6 +192,10 @@ class Train:
     stays at data.preprocess.size."""
     sync_bn: bool = False
     """Batch norm over the images of all processes rather than of each alone."""
+    processes: int = 1
+    """Processes to start on this machine where no launcher (torchrun, Slurm) has: each takes an equal share of the
+    batch, which is what batch norm sees without sync_bn. On a CPU they use its cores better than threads do, when
+    pictures are small."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +209,7 @@ class Distill:
     temperature: float = 1.0
     """Both outputs are divided by it before the softmax; the distillation loss is multiplied by its square."""
     hard: bool = False
-    """Learn the teacher's top-1 rather than its probabilities."""
+    """Learn the teacher's top-1 rather than its probabilities; the temperature then does not matter."""
 
 
 @dataclass(frozen=True)
@@ -228,7 +233,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse values that no run could use, before anything is read."""
-        for name, value in (("train.epochs", self.train.epochs), ("train.batch_size", self.train.batch_size)):
+        for name, value in (
+            ("train.epochs", self.train.epochs),
+            ("train.batch_size", self.train.batch_size),
+            ("train.processes", self.train.processes),
+        ):
             _require(value >= 1, name, value, "at least 1")
         for name, value in (
             ("optim.lr", self.optim.lr),
@@ -261,6 +270,14 @@ class Recipe:
         sizes = self.train.sizes
         _require(all(size >= 1 for size in sizes), "train.sizes", sizes, "sides of at least 1 pixel")
         _require(len(sizes) <= self.train.epochs, "train.sizes", sizes, "no more sizes than train.epochs")
+        ending = self.schedule.weight_decay_end
+        _require(ending is None or ending >= 0, "schedule.weight_decay_end", ending, "0 or more, or none")
+        _require(
+            not ending or self.optim.weight_decay > 0,
+            "schedule.weight_decay_end",
+            ending,
+            "none where optim.weight_decay is 0: nothing decays then",
+        )
         decay = self.train.ema_decay
         _require(decay is None or 0 < decay < 1, "train.ema_decay", decay, "in (0, 1), or none")
 

@@ -1,4 +1,4 @@
-"""The one style of error that a user sees: a single line that says what, where, why and what to do."""
+"""The one style of error that a user sees, a single line that says what, where, why and what to do; and a stop."""
 
 
 class OvertoneError(Exception):
@@ -6,4 +6,11 @@ class OvertoneError(Exception):
 
     The message names the file or the value, the reason and what to do. Anything that is not an `OvertoneError`
     is a defect of ours and keeps its traceback.
+    """
+
+
+class Preempted(BaseException):
+    """A scheduler's signal has ended a training; the same command goes on with it. The exit code is 75 (EX_TEMPFAIL).
+
+    Like `KeyboardInterrupt` it is nothing that went wrong, so `except Exception` lets it pass.
     """

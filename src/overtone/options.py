@@ -14,6 +14,9 @@ from overtone.config import Recipe, Run
 
 ModelName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
 Precision = Literal["auto", "float32", "bfloat16"]
+ExportPrecision = Literal["float32", "bfloat16", "int8", "int8+bfloat16"]
+Target = Literal["onnx", "openvino", "executorch", "torch", "aoti"]
+RuntimeName = Literal["torch", "compile", "onnx", "openvino", "executorch", "aoti"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,66 @@ class Training(Recipe):
 
     run: Run = field(default_factory=Run)
     """Where and with what the run happens; nothing here changes what is learnt beyond rounding."""
+
+
+@dataclass(frozen=True)
+class LaunchSlurm:
+    """Train on a Slurm cluster; options with a dot, such as --data.root and --run.out, are those of the training."""
+
+    recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
+    """The recipe (overtone train --help lists them)."""
+    nodes: int = 1
+    """Machines."""
+    gpus: int = 1
+    """GPUs of each machine, with one process each; 0: train on CPUs."""
+    processes: int = 1
+    """Processes on each machine, for --gpus 0."""
+    partition: str | None = None
+    """Partition; default: the cluster's."""
+    time: str | None = None
+    """Time limit as Slurm takes it, such as 24:00:00; two minutes before, the run saves and the job queues again."""
+    account: str | None = None
+    """Account that pays."""
+    qos: str | None = None
+    """Quality of service."""
+    cpus_per_gpu: int | None = None
+    """CPU cores of each GPU's process (with --gpus 0: of each process)."""
+    mem: str | None = None
+    """Memory of each machine, such as 200G."""
+    constraint: str | None = None
+    """Features that the machines must have, such as a100."""
+    job_name: str | None = None
+    """Name in the queue; default: the name of the run folder."""
+    env: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="KEY=VALUE")] = ()
+    """An environment variable of the training; may be given several times."""
+    sbatch_option: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME[=VALUE]")] = ()
+    """A further option of sbatch, without its dashes: exclusive, or mail-type=END; may be given several times."""
+    dry_run: bool = False
+    """Print the script; write and submit nothing."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """List the runs below a folder: state, recipe, best top-1, progress, time."""
+
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="[DIR]")] = Path("runs")
+    """A folder with run folders in it, up to four levels down."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Show in what the recipes of runs differ, and what came of it: a table, and their curves in one picture."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN RUN …")]
+    """Run folders."""
+    out: Path = Path("compare.png")
+    """The picture to write."""
+    overwrite: bool = False
+    """Replace the picture if it is there."""
+    json: bool = False
+    """Print one JSON object instead of tables."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +140,17 @@ class Evaluate:
 
     model: ModelName
     """Published weights (overtone weights list), run folder, file of weights of any layout, architecture, or
-    hf-hub:owner/name."""
+    hf-hub:owner/name; or the folder of an export."""
     data: EvaluationData
     """The images to evaluate on."""
     run: Device = Device()
     """Where the arithmetic happens; nothing here but the size changes the figures beyond rounding."""
+    runtime: RuntimeName = "torch"
+    """What runs the network; others than torch run its fastest exact form. An export has its own."""
+    precision: ExportPrecision | None = None
+    """Arithmetic of that runtime; default: run.precision."""
+    calibration: Path | None = None
+    """Folder of pictures that int8 takes its ranges from."""
     weights_dir: tuple[Path, ...] = ()
     """Folders to look in for published weights, beside the cache and OVERTONE_WEIGHTS_DIR."""
     architecture: str | None = None
@@ -106,19 +175,109 @@ class Predict:
 
     model: ModelName
     """Published weights (overtone weights list), run folder, file of weights of any layout, architecture, or
-    hf-hub:owner/name."""
+    hf-hub:owner/name; or the folder of an export."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE|DIR …")]
     """Image files, or folders whose images (also those in folders inside) are taken."""
     top_k: int = 5
     """Classes to name per image."""
     run: Device = Device()
     """Where the arithmetic happens."""
+    runtime: RuntimeName = "torch"
+    """What runs the network; others than torch run its fastest exact form. An export has its own."""
+    precision: ExportPrecision | None = None
+    """Arithmetic of that runtime; default: run.precision."""
+    calibration: Path | None = None
+    """Folder of pictures that int8 takes its ranges from."""
     weights_dir: tuple[Path, ...] = ()
     """Folders to look in for published weights, beside the cache and OVERTONE_WEIGHTS_DIR."""
     architecture: str | None = None
     """The network of a bare file, where its keys and shapes do not tell."""
     ema: bool = False
     """Take the averaged weights of a training checkpoint."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a network for a runtime into a folder that appears when its outputs have been checked there."""
+
+    model: ModelName
+    """Published weights (overtone weights list), run folder, file of weights of any layout, architecture, or
+    hf-hub:owner/name."""
+    to: Literal["onnx", "openvino", "executorch", "torch", "aoti", "auto"]
+    """The runtime; torch: torch.export's file; aoti: compiled ahead of time for this kind of machine; auto: the fastest
+    on this machine, as overtone tune finds it."""
+    precision: ExportPrecision = "float32"
+    """Arithmetic; int8 needs --calibration; auto tries every one."""
+    size: int | None = None
+    """Side of the square input, pixels; default: the model's own."""
+    dynamic_batch: bool = False
+    """Any number of images in a call, rather than one."""
+    with_preprocessing: bool = False
+    """Put the normalisation into the graph, and the resize where the runtime can: it then takes uint8 pictures."""
+    calibration: Path | None = None
+    """Folder of pictures like those to come: int8 takes its ranges from them, and the check is made on them; default:
+    generated pictures for the check."""
+    out: Path | None = None
+    """Folder to write; default: exports/ and a name from the model, the runtime and the precision."""
+    overwrite: bool = False
+    """Replace an earlier export in that folder."""
+    weights_dir: tuple[Path, ...] = ()
+    """Folders to look in for published weights, beside the cache and OVERTONE_WEIGHTS_DIR."""
+    architecture: str | None = None
+    """The network of a bare file, where its keys and shapes do not tell."""
+    ema: bool = False
+    """Take the averaged weights of a training checkpoint."""
+    threads: int | None = None
+    """Threads of arithmetic while it is checked; default: PyTorch's."""
+    json: bool = False
+    """Print what model.json says instead of a table."""
+
+
+@dataclass(frozen=True)
+class TuningData:
+    """Labelled images, so that accuracy decides rather than agreement."""
+
+    root: Path | None = None
+    """Folder with val/ or test/ of class folders, or one folder of class folders."""
+    split: Literal["auto", "train", "val", "test", "all"] = "auto"
+    """Which images; see overtone evaluate."""
+
+
+@dataclass(frozen=True)
+class Tune:
+    """Try the runtimes and precisions of this machine, print a table, and write the fastest that is right."""
+
+    model: ModelName
+    """Published weights (overtone weights list), run folder, file of weights of any layout, architecture, or
+    hf-hub:owner/name."""
+    runtimes: tuple[Target, ...] = ()
+    """Runtimes to try; default: those that are installed."""
+    precisions: tuple[ExportPrecision, ...] = ()
+    """Precisions to try; default: all, int8 only with --calibration."""
+    data: TuningData = TuningData()
+    """Images with classes: what loses more than --max-loss on them is left out."""
+    max_loss: float = 1.0
+    """Percentage points of top-1 that may be lost on --data.root."""
+    calibration: Path | None = None
+    """Folder of pictures like those to come, for int8 and for the check."""
+    size: int | None = None
+    """Side of the square input, pixels; default: the model's own."""
+    rounds: int = 7
+    """Rounds in which all candidates take turns; the latency is the median."""
+    out: Path | None = None
+    """Folder for the fastest one; default: exports/ and a name from the model, the runtime and the precision."""
+    overwrite: bool = False
+    """Replace an earlier export in that folder."""
+    weights_dir: tuple[Path, ...] = ()
+    """Folders to look in for published weights, beside the cache and OVERTONE_WEIGHTS_DIR."""
+    architecture: str | None = None
+    """The network of a bare file, where its keys and shapes do not tell."""
+    ema: bool = False
+    """Take the averaged weights of a training checkpoint."""
+    threads: int | None = None
+    """Threads of arithmetic; default: PyTorch's."""
     json: bool = False
     """Print JSON instead of a table."""
 

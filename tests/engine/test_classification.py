@@ -62,6 +62,19 @@ def test_mixing_gives_probabilities_by_seed_alone():
     assert task.loss(OUTPUTS, shares).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
+def test_mixing_is_off_in_the_last_epochs():
+    recipe = Recipe(augment=Augment(mixup=0.8, mix_off_epochs=2), train=Train(epochs=5, label_smoothing=0.1))
+    task = Classification("abc", recipe, steps_per_epoch=7)
+    images = torch.randn(4, 3, 8, 8)
+    for step, mixed in ((0, True), (20, True), (21, False), (34, False)):  # three of five epochs
+        given, targets = task.prepare(images.clone(), TARGETS, (0, step))
+        assert (targets.ndim == 2) == mixed and torch.equal(given, images) != mixed
+    smoothed = Classification("abc", Recipe(train=Train(label_smoothing=0.1)))
+    assert task.loss(OUTPUTS, TARGETS) == smoothed.loss(OUTPUTS, TARGETS)
+    with pytest.raises(ValueError, match="number of steps"):
+        Classification("abc", recipe)
+
+
 def test_nothing_is_mixed_where_the_recipe_does_not_say_so():
     images = torch.randn(4, 3, 8, 8)
     unchanged, targets = Classification("abc", Recipe()).prepare(images, TARGETS, (0, 0))

@@ -303,6 +303,6 @@ def test_training_in_bfloat16_computes_the_loss_in_float32(tiny):
     trainer.placement = Placement(torch.device("cpu"), torch.bfloat16)
     kinds = []
     loss = trainer.task.loss
-    trainer.task.loss = lambda outputs, targets: kinds.append(outputs.dtype) or loss(outputs, targets)
+    trainer.task.loss = lambda outputs, *given: kinds.append(outputs.dtype) or loss(outputs, *given)
     trainer.step(make_batch(0), 0)
     assert kinds == [torch.float32] and all(p.dtype == torch.float32 for p in trainer.parameters)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from overtone.config import Optim, Recipe, Schedule, Train
-from overtone.engine.optim import build_optimizer, lr_at, moving_average, parameter_groups, set_learning_rate
+from overtone.engine.optim import build_optimizer, lr_at, moving_average, parameter_groups, set_schedule
 from overtone.errors import OvertoneError
 
 
@@ -54,7 +54,7 @@ def test_layer_decay_scales_the_learning_rate_from_the_head_down():
         1.0: {"head.weight", "head.bias"},
     }
     optimizer = build_optimizer(model, optim)
-    set_learning_rate(optimizer, 0.4)
+    set_schedule(optimizer, 0.4)
     assert sorted(group["lr"] for group in optimizer.param_groups) == [0.05, 0.1, 0.2, 0.4]
 
 

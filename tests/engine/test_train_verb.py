@@ -61,8 +61,8 @@ def test_run_folder_holds_what_it_should(pictures, tmp_path, capsys):
     summary = train(recipe, run_for(folder, tensorboard=True, plots=True, micro_batch=5), "try")
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        *(files.RECIPE, files.METRICS, files.LOG, files.BEST, files.LAST, files.REPORT, files.SUMMARY),
-        *(files.CURVES, files.CONFUSION, files.TENSORBOARD, ".lock"),
+        *(files.RECIPE, files.METRICS, files.LOG, files.STATUS, files.BEST, files.LAST, files.REPORT, files.SUMMARY),
+        *(files.CURVES, files.CONFUSION, files.TENSORBOARD, "last-1.safetensors", ".lock"),
     }
     rows = rows_of(folder)
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4] and rows[-1]["step"] == 16
@@ -127,10 +127,10 @@ def test_ctrl_c_saves_the_last_step_and_says_how_to_go_on(pictures, tmp_path, mo
     train(recipe, run_for(straight), "try")
     original = Trainer.step
 
-    def step_and_interrupt(self, batch, step):
+    def step_and_interrupt(self, batch, step, *agreement):
         if step == 5:
             os.kill(os.getpid(), signal.SIGINT)
-        original(self, batch, step)
+        original(self, batch, step, *agreement)
 
     monkeypatch.setattr(Trainer, "step", step_and_interrupt)
     before = signal.getsignal(signal.SIGINT)  # ignored in a shell's background job
@@ -153,7 +153,7 @@ def test_folder_in_use_is_refused_and_overwriting_spares_what_is_not_ours(pictur
     with pytest.raises(OvertoneError, match="is not empty"):
         train(recipe, run_for(folder), "try")
     train(recipe, run_for(folder, overwrite=True, tensorboard=True), "try")
-    with pytest.raises(OvertoneError, match=r"--run\.resume"):
+    with pytest.raises(OvertoneError, match=r"is finished .* --run\.overwrite"):
         train(recipe, run_for(folder), "try")
     train(recipe, run_for(folder, overwrite=True), "try")
     assert (folder / "notes.txt").read_text() == "mine" and not (folder / files.TENSORBOARD).exists()

@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -249,3 +251,19 @@ def test_names_in_any_script(tmp_path: Path) -> None:
     make_images(tmp_path, {"größe": 2, "猫": 2, "a b": 2})
     found = find_evaluation(tmp_path)
     assert [len(batch.ids) for batch in Loader(found, EVAL, batch_size=2)] == [2, 2, 2]
+
+
+def test_a_loader_left_open_does_not_keep_python_from_ending(images: ImageList) -> None:
+    lines = [
+        "import sys",
+        "from overtone.config import Preprocess",
+        "from overtone.data.loader import Loader",
+        "from overtone.data.sources import find_evaluation",
+        "from overtone.data.transforms import evaluation_transform",
+        "images = find_evaluation(__import__('pathlib').Path(sys.argv[1]))",
+        "loader = Loader(images, evaluation_transform(Preprocess(size=8)), batch_size=5, workers=1)",
+        "print(len(next(iter(loader)).ids))",
+    ]
+    words = [sys.executable, "-c", "\n".join(lines), str(images.paths[0].parents[1])]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
+    assert ended.stdout == "5\n"

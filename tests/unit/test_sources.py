@@ -229,8 +229,12 @@ def test_train_and_val_with_different_classes(tmp_path: Path) -> None:
 
 
 def test_nothing_held_out(two_classes: Path, tmp_path: Path) -> None:
-    with pytest.raises(OvertoneError, match=r"data\.val_fraction is 0"):
-        find_splits(Data(root=two_classes, val_fraction=0.0))
+    splits = find_splits(Data(root=two_classes, val_fraction=0.0))
+    assert len(splits.train) == 24 and not splits.val and splits.val.classes == splits.train.classes
+    assert not splits.seeded and "nothing held out" in splits.origin
+    with pytest.raises(OvertoneError, match=r"the training held nothing of .* out"):
+        find_evaluation(two_classes, held_out=Data(root=two_classes, val_fraction=0.0))
+    assert len(find_evaluation(two_classes, "all", Data(root=two_classes, val_fraction=0.0))) == 24
     with pytest.raises(OvertoneError, match="one image in each class"):
         find_splits(Data(root=make_images(tmp_path / "few", {"a": 1, "b": 1})))
 

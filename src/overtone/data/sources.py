@@ -81,7 +81,8 @@ def find_splits(data: Data) -> Splits:
     """The training and the validation images of a folder.
 
     With `train/` beside `val/` (else `test/`) these are the splits. Otherwise the class folders, of `train/` or of the
-    folder itself, are split: round(n * val_fraction) images of each class, at least one of two or more, are held out.
+    folder itself, are split: round(n * val_fraction) images of each class, at least one of two or more, are held out;
+    with a fraction of 0 none, and the validation images are an empty list.
     Which ones depends on `split_seed` and on each file's class and name, not on other files' order or the machine.
 
     Raises:
@@ -136,6 +137,8 @@ def find_evaluation(
         return _read(found, allow_empty_classes)
     pool = layout["train"]
     splits = _seeded_split(_read(pool, allow_empty_classes), pool, held_out or Data())
+    if split == "val" and not splits.val:
+        raise OvertoneError(f"the training held nothing of {pool} out to evaluate on; choose all, or other images")
     return splits.train if split == "train" else splits.val
 
 
@@ -264,11 +267,9 @@ def _automatic(layout: Mapping[str, Path], held_out: Data | None) -> Part:
 
 def _seeded_split(images: ImageList, pool: Path, data: Data) -> Splits:
     """Hold out part of each class, chosen by a hash of the file's name and the seed."""
-    if data.val_fraction <= 0:
-        raise OvertoneError(
-            f"{pool} has no val/ beside it and data.val_fraction is 0, so nothing is held out; "
-            "make a val/ folder or set --data.val-fraction above 0"
-        )
+    if data.val_fraction == 0:
+        origin = f"all images of {pool} (nothing held out)"
+        return Splits(images, ImageList(images.classes, (), (), origin), origin)
     chosen = _held_out(images, pool, data)
     origin = f"seeded split of {pool} (seed {data.split_seed}, {data.val_fraction:.4g} of each class held out)"
 

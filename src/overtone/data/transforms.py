@@ -4,6 +4,7 @@ Evaluation is Pillow's and torchvision's arithmetic, pixel for pixel, because th
 measured. Training draws from the global generators, which the loader seeds for every sample (see `data.seeding`).
 """
 
+import dataclasses
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ from torchvision.transforms import (
     Resize,
 )
 
-from overtone.config import Augment, Interpolation, Preprocess
+from overtone.config import Augment, Interpolation, Preprocess, Recipe
 from overtone.errors import OvertoneError
 
 Transform = Callable[[Image.Image], Tensor]
@@ -40,6 +41,22 @@ class PictureTransform(Compose):
     def __init__(self, steps: Sequence[Callable], exif: Literal["ignore", "apply"]) -> None:
         super().__init__(steps)
         self.exif: Literal["ignore", "apply"] = exif
+
+
+class ProgressiveTransform:
+    """Training at one resolution after the other: another transform for each part of the epochs.
+
+    Args:
+        transforms: one for each part, in turn.
+        epochs: epochs of the training; epoch e is of part e * len(transforms) // epochs.
+    """
+
+    def __init__(self, transforms: Sequence[PictureTransform], epochs: int) -> None:
+        self.transforms, self.epochs, self.exif = tuple(transforms), epochs, transforms[0].exif
+
+    def for_epoch(self, epoch: int) -> PictureTransform:
+        """The transform of an epoch, counted from 0."""
+        return self.transforms[epoch * len(self.transforms) // self.epochs]
 
 
 _MODES: dict[Interpolation, InterpolationMode] = {
@@ -92,6 +109,19 @@ def training_transform(preprocess: Preprocess, augment: Augment) -> PictureTrans
     if augment.random_erasing > 0:
         steps.append(RandomErasing(augment.random_erasing, mode="pixel", device="cpu"))
     return PictureTransform(steps, preprocess.exif)
+
+
+def recipe_transform(recipe: Recipe) -> PictureTransform | ProgressiveTransform:
+    """The transform of a recipe's training: at the recipe's size, or at its progressive ones.
+
+    Raises:
+        OvertoneError: see `training_transform`.
+    """
+    preprocess, train = recipe.data.preprocess, recipe.train
+    if not train.sizes:
+        return training_transform(preprocess, recipe.augment)
+    resized = [dataclasses.replace(preprocess, size=size) for size in train.sizes]
+    return ProgressiveTransform([training_transform(each, recipe.augment) for each in resized], train.epochs)
 
 
 class Normalise:

@@ -1,11 +1,13 @@
 """The folder of a run: what it holds, who may write into it."""
 
 import os
+import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from overtone.checkpoint import SUFFIX
+from overtone.checkpoint import SUFFIX, is_temporary
 from overtone.errors import OvertoneError
 
 try:
@@ -17,25 +19,91 @@ RECIPE, SPLIT, METRICS, LOG = "recipe.json", "split.json", "metrics.jsonl", "log
 BEST, LAST = f"best{SUFFIX}", f"last{SUFFIX}"
 REPORT, SUMMARY, FAULT = "per_class.json", "summary.json", "not_finite.json"
 CURVES, CONFUSION, TENSORBOARD = "curves.png", "confusion.png", "tensorboard"
-_LOCK = ".lock"
-_FILES = (RECIPE, SPLIT, METRICS, LOG, BEST, LAST, REPORT, SUMMARY, FAULT, CURVES, CONFUSION)
+STATUS, TRACKERS, SLURM = "status.json", "trackers.json", "slurm"
+_LOCK, _TRIES, _TRY_SECONDS = ".lock", 4, 0.05
+# what a run leaves; the recipe goes last, so that a folder half cleared is still known as a run's
+_FILES = (SUMMARY, METRICS, LOG, BEST, REPORT, FAULT, CURVES, CONFUSION, STATUS, TRACKERS, SPLIT, RECIPE)
+_DAMAGED = ".damaged"
+_LAST = re.compile(rf"last(?:-([1-9]\d*))?{re.escape(SUFFIX)}")
 
 
-def check_folder(folder: Path, *, overwrite: bool, resume: bool) -> None:
+def check_folder(folder: Path, *, overwrite: bool, resume: bool) -> bool:
     """Whether a run may use this folder, before anything is done for it.
 
+    Returns:
+        Whether there is a run in it to go on with, perhaps one that has no checkpoint yet.
+
     Raises:
-        OvertoneError: it holds something and neither `overwrite` nor `resume` is set, or there is nothing to resume.
+        OvertoneError: it holds something that is not a run and `overwrite` is not set, or there is nothing to resume.
     """
     if folder.exists() and not folder.is_dir():
         raise OvertoneError(f"{folder} is a file; give another folder as --run.out")
-    if resume:
-        if not (folder / LAST).is_file():
-            raise OvertoneError(f"{folder} has no {LAST} to go on from; start the run without --run.resume")
-        return
-    if not overwrite and folder.is_dir() and any(entry.name != _LOCK for entry in folder.iterdir()):
-        hint = ", --run.resume to go on with the run in it" if (folder / LAST).is_file() else ""
-        raise OvertoneError(f"{folder} is not empty; give another --run.out, or --run.overwrite to replace it{hint}")
+    if overwrite and resume:
+        raise OvertoneError("--run.overwrite starts over and --run.resume goes on; give one of them")
+    has_checkpoint = bool(checkpoints(folder))
+    if resume and not has_checkpoint:
+        raise OvertoneError(f"{folder} has no {LAST} to go on from; start the run without --run.resume")
+    if overwrite or not folder.is_dir():
+        return False
+    if has_checkpoint or (folder / RECIPE).is_file():
+        return True
+    if any(entry.name not in (_LOCK, SLURM) and not is_temporary(entry) for entry in folder.iterdir()):
+        raise OvertoneError(f"{folder} is not empty; give another --run.out, or --run.overwrite to replace it")
+    return False
+
+
+def last_name(age: int) -> str:
+    """Name of the checkpoint before which `age` newer ones were written."""
+    return LAST if age == 0 else f"last-{age}{SUFFIX}"
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints that a training could go on from, the newest first."""
+    if not folder.is_dir():
+        return []
+    found = [(int(match[1] or 0), path) for path in folder.iterdir() if (match := _LAST.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def make_room(folder: Path, keep: int) -> None:
+    """Give the last checkpoints the names of older ones, so that a new one may take the newest name.
+
+    The newest keeps its own name beside the older one until it is replaced: whenever this is cut short, no whole
+    checkpoint is without a name.
+
+    Args:
+        folder: the run folder.
+        keep: how many checkpoints there may be with the new one, at least 1.
+    """
+    newest = folder / LAST
+    older = [folder / last_name(age) for age in range(1, keep)]
+    # where a crash came between the two names of one file, the names are shifted already
+    if older and newest.is_file() and not (older[0].is_file() and newest.samefile(older[0])):
+        for age in range(len(older) - 1, 0, -1):
+            if older[age - 1].is_file():
+                os.replace(older[age - 1], older[age])
+        older[0].unlink(missing_ok=True)
+        try:
+            os.link(newest, older[0])
+        except OSError:  # a file system without hard links
+            os.replace(newest, older[0])
+    for path in checkpoints(folder):
+        if path != newest and path not in older:
+            path.unlink()
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged checkpoint so that nobody takes it for one; gives the new name."""
+    aside = path.with_name(path.name + _DAMAGED)
+    os.replace(path, aside)
+    return aside
+
+
+def remove_temporary(folder: Path) -> None:
+    """Remove what processes that are gone have left half written; the folder must be claimed."""
+    for path in folder.iterdir():
+        if is_temporary(path):
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -51,21 +119,53 @@ def claimed(folder: Path) -> Iterator[Path]:
     except OSError as error:
         raise OvertoneError(f"{folder} cannot be used: {error.strerror}; give another folder as --run.out") from error
     try:
-        if fcntl is not None:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise OvertoneError(f"another run is using {folder}; give another folder as --run.out") from error
+        if not _hold(handle):
+            raise OvertoneError(f"another run is using {folder}; give another folder as --run.out")
         yield folder
     finally:
         os.close(handle)
 
 
+def is_claimed(folder: Path) -> bool:
+    """Whether a run holds the folder now; where there is no flock, nobody can tell and it is False."""
+    if fcntl is None:
+        return False
+    try:
+        handle = os.open(folder / _LOCK, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        # shared, so that several may look at once; a run that starts in this moment tries again
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return False
+    finally:
+        os.close(handle)
+    return False
+
+
+def _hold(handle: int) -> bool:
+    """Lock the open file for this process; a lock that is gone again at once is one of `is_claimed`."""
+    if fcntl is None:
+        return True
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(_TRY_SECONDS)
+    return False
+
+
 def clear(folder: Path) -> None:
     """Remove what an earlier run has left in the folder, and nothing else."""
-    for name in _FILES:
-        (folder / name).unlink(missing_ok=True)
+    for path in (*checkpoints(folder), *folder.glob(f"last*{SUFFIX}{_DAMAGED}")):
+        path.unlink()
     for events in (folder / TENSORBOARD).glob("events.out.tfevents.*"):
         events.unlink()
     with suppress(OSError):  # not empty: someone else's files
         (folder / TENSORBOARD).rmdir()
+    for name in _FILES:
+        (folder / name).unlink(missing_ok=True)

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from overtone.data.loader import Batch, Loader
+from overtone.data.loader import Batch, Loader, worker_death_explained
+from overtone.engine.distributed import World
 from overtone.engine.placement import Placement
 from overtone.engine.state import Pace, Snapshot, State
 from overtone.engine.step import Trainer
@@ -24,15 +25,15 @@ BadImage = tuple[int, str]
 
 
 class Interrupted(Exception):
-    """The training was asked to stop and did so between two steps; its state is whole."""
+    """The training was asked to stop and did so between two steps; its state is whole, on all processes."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """An epoch's result: a row of plain values for the log, the validation's report, whether it is the best yet."""
+    """An epoch's result: a row of plain values for the log, the validation's report if any, whether it is the best."""
 
     row: dict[str, Any]
-    report: Report
+    report: Report | None
     is_best: bool
 
 
@@ -42,6 +43,9 @@ class Watch:
     def stopped(self) -> bool:
         """Asked after each step: whether to stop here."""
         return False
+
+    def stepped(self) -> None:
+        """Called after each step, when `state` stands behind it, on every process: time to save, perhaps."""
 
     def bad(self, found: Sequence[BadImage]) -> None:
         """Training images (position, reason) that could not be read just now."""
@@ -53,7 +57,7 @@ class Watch:
 def fit(
     trainer: Trainer,
     loader: Loader,
-    validate: Callable[[], Report],
+    validate: Callable[[], Report | None],
     state: State,
     *,
     epochs: int,
@@ -66,7 +70,7 @@ def fit(
     Args:
         trainer: what is trained.
         loader: training batches.
-        validate: evaluates `trainer.evaluated`.
+        validate: evaluates `trainer.evaluated`; where it gives None, the latest epoch counts as the best.
         state: changed in place.
         epochs: epochs in all.
         patience: end after so many epochs without a better score.
@@ -95,10 +99,14 @@ def evaluate(
     loader: Loader,
     placement: Placement,
     progress: Callable[[int], None] | None = None,
+    *,
+    stopped: Callable[[], bool] = lambda: False,
+    world: World | None = None,
 ) -> R_co:
     """Evaluate a network, which is left in eval mode, on every image of `loader`.
 
-    An image that cannot be read is left out and named in the report, never replaced.
+    An image that cannot be read is left out and named in the report, never replaced. Several processes that evaluate
+    together each have their part of the images in their loaders, and all of them get the report on the whole.
 
     Args:
         task: what is counted.
@@ -106,13 +114,18 @@ def evaluate(
         loader: the images.
         placement: where the arithmetic happens.
         progress: is told the number of images done so far, after each batch.
+        stopped: asked after each batch: whether to stop here.
+        world: the processes that evaluate together.
 
     Raises:
+        Interrupted: `stopped()` said so, on any of the processes.
         OvertoneError: not a single image could be read.
     """
+    world = world or World()
     model.eval()
-    tally, bad, used = task.tally(), [], 0
-    with torch.no_grad():
+    world.share_buffers(model)
+    tally, bad, used, interrupted = task.tally(), [], 0, False
+    with worker_death_explained(), torch.no_grad():
         for batch in loader:
             bad += [str(loader.images.paths[position]) for position, _ in batch.bad]
             if len(batch.images):
@@ -122,6 +135,15 @@ def evaluate(
                 used += len(batch.images)
             if progress is not None:
                 progress(used + len(bad))
+            interrupted = stopped()
+            if interrupted:
+                break
+    parts = world.gather((interrupted, used, bad, None if world.is_alone else tally.counted()))
+    if any(part[0] for part in parts):
+        raise Interrupted
+    if not world.is_alone:
+        used, bad = sum(part[1] for part in parts), [path for part in parts for path in part[2]]
+        tally = task.tally().joined([part[3] for part in parts])
     if not used:
         raise OvertoneError(f"none of the {len(bad)} images could be read ({', '.join(bad[:1])} …); check the files")
     return tally.report(bad)
@@ -135,24 +157,36 @@ def _train_epoch(
         return
     loader.set_epoch(state.epoch, state.batch)
     batches = iter(loader)
+    world, stopped = trainer.world, False
     while (batch := _next(batches, pace, watch)) is not None:
-        if batch.bad:
-            watch.bad(batch.bad)
-        # batch norm needs two images; a lone one in the last batch waits for another epoch
-        if len(batch.images) > 1 or (len(batch.images) and len(loader) == 1):
-            trainer.step(batch, state.step)
-            state.images += len(batch.images)
+        agreement = world.agree(len(batch.images), len(batch.bad), watch.stopped())
+        if _is_enough(batch, loader, state.batch, world):
+            trainer.step(batch, state.step, agreement)
+            state.images += agreement.num_images
+        if agreement.num_bad:
+            watch.bad([found for part in world.gather(batch.bad) for found in part])
         state.batch += 1
         state.step += 1
-        if _is_reached(max_steps, state) or watch.stopped():
+        watch.stepped()
+        stopped = watch.stopped() if world.is_alone else agreement.stop
+        if _is_reached(max_steps, state) or stopped:
             break
         if pace.is_due():
             watch.progress(pace.snapshot(state, trainer.loss_sum()))
     trainer.check()
     state.loss_sum = trainer.loss_sum()
     state.seconds += pace.stop()
-    if watch.stopped():
+    if stopped or (world.is_alone and watch.stopped()):
         raise Interrupted
+
+
+def _is_enough(batch: Batch, loader: Loader, index: int, world: World) -> bool:
+    """Whether a batch is enough for a step, which all processes must find alike.
+
+    Batch norm needs two images: a lone one in the last batch waits for another epoch.
+    """
+    count = len(batch.images) if world.is_alone else loader.num_planned(index)
+    return count > 1 or (count == 1 and len(loader) == 1)
 
 
 def _next(batches: Iterator[Batch], pace: Pace, watch: Watch) -> Batch | None:
@@ -167,17 +201,17 @@ def _next(batches: Iterator[Batch], pace: Pace, watch: Watch) -> Batch | None:
         pace.waited += time.perf_counter() - started
 
 
-def _close_epoch(state: State, pace: Pace, report: Report, seconds: float, ended_early: bool) -> Epoch:
-    is_best = state.best_score is None or report.score > state.best_score
+def _close_epoch(state: State, pace: Pace, report: Report | None, seconds: float, ended_early: bool) -> Epoch:
+    is_best = report is None or state.best_score is None or report.score > state.best_score
     if is_best:
-        state.best_epoch, state.best_score = state.epoch + 1, report.score
+        state.best_epoch, state.best_score = state.epoch + 1, None if report is None else report.score
     state.seconds += seconds
     row = {
         "epoch": state.epoch + 1,
         "step": state.step,
         "lr": pace.lr_at(max(state.step - 1, 0)),
         "train_loss": state.loss_sum / max(state.images, 1),
-        **report.figures(),
+        **({} if report is None else report.figures()),
         "images_per_second": pace.images_per_second(state),
         "data_wait": pace.data_wait,
         "seconds": pace.seconds + seconds,

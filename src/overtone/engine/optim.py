@@ -1,7 +1,8 @@
-"""Parameter groups, the optimiser, the learning rate of every step, the moving average of the weights."""
+"""Parameter groups, the optimiser, learning rate and weight decay of every step, the moving average of the weights."""
 
 import math
 
+import timm.optim
 import torch
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay  # pyright: ignore[reportPrivateImportUsage]
 from timm.utils import ModelEmaV3  # pyright: ignore[reportPrivateImportUsage]
@@ -53,13 +54,38 @@ def build_optimizer(model: nn.Module, optim: Optim) -> Optimizer:
         return torch.optim.SGD(
             groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.nesterov, fused=fused or None
         )
+    if optim.name == "muon":
+        return _muon(groups, optim)
     return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=fused or None)
 
 
-def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
-    """Give every group its learning rate: `lr` times the group's `lr_scale`."""
+def _muon(groups: list[dict], optim: Optim) -> Optimizer:
+    kind = getattr(timm.optim, "Muon", None)
+    if kind is None:
+        raise OvertoneError("optim.name muon needs a newer timm than is installed; pip install -U timm, or use adamw")
+    return kind(
+        groups,
+        lr=optim.lr,
+        weight_decay=optim.weight_decay,
+        momentum=optim.momentum,
+        nesterov=optim.nesterov,
+        betas=optim.betas,
+        eps=optim.eps,
+    )
+
+
+def set_schedule(optimizer: Optimizer, lr: float, weight_decay: float | None = None) -> None:
+    """Give every group what holds in this step.
+
+    Args:
+        optimizer: its groups are changed.
+        lr: times the group's `lr_scale` is the group's learning rate.
+        weight_decay: of the groups that decay; those without weight decay stay so. None: every group keeps its own.
+    """
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
+        if weight_decay is not None and group["weight_decay"] > 0:
+            group["weight_decay"] = weight_decay
 
 
 def lr_at(step: int, recipe: Recipe, steps_per_epoch: int) -> float:
@@ -90,6 +116,25 @@ def lr_at(step: int, recipe: Recipe, steps_per_epoch: int) -> float:
     t = min((step - warmup) / max(recipe.train.epochs * steps_per_epoch - warmup, 1), 1.0)
     remaining = (1 + math.cos(math.pi * t)) / 2 if schedule.name == "cosine" else 1 - t
     return schedule.min_lr + (lr - schedule.min_lr) * remaining
+
+
+def weight_decay_at(step: int, recipe: Recipe, steps_per_epoch: int) -> float:
+    """Weight decay of optimiser step `step`, counted from 0 over the whole training.
+
+    With S steps in all, warm-up included, and an end that is given (else it is `optim.weight_decay` throughout):
+        weight_decay + (end - weight_decay) * (1 - cos(pi * step / S)) / 2
+    as in DINO (Caron et al. 2021, arXiv:2104.14294); it would have come to the end at step S, the first not taken.
+
+    Args:
+        step: steps taken before this one.
+        recipe: its `optim.weight_decay`, `schedule.weight_decay_end` and `train.epochs` are read.
+        steps_per_epoch: optimiser steps in an epoch.
+    """
+    start, end = recipe.optim.weight_decay, recipe.schedule.weight_decay_end
+    if end is None:
+        return start
+    t = min(step / (recipe.train.epochs * steps_per_epoch), 1.0)
+    return start + (end - start) * (1 - math.cos(math.pi * t)) / 2
 
 
 def _drops(schedule: Schedule, epoch: int) -> int:

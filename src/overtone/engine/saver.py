@@ -2,15 +2,19 @@
 
 `best` holds the network that was evaluated. `last` holds the same kind of weights plus, as tensors under their own
 names, all that the next step depends on: the optimiser's state by parameter name and, where a moving average is what
-is evaluated, the trained weights beside it. Where the training stood is in the manifest's `progress`. Generators have
-no state to save: every step seeds its own.
+is evaluated, the trained weights beside it. `last-1` and so on are the ones before it. Where the training stood is in
+the manifest's `progress`. Generators have no state to save: every step seeds its own.
 """
 
 import dataclasses
+import functools
+import os
 import platform
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -18,7 +22,17 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from overtone import __version__
-from overtone.checkpoint import Checkpoint, Manifest, write_checkpoint
+from overtone.checkpoint import (
+    Checkpoint,
+    DamagedCheckpoint,
+    Manifest,
+    copied,
+    read_checkpoint,
+    write_tensors,
+    write_text,
+)
+from overtone.engine import folder as files
+from overtone.engine.background import Background
 from overtone.engine.state import State
 from overtone.engine.step import Trainer
 from overtone.errors import OvertoneError
@@ -33,15 +47,146 @@ def versions() -> dict[str, str]:
     return {"overtone": __version__, "torch": torch_version, **libraries, "python": platform.python_version()}
 
 
-def save_best(path: Path, manifest: Manifest, trainer: Trainer, metrics: Mapping[str, Any]) -> None:
-    """Write the evaluated weights with their figures."""
-    write_checkpoint(path, dataclasses.replace(manifest, metrics=metrics), trainer.evaluated.state_dict())
+class Saver:
+    """Writes the checkpoints of a run beside the training, which waits only while the tensors are copied.
+
+    Args:
+        folder: the run folder.
+        manifest: what the network is.
+        keep_last: how many of the last checkpoints stay; best is kept besides.
+        every_minutes: minutes between checkpoints within an epoch; None: no limit.
+        every_steps: steps between checkpoints within an epoch; None: no limit.
+
+    Raises:
+        OvertoneError: a number that makes no sense.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        *,
+        keep_last: int = 2,
+        every_minutes: float | None = None,
+        every_steps: int | None = None,
+    ) -> None:
+        if keep_last < 1:
+            raise OvertoneError(f"run.keep_last is {keep_last}; it must be at least 1")
+        for name, value in (("run.save_minutes", every_minutes), ("run.save_steps", every_steps)):
+            if value is not None and value <= 0:
+                raise OvertoneError(f"{name} is {value}; it must be above 0, or none")
+        self.folder, self.manifest, self.keep_last = folder, manifest, keep_last
+        self.every_minutes, self.every_steps = every_minutes, every_steps
+        self._background = Background()
+        self._saved_at, self._saved_step = time.monotonic(), 0
+
+    def __enter__(self) -> "Saver":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for the last checkpoint, unless someone insists on leaving at once."""
+        self._background.__exit__(kind, error, trace)
+
+    def start(self, step: int) -> None:
+        """Count minutes and steps from here on."""
+        self._saved_at, self._saved_step = time.monotonic(), step
+
+    def is_due(self, step: int) -> bool:
+        """Whether it is time for a checkpoint within the epoch; never while one is being written.
+
+        Raises:
+            OvertoneError: the last one could not be written.
+        """
+        minutes, steps = self.every_minutes, self.every_steps
+        if self._background.is_busy:
+            return False
+        self._background.check()
+        if steps is not None and step - self._saved_step >= steps:
+            return True
+        return minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
+
+    def save(
+        self,
+        trainer: Trainer,
+        state: State,
+        metrics: Mapping[str, Any],
+        *,
+        best: bool = False,
+        report: str | None = None,
+    ) -> None:
+        """Copy all that the training needs to go on from `state`, and write it in the background.
+
+        Args:
+            trainer: the networks and the optimiser, between two steps.
+            state: where the training stands.
+            metrics: figures of the evaluated weights.
+            best: write the evaluated weights with their figures as the best ones, before all else.
+            report: text that goes with the best.
+
+        Raises:
+            OvertoneError: the checkpoint before this one could not be written; the last good ones are still there.
+        """
+        self._background.close()
+        manifest = dataclasses.replace(self.manifest, metrics=metrics)
+        weights = copied(trainer.evaluated.state_dict())
+        training = copied({}, _training_tensors(trainer))
+        last = dataclasses.replace(manifest, progress=dataclasses.asdict(state))
+        self.start(state.step)
+
+        def write() -> None:
+            if best:
+                write_tensors(self.folder / files.BEST, manifest, weights)
+            if best and report is not None:
+                write_text(self.folder / files.REPORT, report)
+            room = functools.partial(files.make_room, self.folder, self.keep_last)
+            write_tensors(self.folder / files.LAST, last, weights | training, room)
+
+        self._background.submit(write)
+
+    def close(self) -> None:
+        """Wait for the last checkpoint.
+
+        Raises:
+            OvertoneError: it could not be written.
+        """
+        self._background.close()
 
 
-def save_last(path: Path, manifest: Manifest, trainer: Trainer, state: State, metrics: Mapping[str, Any]) -> None:
-    """Write all that the training needs to go on from `state`."""
-    manifest = dataclasses.replace(manifest, metrics=metrics, progress=dataclasses.asdict(state))
-    write_checkpoint(path, manifest, trainer.evaluated.state_dict(), _training_tensors(trainer))
+def read_last(folder: Path, tell: Callable[[str], object]) -> tuple[Path, Checkpoint] | None:
+    """The newest checkpoint of a run that is whole, which gets the newest name; damaged ones are set aside.
+
+    Args:
+        folder: the run folder, claimed.
+        tell: is told of each damaged one.
+
+    Returns:
+        The file and its content; None where there is no checkpoint at all.
+
+    Raises:
+        OvertoneError: all of them are damaged, or the newest whole one was written by a newer overtone.
+    """
+    damaged: list[tuple[Path, DamagedCheckpoint]] = []
+    for path in files.checkpoints(folder):
+        try:
+            checkpoint = read_checkpoint(path)
+        except DamagedCheckpoint as error:
+            damaged.append((path, error))
+            continue
+        for broken, error in damaged:
+            aside = files.set_aside(broken)
+            tell(f"{str(error).partition(';')[0]}; it is {aside.name} now, and {path.name} is gone on from")
+        if path.name != files.LAST:
+            os.replace(path, folder / files.LAST)
+        return folder / files.LAST, checkpoint
+    if damaged:
+        names = ", ".join(path.name for path, _ in damaged)
+        raise OvertoneError(
+            f"no checkpoint in {folder} is whole ({names}; {str(damaged[0][1]).partition(';')[0]}); "
+            "put back a copy, or start over with --run.overwrite"
+        )
+    return None
 
 
 def restore(path: Path, checkpoint: Checkpoint, trainer: Trainer) -> State:

@@ -1,22 +1,38 @@
-"""One optimiser step: forward, loss, backward, the proof that all of it is finite, update."""
+"""One optimiser step: forward, loss, backward, the proof that all of it is finite, update.
 
+With several processes each takes its share of the batch, and the loss is divided by the images of all of them, so that
+the gradient is that of one process with the whole batch.
+"""
+
+import contextlib
+import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from timm.utils import ModelEmaV3  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from overtone.data.loader import Batch
 from overtone.data.seeding import derived_seed
-from overtone.engine.optim import set_learning_rate
+from overtone.engine.distributed import Agreement, World
+from overtone.engine.optim import set_schedule
 from overtone.engine.placement import Placement
 from overtone.engine.task import Task
 from overtone.errors import OvertoneError
 
 _CHECK_STEPS = 50
+# whether each forward pass brings the first process's buffers to all (evaluation does, once); renamed in newer PyTorch
+_BUFFERS_OPTION = (
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
+    else "broadcast_buffers"
+)
 
 
 class NotFinite(OvertoneError):
@@ -25,19 +41,19 @@ class NotFinite(OvertoneError):
     Attributes:
         step: the optimiser step, counted from 0.
         ids: positions in the training list of the images of its batch.
-        loss: the loss, or None where it was found only afterwards.
+        loss: the mean loss over these images.
+        rank: the process whose loss it was, where several train together and one can be named.
     """
 
-    def __init__(self, step: int, ids: Sequence[int], loss: float | None) -> None:
-        self.step, self.ids, self.loss = step, tuple(ids), loss
-        if loss is None:
-            what = "the loss or the gradient is not finite"
-        elif math.isfinite(loss):
+    def __init__(self, step: int, ids: Sequence[int], loss: float, rank: int | None = None) -> None:
+        self.step, self.ids, self.loss, self.rank = step, tuple(ids), loss, rank
+        if math.isfinite(loss):
             what = f"the gradient is not finite (the loss, {loss:.6g}, is)"
         else:
             what = f"the loss is {loss}"
+        where = "" if rank is None else f" on rank {rank}"
         super().__init__(
-            f"{what} at step {step}; nothing was updated: "
+            f"{what} at step {step}{where}; nothing was updated: "
             "lower --optim.lr, set --optim.clip-grad or use --run.precision float32"
         )
 
@@ -50,6 +66,7 @@ class Trainer:
         task: gives the loss.
         optimizer: over the trainable parameters of `model`.
         lr_at: learning rate by step.
+        weight_decay_at: weight decay by step of the groups that decay; None: each keeps its own.
         placement: where the arithmetic happens.
         seed: seed of what is random in a step.
         micro_batch: most images per forward pass, parts are of equal size; None for the whole batch.
@@ -57,6 +74,9 @@ class Trainer:
         average: moving average of the weights, which is then what is evaluated.
         deferred: check losses for NaN only now and then, and let the optimiser skip on the device meanwhile; default:
             on CUDA, where reading each loss would make the device wait.
+        world: the processes that train together, each with a `Trainer` of the same network.
+        sync_bn: whether batch norm takes its statistics over all of them.
+        blank_size: side of the black image that a process without images of its own computes on, pixels.
     """
 
     def __init__(
@@ -66,28 +86,46 @@ class Trainer:
         optimizer: Optimizer,
         *,
         lr_at: Callable[[int], float],
+        weight_decay_at: Callable[[int], float] | None = None,
         placement: Placement,
         seed: int = 0,
         micro_batch: int | None = None,
         clip_grad: float | None = None,
         average: ModelEmaV3 | None = None,
         deferred: bool | None = None,
+        world: World | None = None,
+        sync_bn: bool = False,
+        blank_size: int = 224,
     ) -> None:
         if micro_batch is not None and micro_batch < 1:
             raise OvertoneError(f"run.micro_batch is {micro_batch}; it must be at least 1")
         self.model, self.task, self.optimizer, self.average = model, task, optimizer, average
-        self.lr_at, self.placement, self.seed = lr_at, placement, seed
+        self.lr_at, self.weight_decay_at = lr_at, weight_decay_at
+        self.placement, self.seed = placement, seed
         self.micro_batch, self.clip_grad = micro_batch, clip_grad
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.deferred = placement.device.type == "cuda" if deferred is None else deferred
         self._skip = torch.zeros((), device=placement.device)
-        self._unchecked: list[tuple[int, Tensor, Tensor]] = []
+        self._unchecked: list[tuple[int, Tensor, Tensor, Tensor]] = []
         self._loss_sum = torch.zeros((), device=placement.device)
+        self.world, self.sync_bn, self.blank_size = world or World(), sync_bn, blank_size
+        self._network: nn.Module = model
+        if not self.world.is_alone:
+            devices = [placement.device] if placement.device.type == "cuda" else None
+            with self.world.explained():
+                self._network = DistributedDataParallel(
+                    model, device_ids=devices, gradient_as_bucket_view=True, **{_BUFFERS_OPTION: False}
+                )
 
     @property
     def evaluated(self) -> nn.Module:
         """The network that is evaluated and kept: the moving average if there is one."""
         return self.model if self.average is None else self.average.module
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether all steps so far were taken; else the next `check` says which was not (waits for the device)."""
+        return not self._skip.item()
 
     def start(self, loss_sum: float = 0.0) -> None:
         """Get ready for training steps; `loss_sum` is what the epoch's earlier steps added up to."""
@@ -99,32 +137,87 @@ class Trainer:
         """Loss summed over the images since `start` (waits for the device)."""
         return self._loss_sum.item()
 
-    def step(self, batch: Batch, step: int) -> None:
-        """One optimiser step on a whole batch.
+    def step(self, batch: Batch, step: int, agreement: Agreement | None = None) -> None:
+        """One optimiser step on a whole batch, or this process's share of it.
+
+        Args:
+            batch: the images.
+            step: optimiser steps taken so far.
+            agreement: on this step, where several processes train.
 
         Raises:
             NotFinite: the loss or the gradient is not finite; parameters and optimiser are as before the step.
+            OvertoneError: another process is lost.
         """
-        self.placement.seed(derived_seed(self.seed, step))
-        set_learning_rate(self.optimizer, self.lr_at(step))
+        with self.world.explained():
+            self._step(batch, step, agreement)
+
+    def _step(self, batch: Batch, step: int, agreement: Agreement | None) -> None:
+        rank = self.world.rank
+        self.placement.seed(derived_seed(self.seed, step, rank) if rank else derived_seed(self.seed, step))
+        set_schedule(self.optimizer, self.lr_at(step), self.weight_decay_at and self.weight_decay_at(step))
         images, targets = self.placement.images(batch.images), self.placement.targets(batch.targets)
-        images, targets = self.task.prepare(images, targets, (self.seed, step))
-        parts = 1 if self.micro_batch is None else math.ceil(len(images) / self.micro_batch)
-        losses = []
-        for part, wanted in zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True):
-            with self.placement.autocast():
-                outputs = self.model(part)
-            loss = self.task.loss(outputs.float(), wanted)
-            (loss / len(images)).backward()
-            losses.append(loss.detach())
-        loss_sum = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
-        self._update(loss_sum, step, batch.ids)
+        if len(images):
+            images, targets = self.task.prepare(images, targets, (self.seed, step))
+        elif agreement is None or agreement.num_images == 0:
+            return  # none could be read, on any process
+        with self._statistics_kept(len(images)):
+            own = self._gradients(images, targets, agreement)
+        loss_sum = self.world.add_up(own.clone())
+        self._update(loss_sum, step, batch.ids, own)
         self._loss_sum += loss_sum
 
-    def _update(self, loss_sum: Tensor, step: int, ids: Tensor) -> None:
+    def _gradients(self, images: Tensor, targets: Tensor, agreement: Agreement | None) -> Tensor:
+        """Forward and backward, in parts if need be; gives the loss summed over this process's images."""
+        count = len(images)
+        if not count:
+            images, targets = self._blank(images, targets)
+        parts = 1 if self.micro_batch is None else max(math.ceil(count / self.micro_batch), 1)
+        losses = []
+        cut = zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True)
+        for index, (part, wanted) in enumerate(cut):
+            with self._exchanging(index == parts - 1):
+                with self.placement.autocast():
+                    outputs = self._network(part)
+                loss = self.task.loss(outputs.to(torch.promote_types(outputs.dtype, torch.float32)), wanted, part)
+                if not count:
+                    loss = loss * 0
+                # the gradients of several processes are averaged: divide by the mean number of images
+                mean_count = count if agreement is None else agreement.num_images / self.world.size
+                (loss / mean_count).backward()
+            losses.append(loss.detach())
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+    def _exchanging(self, last: bool) -> AbstractContextManager[object]:
+        """Only the last of several backward passes exchanges gradients with the other processes."""
+        if last or not isinstance(self._network, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self._network.no_sync()
+
+    @contextlib.contextmanager
+    def _statistics_kept(self, count: int) -> Iterator[None]:
+        """Batch norm as in evaluation where this process has not enough images for statistics of its own."""
+        if self.world.is_alone or self.sync_bn or count > 1:
+            yield
+            return
+        for module in self.model.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+        try:
+            yield
+        finally:
+            set_training_mode(self.model)
+
+    def _blank(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """What a process without images computes on, so that it takes part in every exchange."""
+        count = 0 if self.sync_bn else 1
+        blank = images.new_zeros(count, 3, self.blank_size, self.blank_size)
+        return self.placement.images(blank), targets.new_zeros(count)
+
+    def _update(self, loss_sum: Tensor, step: int, ids: Tensor, own: Tensor) -> None:
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = get_total_norm(gradients)
-        self._guard(loss_sum, norm, step, ids)
+        self._guard(loss_sum, norm, step, ids, own)
         if self.clip_grad is not None:
             clip_grads_with_norm_(self.parameters, self.clip_grad, norm)
         self.optimizer.step()
@@ -132,17 +225,17 @@ class Trainer:
         if self.average is not None:
             self.average.update(self.model)
 
-    def _guard(self, loss_sum: Tensor, norm: Tensor, step: int, ids: Tensor) -> None:
+    def _guard(self, loss_sum: Tensor, norm: Tensor, step: int, ids: Tensor, own: Tensor) -> None:
         if not self.deferred:
             if not math.isfinite((loss_sum + norm).item()):
-                raise NotFinite(step, ids.tolist(), loss_sum.item() / len(ids))
+                raise self._not_finite(step, ids, own.item())
             return
         # the fused optimisers leave everything as it is where `found_inf` is 1, as they do for a gradient scaler;
         # once set it stays set, so no later step is taken before `check` has found it
         finite = torch.isfinite(loss_sum + norm)
         self._skip = torch.maximum(self._skip, (~finite).to(self._skip.dtype))
         self.optimizer.found_inf = self._skip  # type: ignore[attr-defined]
-        self._unchecked.append((step, ids, finite))
+        self._unchecked.append((step, ids, finite, own))
         if len(self._unchecked) >= _CHECK_STEPS:
             self.check()
 
@@ -155,8 +248,19 @@ class Trainer:
         unchecked, self._unchecked = self._unchecked, []
         if not unchecked or not self._skip.item():
             return
-        step, ids, _ = next(entry for entry in unchecked if not entry[2].item())
-        raise NotFinite(step, ids.tolist(), None)
+        step, ids, _, own = next(entry for entry in unchecked if not entry[2].item())
+        raise self._not_finite(step, ids, own.item())
+
+    def _not_finite(self, step: int, ids: Tensor, own: float) -> NotFinite:
+        """The error with the images of all processes; they have all found the same, so all of them come here."""
+        told = self.world.gather((ids.tolist(), own))
+        all_ids = [position for positions, _ in told for position in positions]
+        guilty = [rank for rank, (_, loss) in enumerate(told) if not math.isfinite(loss)]
+        if guilty:
+            positions, loss = told[guilty[0]]
+            rank = None if self.world.is_alone else guilty[0]
+            return NotFinite(step, all_ids if rank is None else positions, loss / max(len(positions), 1), rank)
+        return NotFinite(step, all_ids, sum(loss for _, loss in told) / max(len(all_ids), 1))
 
 
 def set_training_mode(model: nn.Module) -> None:

@@ -1,7 +1,7 @@
 """What the engine asks of a task: the only words the two share."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from torch import Tensor
 
@@ -28,6 +28,14 @@ class Tally(Protocol[R_co]):
         """Count a batch: outputs float32, on the device, as the targets."""
         ...
 
+    def counted(self) -> Any:
+        """What was counted, as something that can be sent to another process."""
+        ...
+
+    def joined(self, parts: Sequence[Any]) -> Self:
+        """A tally of all that the parts have `counted`, in their order."""
+        ...
+
     def report(self, bad: Sequence[str]) -> R_co:
         """The figures, given the images that could not be read."""
         ...
@@ -40,8 +48,8 @@ class Task(Protocol[R_co]):
         """What is done to a whole training batch before the network sees it, a function of `seed` = (seed, step)."""
         ...
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Loss summed over the images."""
+    def loss(self, outputs: Tensor, targets: Tensor, images: Tensor) -> Tensor:
+        """Loss summed over the images, which are those that the outputs are of."""
         ...
 
     def tally(self) -> Tally[R_co]:

@@ -1,9 +1,9 @@
-"""One label per image: cross entropy, mixing, top-1 and top-5, the confusion matrix."""
+"""One label per image: cross entropy, mixing, a teacher, top-1 and top-5, the confusion matrix."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from torch import Tensor
 from overtone.config import Recipe
 from overtone.data.mixing import Mixer, mixer_of
 from overtone.errors import OvertoneError
+from overtone.tasks.distillation import Teacher, distillation_loss
 
 MOST_CLASSES_IN_CONFUSION = 2000
 
@@ -122,6 +123,22 @@ class ClassificationTally:
         self._in_top5.append((best == targets[:, None]).any(dim=1).sum())
         self._losses.append(F.cross_entropy(outputs, targets, reduction="sum"))
 
+    def counted(self) -> tuple[list[Tensor], ...]:
+        """What was counted so far, on the CPU."""
+        return tuple(
+            [tensor.cpu() for tensor in tensors]
+            for tensors in (self._targets, self._predicted, self._losses, self._in_top5)
+        )
+
+    def joined(self, parts: Sequence[tuple[list[Tensor], ...]]) -> Self:
+        """Add what other tallies have `counted`, in their order; gives this one back."""
+        for targets, predicted, losses, in_top5 in parts:
+            self._targets += targets
+            self._predicted += predicted
+            self._losses += losses
+            self._in_top5 += in_top5
+        return self
+
     def report(self, bad: Sequence[str] = ()) -> ClassificationReport:
         """The figures so far; `bad` names the images that could not be read."""
         num_classes = len(self.classes)
@@ -151,21 +168,37 @@ class Classification:
 
     Args:
         classes: names in the order of the outputs.
-        recipe: gives label smoothing, class weights and mixing; None where nothing is trained.
+        recipe: gives label smoothing, class weights, mixing and distillation; None where nothing is trained.
         class_counts: training images per class, which balanced class weights are made from.
+        steps_per_epoch: optimiser steps in an epoch, for a recipe that mixes in some epochs only.
+        teacher: gives the outputs that the recipe's distillation learns from.
     """
 
     def __init__(
-        self, classes: Sequence[str], recipe: Recipe | None = None, class_counts: Sequence[int] | None = None
+        self,
+        classes: Sequence[str],
+        recipe: Recipe | None = None,
+        class_counts: Sequence[int] | None = None,
+        *,
+        steps_per_epoch: int | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         self.classes = tuple(classes)
         self.label_smoothing = 0.0
         self._weights: Tensor | None = None
         self._mixer: Mixer | None = None
+        self._mixed_steps: int | None = None
+        self._distill, self._teacher = (recipe or Recipe()).distill, teacher
         if recipe is None:
             return
+        if (teacher is None) != (recipe.distill.teacher is None):
+            raise ValueError("a recipe with distillation needs its teacher, and no other takes one")
         self.label_smoothing = recipe.train.label_smoothing
         self._mixer = mixer_of(recipe.augment, len(self.classes), self.label_smoothing)
+        if self._mixer is not None and recipe.augment.mix_off_epochs:
+            if steps_per_epoch is None:
+                raise ValueError("where mixing is off at the end, the number of steps in an epoch is needed")
+            self._mixed_steps = (recipe.train.epochs - recipe.augment.mix_off_epochs) * steps_per_epoch
         if recipe.train.class_weights == "balanced":
             if class_counts is None:
                 raise ValueError("balanced class weights need the number of images of each class")
@@ -173,14 +206,28 @@ class Classification:
 
     def prepare(self, images: Tensor, targets: Tensor, seed: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Mix a batch where the recipe says so: targets (B,) then become class probabilities (B, K)."""
-        return (images, targets) if self._mixer is None else self._mixer(images, targets, seed)
+        if self._mixer is None or (self._mixed_steps is not None and seed[1] >= self._mixed_steps):
+            return images, targets
+        return self._mixer(images, targets, seed)
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, outputs: Tensor, targets: Tensor, images: Tensor | None = None) -> Tensor:
         """Cross entropy summed over the images; targets are classes (B,) or probabilities (B, K).
 
         An image counts with the weight of its class. The sum is meant to be divided by the number of images, not of
-        weights, so that its gradient is the same however a batch is cut.
+        weights, so that its gradient is the same however a batch is cut. With a teacher, which sees the same `images`,
+        it is (1 - weight) * cross entropy + weight * `distillation_loss`.
         """
+        loss = self._cross_entropy(outputs, targets)
+        if self._teacher is None or self._distill.weight == 0 or not len(outputs):
+            return loss
+        if images is None:
+            raise ValueError("a teacher needs the images")
+        taught = self._teacher(images)
+        _check_outputs(taught, self.classes)
+        weight = self._distill.weight
+        return (1 - weight) * loss + weight * distillation_loss(outputs, taught, self._distill)
+
+    def _cross_entropy(self, outputs: Tensor, targets: Tensor) -> Tensor:
         _check_outputs(outputs, self.classes)
         if self._weights is not None:
             self._weights = self._weights.to(outputs.device)

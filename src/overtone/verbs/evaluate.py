@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from overtone import options
 from overtone.checkpoint import write_text
@@ -18,6 +18,7 @@ from overtone.verbs.class_names import classes_of, supposed_classes
 from overtone.verbs.console import as_json, note, print_json, print_line, print_table, progress, warn
 from overtone.verbs.inference import Inference, introduce, loaded_for, num_outputs, ready
 from overtone.verbs.plots import plot_confusion
+from overtone.verbs.running import in_runtime, runtime_of
 from overtone.zoo import LoadedModel
 
 _REPORT, _PLOT = "evaluation.json", "confusion.png"
@@ -35,7 +36,7 @@ def evaluate(chosen: options.Evaluate) -> int:
     _refuse_to_overwrite(chosen)
     loaded, images = _model_and_images(chosen)
     introduce(loaded)
-    inference = ready(loaded, chosen.run)
+    inference = ready(*in_runtime(loaded, chosen))
     name = loaded.source if loaded.published is None else loaded.published.full_name
     note(f"{name}: {len(images)} images of {len(set(images.targets))} classes, {images.origin}")
     started = time.perf_counter()
@@ -55,6 +56,22 @@ def evaluate(chosen: options.Evaluate) -> int:
         note(f"{len(report.bad)} of {report.num_expected} images could not be read (exit code 1; --allow-bad: 0)")
         return 1
     return 0
+
+
+def accuracy(
+    model: str, root: Path, split: Literal["auto", "train", "val", "test", "all"], run: options.Device, of: options.Tune
+) -> float:
+    """Top-1 in percent of a network, or of an export of it, as `evaluate` measures it; `of` says how to load it.
+
+    Raises:
+        OvertoneError: as `evaluate`.
+    """
+    data = options.EvaluationData(root, split)
+    loaded, images = _model_and_images(
+        options.Evaluate(model, data, run, weights_dir=of.weights_dir, architecture=of.architecture, ema=of.ema)
+    )
+    inference = ready(loaded, run)
+    return measure(Classification(images.classes), inference.model, inference.loader(images), inference.placement).top1
 
 
 def check_classes(loaded: LoadedModel, images: ImageList, root: Path) -> None:
@@ -168,6 +185,7 @@ def _result(
         "images": images.origin,
         "preprocess": to_dict(inference.preprocess),
         "placement": str(inference.placement),
+        "runtime": runtime_of(loaded, chosen),
         "seconds": round(seconds, 3),
         **report.to_dict(),
     }

@@ -3,17 +3,22 @@
 import dataclasses
 import os
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from overtone import options, zoo
 from overtone.config import Preprocess, Run
 from overtone.data.loader import Loader
+from overtone.data.shared_memory import fitting_workers
 from overtone.data.sources import ImageList
-from overtone.data.transforms import evaluation_transform
+from overtone.deployment.artifact import is_export
+from overtone.deployment.inputs import input_transform
 from overtone.engine.placement import Placement, place
 from overtone.errors import OvertoneError
 from overtone.verbs.console import note, warn
+from overtone.verbs.running import loaded_export
 from overtone.zoo import LoadedModel
 
 _FEW_IMAGES = 256
@@ -32,21 +37,28 @@ class Inference:
 
     def loader(self, images: ImageList) -> Loader:
         """Batches of `images` in their order."""
+        workers = _workers(self.settings.workers, len(images))
+        kind: Any = getattr(self.model, "kind", "normalised")  # an export may have the preprocessing in its graph
+        batch_size = 1 if kind == "picture" else self.settings.batch_size  # pictures of any size make no batch
         return Loader(
             images,
-            evaluation_transform(self.preprocess),
-            batch_size=self.settings.batch_size,
-            workers=_workers(self.settings.workers, len(images)),
+            input_transform(kind, self.preprocess),
+            batch_size=batch_size,
+            workers=fitting_workers(workers, batch_size, self.preprocess.size, warn),
             pin_memory=self.placement.device.type == "cuda",
         )
 
 
-def loaded_for(chosen: options.Evaluate | options.Predict, num_classes: int | None = None) -> LoadedModel:
+def loaded_for(
+    chosen: options.Evaluate | options.Predict | options.Export | options.Tune, num_classes: int | None = None
+) -> LoadedModel:
     """The network that was asked for, with a first layer for images of three channels, which is what files give.
 
     Raises:
         OvertoneError: as `zoo.load_model`.
     """
+    if is_export(Path(chosen.model)):
+        return loaded_export(Path(chosen.model))
 
     def load(in_chans: int | None) -> LoadedModel:
         return zoo.load_model(

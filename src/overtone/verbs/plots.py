@@ -15,7 +15,10 @@ from overtone.checkpoint import write_with
 from overtone.tasks.classification import ClassificationReport
 
 _BLUE, _ORANGE, _GREY = "#1f6fb4", "#d9730d", "#6b6b6b"
-_MOST_COUNTS, _MOST_NAMES, _LONGEST_NAME = 20, 100, 24
+# told apart also by those who see fewer colours (Okabe and Ito, without the yellow)
+_RUNS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+_STYLES = ("-", "--", ":", "-.")
+_MOST_COUNTS, _MOST_NAMES, _LONGEST_NAME, _LONGEST_LABEL = 20, 100, 24, 48
 
 
 def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path, title: str = "") -> None:
@@ -47,6 +50,39 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path, title: str = "") 
     accuracies.legend(frameon=False)
     if title:
         figure.suptitle(title)
+    _save(figure, path)
+
+
+def plot_comparison(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+    """Losses and accuracy of several runs over their epochs, as a PNG.
+
+    Args:
+        runs: a name for each run and the lines of its `metrics.jsonl`.
+        path: the file; replaced when whole.
+    """
+    figure = Figure(figsize=(12, 3.6 + 0.22 * math.ceil(len(runs) / 3)), layout="constrained")
+    longest = max((len(rows) for rows in runs.values()), default=0)
+    panels = {"train_loss": "Training loss", "val_loss": "Validation loss", "top1": "Validation top-1 (%)"}
+    for axes, (name, title) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+        for position, rows in enumerate(runs.values()):
+            values = [math.nan if row.get(name) is None else row[name] for row in rows]
+            axes.plot(
+                [row["epoch"] for row in rows],
+                values,
+                color=_RUNS[position % len(_RUNS)],
+                linestyle=_STYLES[position // len(_RUNS) % len(_STYLES)],
+                marker="o" if longest < 30 or len(rows) == 1 else None,
+                markersize=3,
+                linewidth=1.6,
+            )
+        axes.set(title=title, xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    labels = [label if len(label) <= _LONGEST_LABEL else f"…{label[1 - _LONGEST_LABEL :]}" for label in runs]
+    figure.legend(
+        figure.axes[0].get_lines(), labels, loc="outside lower center", ncols=min(len(runs), 3), frameon=False
+    )
     _save(figure, path)
 
 

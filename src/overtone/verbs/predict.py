@@ -11,6 +11,7 @@ from overtone.errors import OvertoneError
 from overtone.verbs.class_names import names_of, supposed_classes
 from overtone.verbs.console import note, print_json, print_table, progress, warn
 from overtone.verbs.inference import Inference, introduce, loaded_for, ready
+from overtone.verbs.running import in_runtime
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def predict(chosen: options.Predict) -> int:
     introduce(loaded)
     if supposed is not None:
         note(f"weights: {supposed}")
-    inference = ready(loaded, chosen.run)
+    inference = ready(*in_runtime(loaded, chosen))
     images = ImageList(names, paths, (0,) * len(paths))
     bad: list[tuple[str, str]] = []
     with progress("predicting", len(paths)) as done:

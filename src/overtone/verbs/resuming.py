@@ -1,16 +1,58 @@
-"""Whether a run may be gone on with: the same recipe, the same classes, the same images held out."""
+"""Whether a run may be gone on with: not finished, the same recipe, the same classes, the same images held out."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from overtone.checkpoint import Manifest
+from overtone.checkpoint import Manifest, read_manifest
+from overtone.config import Recipe, Run, from_dict, to_dict
 from overtone.engine import folder as files
 from overtone.errors import OvertoneError
 
 # where the images and the first weights lie may change between the parts of a run
-_MAY_DIFFER = ("data.root", "model.weights", "data.max_bad_fraction")
+_MAY_DIFFER = ("data.root", "model.weights", "data.max_bad_fraction", "train.processes")
+
+
+def check_begun(folder: Path, recipe: Recipe, run: Run) -> None:
+    """Refuse early, by what is quickly read, to go on with a run of another recipe or one that is finished.
+
+    Args:
+        folder: the run folder.
+        recipe: the recipe that is asked for now.
+        run: `max_steps` may have ended the run.
+
+    Raises:
+        OvertoneError: the folder holds a run of another recipe, a finished one, or none at all.
+    """
+    checkpoints, path = files.checkpoints(folder), folder / files.RECIPE
+    if path.is_file():
+        try:
+            then = json.loads(path.read_text(encoding="utf-8"))["recipe"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise OvertoneError(
+                f"{path} is not the record of a run; give another --run.out, or --run.overwrite to replace it"
+            ) from error
+        _check_recipe(folder, then, to_dict(recipe))
+    if not checkpoints or not (folder / files.SUMMARY).is_file():
+        return
+    try:
+        progress = read_manifest(checkpoints[0]).progress
+    except OvertoneError:  # whoever reads it whole says what is wrong with it
+        return
+    if is_over(progress, recipe, run.max_steps):
+        raise OvertoneError(
+            f"the run in {folder} is finished ({progress['step']} steps); give another --run.out to start anew, "
+            "or --run.overwrite to replace it"
+        )
+
+
+def is_over(progress: Mapping[str, Any], recipe: Recipe, max_steps: int | None) -> bool:
+    """Whether nothing is left to train: all epochs, the last step, or no patience any more."""
+    epoch, best, patience = progress.get("epoch", 0), progress.get("best_epoch", 0), recipe.train.patience
+    impatient = patience is not None and best > 0 and epoch - best >= patience
+    at_the_end = max_steps is not None and progress.get("step", 0) >= max_steps
+    return epoch >= recipe.train.epochs or impatient or at_the_end
 
 
 def check_resumable(folder: Path, checkpoint: Manifest, given: Manifest, val: Sequence[str]) -> None:
@@ -30,11 +72,7 @@ def check_resumable(folder: Path, checkpoint: Manifest, given: Manifest, val: Se
             f"the classes of {folder} and of the data differ: {_class_difference(checkpoint.classes, given.classes)}; "
             "resume with the data that the run began with"
         )
-    changed = list(_differences(checkpoint.recipe or {}, given.recipe or {}))
-    if changed:
-        raise OvertoneError(
-            f"the recipe is not that of {folder}: {', '.join(changed)}; give the same options, or start another run"
-        )
+    _check_recipe(folder, checkpoint.recipe or {}, given.recipe or {})
     split = folder / files.SPLIT
     if split.is_file():
         missing = set(json.loads(split.read_text(encoding="utf-8"))["val"]) ^ set(val)
@@ -43,6 +81,25 @@ def check_resumable(folder: Path, checkpoint: Manifest, given: Manifest, val: Se
                 f"the images held out are not those of {split}: {len(missing)} differ, such as {min(missing)}; "
                 "resume with the images that the run began with"
             )
+
+
+def _check_recipe(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    changed = list(_differences(_completed(then), now))
+    if changed:
+        epochs = any(change.startswith("train.epochs ") for change in changed)
+        hint = f"; --model.weights {folder} starts a run from its weights" if epochs else ""
+        raise OvertoneError(
+            f"the recipe is not that of {folder}: {', '.join(changed)}; give the same options, another --run.out, "
+            f"or --run.overwrite to replace the run{hint}"
+        )
+
+
+def _completed(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A recorded recipe with the defaults of the options that are younger than it."""
+    try:
+        return to_dict(from_dict(Recipe, recipe))
+    except OvertoneError:  # by another version of overtone; the comparison shows how it differs
+        return recipe
 
 
 def _class_difference(then: Sequence[str], now: Sequence[str]) -> str:

@@ -4,7 +4,9 @@ Source: the training settings of matej-ulicny/harmonic-networks (Ulicny, Krylov,
 Command: overtone train harm_resnet_in1k --data.root IMAGENET
 Progressive lambda with average pooling, the published example (--harm_root --harm_res_blocks --levels None None 3 2
 --pool avg): --model.name harm_resnet50_progressive. Other depths and baselines: harm_resnet101, harm1_resnet50,
-harm0_resnet50.
+harm0_resnet50. Any lambda and pool, without a name of their own:
+    overtone train harm_resnet_in1k --data.root IMAGENET --model.args pool=max levels=None,3,3,2
+Further arguments are depth (18, 34, 50, 101, 152), harm_root and harm_res_blocks (true, false).
 Published result: top-1 / top-5 at 224 pixels: harm_resnet50 76.89 / 93.37 %, harm_resnet50_progressive 76.88 / 93.39 %,
 harm1_resnet50 77.03 / 93.52 %, harm0_resnet50 76.19 / 93.02 %, harm_resnet101 78.52 / 94.25 %.
 Ours: not measured.

@@ -2,7 +2,11 @@
 
 Source: the training settings of d-li14/HBONet (Li, Zhou, Yao, ICCV 2019, arXiv:1908.03888).
 Command: overtone train hbonet_in1k --data.root IMAGENET
-Other widths, rates and resolutions: --model.name hbonet_x035 or hbonet_x025_4x, --data.preprocess.size 192.
+Any width, rate and resolution by the same command:
+    overtone train hbonet_in1k --data.root IMAGENET --model.name hbonet_x035 --data.preprocess.size 192
+    overtone train hbonet_in1k --data.root IMAGENET --model.name hbonet_x025_4x
+    overtone train hbonet_in1k --data.root IMAGENET --model.args width_mult=0.7 rates=4x divisor=8
+The last form is for what has no name of its own; rates are 2x, 4x and 8x.
 Published result: hbonet_x100 at 224 pixels: top-1 73.1 %, top-5 91.0 %.
 Ours: not measured.
 Deviations: the published list of settings says 300 epochs and the published command 150; this is the list's. The

@@ -1,0 +1,83 @@
+"""`overtone export`: a network written for a runtime, checked there before its folder gets its name."""
+
+from pathlib import Path
+
+from overtone import options
+from overtone.config import to_dict
+from overtone.deployment.artifact import ABOUT, SCRIPT, About
+from overtone.deployment.export import Request, check_request
+from overtone.deployment.export import export as write
+from overtone.errors import OvertoneError
+from overtone.verbs.console import note, print_json, print_line, print_table
+from overtone.verbs.exporting import default_folder, prepared
+from overtone.verbs.tune import tune
+
+
+def export(chosen: options.Export) -> int:
+    """Export and say how far the outputs are from the network's.
+
+    Raises:
+        OvertoneError: no such model, a runtime that is not there, or outputs that do not agree.
+    """
+    if chosen.to == "auto":
+        return tune(_tuning(chosen))
+    request = Request(
+        runtime=chosen.to,
+        precision=chosen.precision,
+        dynamic_batch=chosen.dynamic_batch,
+        with_preprocessing=chosen.with_preprocessing,
+        pictures=chosen.calibration,
+    )
+    check_request(request)
+    loaded, origin = prepared(chosen)
+    out = chosen.out or default_folder(loaded, chosen.to, chosen.precision)
+    about = write(loaded.model, origin, request, out, overwrite=chosen.overwrite)
+    if chosen.json:
+        print_json({"folder": str(out), **to_dict(about)})
+    else:
+        show(out, about)
+    return 0
+
+
+def show(out: Path, about: About) -> None:
+    """Say what was written, and how it compares."""
+    parity = about.parity
+    print_table(
+        ("export", "size", "images", "largest difference", "rms", "same top-1"),
+        [
+            (
+                out,
+                f"{about.bytes / 1e6:.1f} MB",
+                f"{parity['images']} {parity['pictures']}",
+                f"{parity['largest']:.1e}",
+                f"{parity['rms']:.1e}",
+                f"{100 * parity['same_top1']:.1f} %",
+            )
+        ],
+    )
+    print_line(f"differences are shares of the logits' scale; {ABOUT} says everything, {SCRIPT} classifies a picture")
+    note(f"{out}: written")
+
+
+def _tuning(chosen: options.Export) -> options.Tune:
+    """`--to auto` as `overtone tune` takes it.
+
+    Raises:
+        OvertoneError: an option that a comparison of runtimes has no use for.
+    """
+    if chosen.dynamic_batch or chosen.with_preprocessing:
+        raise OvertoneError("--to auto measures single normalised images; choose a runtime with --to for other inputs")
+    if chosen.precision != "float32":
+        raise OvertoneError("--to auto tries every precision; overtone tune --precisions restricts them")
+    return options.Tune(
+        model=chosen.model,
+        calibration=chosen.calibration,
+        size=chosen.size,
+        out=chosen.out,
+        overwrite=chosen.overwrite,
+        weights_dir=chosen.weights_dir,
+        architecture=chosen.architecture,
+        ema=chosen.ema,
+        threads=chosen.threads,
+        json=chosen.json,
+    )
