@@ -303,6 +303,9 @@ class Run:
     """Compile the model with torch.compile (slower start, faster steps)."""
     workers: int | None = None
     """Processes that read images; default: the number of usable cores, at most 8; 0 on the CPU up to 64 pixels."""
+    cache_mb: int | None = None
+    """Megabytes of memory that each process which reads images may fill with decoded ones, for the epochs to come;
+    default: 512 where the training reads them itself (no `workers`), else none."""
     threads: int | None = None
     """Threads of arithmetic on the CPU; default: PyTorch's."""
     micro_batch: int | None = None

@@ -293,3 +293,30 @@ def test_too_little_shared_memory_is_said_before_the_start(pictures, tmp_path, m
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     train(recipe_for(pictures, epochs=1), run_for(tmp_path / "run", workers=2), "try")
     assert "2 processes that read images may need" in capsys.readouterr().err
+
+
+def test_a_smaller_keep_last_makes_room_before_anything_is_written(pictures, tmp_path, monkeypatch):
+    recipe, folder = recipe_for(pictures, epochs=4), tmp_path / "run"
+    train(recipe, run_for(folder, keep_last=3, max_steps=12), "try")
+    assert len(files.checkpoints(folder)) == 3
+    seen = []
+    at_step(monkeypatch, 12, lambda: seen.extend(files.checkpoints(folder)))
+    train(recipe, run_for(folder, keep_last=1), "try")
+    assert seen == [folder / files.LAST]
+
+
+def test_best_network_of_an_epoch_that_came_out_worse_when_done_anew(pictures, tmp_path, capsys):
+    recipe, folder = recipe_for(pictures, epochs=3), tmp_path / "run"
+    train(recipe, run_for(folder, max_steps=4, keep_last=1), "try")
+    path = folder / files.BEST
+    best = read_checkpoint(path)
+    lost = dataclasses.replace(best.manifest, metrics={**best.manifest.metrics, "epoch": 3})
+    last = read_checkpoint(folder / files.LAST)
+    progress = {**last.manifest.progress, "best_score": 101.0}  # no epoch will be better
+    checkpoint.write_checkpoint(
+        folder / files.LAST, dataclasses.replace(last.manifest, progress=progress), last.weights, last.training
+    )
+    checkpoint.write_checkpoint(path, lost, best.weights)
+    summary = train(recipe, run_for(folder), "try")
+    assert summary.best_epoch == 3 == json.loads((folder / files.SUMMARY).read_text())["best_epoch"]
+    assert f"{path} is of epoch 3 before it was done anew" in capsys.readouterr().err

@@ -16,10 +16,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from overtone.data.decoding import BadImage, decode_image
+from overtone.data.picture_cache import PictureCache
 from overtone.data.seeding import derived_seed, preserved, reseed
 from overtone.data.sources import ImageList
 from overtone.data.transforms import ProgressiveTransform, Transform
@@ -62,6 +64,7 @@ class Loader:
         pin_memory: put batches into page-locked memory, from which they reach a GPU sooner.
         rank: which of `num_ranks` processes this is. In training's order each gets its share of every batch (of
             `batch_size` images over all of them); otherwise its part of the list, in batches of `batch_size`.
+        cache_bytes: memory for decoded pictures, which each process that reads keeps for the epochs to come.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Loader:
         pin_memory: bool = False,
         rank: int = 0,
         num_ranks: int = 1,
+        cache_bytes: int = 0,
     ) -> None:
         if batch_size < 1 or workers < 0:
             raise OvertoneError(f"batch_size is {batch_size}, workers is {workers}; give at least 1 and at least 0")
@@ -85,7 +89,7 @@ class Loader:
         self._order.first_batch = start_batch
         with _workers_as_asked():
             self._loader = DataLoader(
-                _Batches(images, transform, seed),
+                _Batches(images, transform, seed, PictureCache(cache_bytes)),
                 batch_size=None,  # an item is a whole batch: one message from a worker, no collation here
                 sampler=self._order,
                 num_workers=workers,
@@ -237,18 +241,27 @@ class _Order(Sampler):
 class _Batches(Dataset):
     """(epoch, positions) to a batch."""
 
-    def __init__(self, images: ImageList, transform: Transform | ProgressiveTransform, seed: int) -> None:
+    def __init__(
+        self, images: ImageList, transform: Transform | ProgressiveTransform, seed: int, cache: PictureCache
+    ) -> None:
         # Packed, because a million Python objects would be copied page by page into every forked worker.
         names = [os.fsencode(path) for path in images.paths]
         self.names = b"".join(names)
         self.ends = np.cumsum([len(name) for name in names], dtype=np.int64)
         self.targets = np.asarray(images.targets, dtype=np.int64)
-        self.transform, self.seed = transform, seed
+        self.transform, self.seed, self.cache = transform, seed, cache
         self.exif: Literal["ignore", "apply"] = getattr(transform, "exif", "ignore")
 
     def path(self, position: int) -> Path:
         start = self.ends[position - 1] if position else 0
         return Path(os.fsdecode(self.names[start : self.ends[position]]))
+
+    def picture(self, position: int) -> Image.Image:
+        picture = self.cache.get(position)
+        if picture is None:
+            picture = decode_image(self.path(position), self.exif)
+            self.cache.keep(position, picture)
+        return picture
 
     def transform_of(self, epoch: int) -> Transform:
         return self.transform.for_epoch(epoch) if isinstance(self.transform, ProgressiveTransform) else self.transform
@@ -262,7 +275,7 @@ class _Batches(Dataset):
         with preserved():
             for position in positions:
                 try:
-                    picture = decode_image(self.path(position), self.exif)
+                    picture = self.picture(position)
                 except BadImage as error:
                     bad.append((position, error.reason))
                     continue

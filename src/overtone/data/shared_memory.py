@@ -11,7 +11,13 @@ _MIB = 2**20
 
 
 def fitting_workers(
-    workers: int, batch_size: int, size: int, tell: Callable[[str], object], free: int | None = None
+    workers: int,
+    batch_size: int,
+    size: int,
+    tell: Callable[[str], object],
+    *,
+    sharers: int = 1,
+    free: int | None = None,
 ) -> int:
     """How many of the processes that are to read images may be started; what is too many dies of a bus error.
 
@@ -20,11 +26,12 @@ def fitting_workers(
         batch_size: images in a batch.
         size: side of the images, pixels.
         tell: is told if there are to be fewer, and why.
+        sharers: trainings, or processes of one, that share the memory equally.
         free: bytes of shared memory; default: what `/dev/shm` has free now.
     """
     if workers == 0 or (free is None and not SHARED.is_dir()):
         return workers
-    free = shutil.disk_usage(SHARED).free if free is None else free
+    free = (shutil.disk_usage(SHARED).free if free is None else free) // sharers
     batch = batch_size * 3 * size * size * 4  # float32
     needed = (workers * _PREFETCHED + _BEING_USED) * batch
     if needed <= free:

@@ -87,8 +87,14 @@ def make_room(folder: Path, keep: int) -> None:
             os.link(newest, older[0])
         except OSError:  # a file system without hard links
             os.replace(newest, older[0])
+    prune(folder, keep)
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Remove checkpoints that are older than the `keep` last names."""
+    names = {last_name(age) for age in range(keep)}
     for path in checkpoints(folder):
-        if path != newest and path not in older:
+        if path.name not in names:
             path.unlink()
 
 

@@ -93,6 +93,11 @@ class Saver:
         """Count minutes and steps from here on."""
         self._saved_at, self._saved_step = time.monotonic(), step
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether a checkpoint is being written now."""
+        return self._background.is_busy
+
     def is_due(self, step: int) -> bool:
         """Whether it is time for a checkpoint within the epoch; never while one is being written.
 
@@ -100,7 +105,7 @@ class Saver:
             OvertoneError: the last one could not be written.
         """
         minutes, steps = self.every_minutes, self.every_steps
-        if self._background.is_busy:
+        if self.is_writing:
             return False
         self._background.check()
         if steps is not None and step - self._saved_step >= steps:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from overtone.errors import OvertoneError
+from overtone.layers.depthwise_conv import DepthwiseConv2d
 
 
 class Layer(NamedTuple):
@@ -85,15 +86,11 @@ def conv_bn(
 
     The padding `(kernel_size - 1) / 2` makes an output of `ceil(n / stride)`.
     """
-    conv = nn.Conv2d(
-        in_chs,
-        out_chs,
-        kernel_size,
-        stride=stride,
-        padding=(kernel_size - 1) // 2,
-        groups=in_chs if depthwise else 1,
-        bias=False,
-    )
+    conv: nn.Module
+    if depthwise:
+        conv = DepthwiseConv2d(in_chs, kernel_size, stride)
+    else:
+        conv = nn.Conv2d(in_chs, out_chs, kernel_size, stride, padding=(kernel_size - 1) // 2, bias=False)
     layers: list[nn.Module] = [conv, nn.BatchNorm2d(out_chs)]
     if act:
         layers.append(ReLU6())

@@ -34,7 +34,7 @@ def check_begun(folder: Path, recipe: Recipe, run: Run) -> None:
                 f"{path} is not the record of a run; give another --run.out, or --run.overwrite to replace it"
             ) from error
         _check_recipe(folder, then, to_dict(recipe))
-    if not checkpoints or not (folder / files.SUMMARY).is_file():
+    if not checkpoints or not (folder / files.SUMMARY).is_file() or _was_cut_short(folder):
         return
     try:
         progress = read_manifest(checkpoints[0]).progress
@@ -45,6 +45,14 @@ def check_begun(folder: Path, recipe: Recipe, run: Run) -> None:
             f"the run in {folder} is finished ({progress['step']} steps); give another --run.out to start anew, "
             "or --run.overwrite to replace it"
         )
+
+
+def _was_cut_short(folder: Path) -> bool:
+    """Whether the run did not come to its very end, which may have been only the curves: it comes to it once more."""
+    try:
+        return json.loads((folder / files.STATUS).read_text(encoding="utf-8"))["status"] != "finished"
+    except (OSError, ValueError, KeyError, TypeError):  # nothing is said, or by another version
+        return False
 
 
 def is_over(progress: Mapping[str, Any], recipe: Recipe, max_steps: int | None) -> bool:

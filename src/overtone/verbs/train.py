@@ -15,6 +15,7 @@ from pathlib import Path
 from overtone.config import Recipe, Run
 from overtone.data.loader import worker_death_explained
 from overtone.data.sources import find_splits
+from overtone.engine.allocator import keep_freed_memory
 from overtone.engine.companions import companions, started_by_launcher, usable_cores
 from overtone.engine.distributed import World, check_shared_evenly, joined
 from overtone.engine.folder import check_folder, claimed
@@ -54,6 +55,7 @@ def train(recipe: Recipe, run: Run, name: str, resume: bool = False) -> Summary:
             return _train(recipe, run, name, resume, stop)
         check_shared_evenly(recipe.train.batch_size, World(size=processes))
         check_folder(folder, overwrite=run.overwrite, resume=resume)
+        find_splits(recipe.data)  # what is wrong with the images is said once, not by every process
         run = dataclasses.replace(run, threads=run.threads or max(1, usable_cores() // processes))
         with companions(processes, _companion, (recipe, run, name, resume)):
             return _train(recipe, run, name, resume, stop)
@@ -76,6 +78,8 @@ def _train(recipe: Recipe, run: Run, name: str, resume: bool, stop: StopRequest)
             check_begun(folder, recipe, run)
         check_installed(run)
         placement = place(run)
+        if placement.device.type == "cpu":
+            keep_freed_memory()
         world.gather(None)  # all have looked at the folder before the first one writes into it
         session = Session(recipe, run, name, folder, placement, splits, stop, world)
         claim = claimed(folder) if world.is_first else nullcontext()

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,17 +13,14 @@ import torch
 from torch import nn
 
 from overtone import zoo
-from overtone.checkpoint import Checkpoint, Manifest, read_checkpoint, write_text
+from overtone.checkpoint import Checkpoint, Manifest, read_checkpoint, read_manifest, write_text
 from overtone.config import Recipe, Run, to_dict
-from overtone.data.loader import Loader, worker_death_explained
-from overtone.data.shared_memory import fitting_workers
+from overtone.data.loader import worker_death_explained
 from overtone.data.sources import ImageList, Splits
-from overtone.data.transforms import evaluation_transform, recipe_transform
 from overtone.engine import folder as files
 from overtone.engine import saver
-from overtone.engine.companions import usable_cores
 from overtone.engine.distributed import World
-from overtone.engine.folder import clear, remove_temporary
+from overtone.engine.folder import clear, prune, remove_temporary
 from overtone.engine.interrupt import StopRequest
 from overtone.engine.log import Log, Row, read_rows
 from overtone.engine.loop import BadImage, Epoch, Interrupted, Watch, evaluate, fit
@@ -40,11 +36,10 @@ from overtone.tasks.classification import Classification, ClassificationReport
 from overtone.verbs.plots import plot_confusion, plot_curves
 from overtone.verbs.resuming import check_resumable
 from overtone.verbs.teaching import load_teacher
+from overtone.verbs.training_loaders import training_loaders
 from overtone.verbs.training_summary import Summary, print_summary, read_report
 
 _PLOT_SECONDS = 60.0
-_MOST_CORES = 8
-_SMALL = 64  # pixels
 
 
 class Session(Watch):
@@ -103,7 +98,9 @@ class Session(Watch):
             len(self.classes),
             self.adapted.append,
         )
-        self.train_loader, self.val_loader = self._loaders()
+        self.train_loader, self.val_loader = training_loaders(
+            self.recipe, self.run, self.splits, self.placement, self.world, self._told.append
+        )
         self.trainer = self._trainer(network)
         if checkpoint is not None:
             self.state = saver.restore(last, checkpoint, self.trainer)
@@ -123,6 +120,7 @@ class Session(Watch):
         if self.world.is_first:
             remove_temporary(self.folder)
             found = saver.read_last(self.folder, self._told.append) if go_on else None
+            prune(self.folder, self.run.keep_last)  # a smaller number may be what makes room on a full disk
         path = self.world.from_first(None if found is None else found[0])
         if path is not None and found is None:
             found = path, read_checkpoint(path)
@@ -259,41 +257,6 @@ class Session(Watch):
                 average.module.compile()
         return trainer
 
-    def _loaders(self) -> tuple[Loader, Loader]:
-        recipe, run = self.recipe, self.run
-        preprocess, size, seed = recipe.data.preprocess, recipe.train.batch_size, recipe.train.seed
-        share = size // self.world.size
-        largest = max(preprocess.size, *recipe.train.sizes, 0)
-        transforms = (recipe_transform(recipe), evaluation_transform(preprocess))
-        # Arithmetic on the CPU loses more to processes beside it than it gains, when pictures are small.
-        in_process = self.placement.device.type == "cpu" and preprocess.size <= _SMALL
-        tell = self._told.append
-        train, val = (
-            Loader(
-                images,
-                transform,
-                batch_size=batch,
-                workers=fitting_workers(self._workers(len(images) / size, in_process), share, largest, tell),
-                shuffle=shuffle,
-                seed=seed,
-                pin_memory=self.placement.device.type == "cuda",
-                rank=self.world.rank,
-                num_ranks=self.world.size,
-            )
-            for images, transform, batch, shuffle in (
-                (self.splits.train, transforms[0], size, True),
-                (self.splits.val, transforms[1], run.micro_batch or share, False),
-            )
-        )
-        return train, val
-
-    def _workers(self, num_batches: float, in_process: bool) -> int:
-        """Processes that read images: as asked, none, or one per core of this process, but no more than batches."""
-        if self.run.workers is not None:
-            return self.run.workers
-        cores = max(usable_cores() // self.world.local_size, 1)
-        return 0 if in_process else min(cores, _MOST_CORES, math.ceil(num_batches))
-
     def _validate(self) -> ClassificationReport | None:
         total = len(self.splits.val)
         if not total:  # the recipe holds nothing out
@@ -373,7 +336,7 @@ class Session(Watch):
             f"on      {together}{self.placement}{', compiled' if self.run.compile else ''}\n"
             f"folder  {self.folder}"
         )
-        for told in self._told:
+        for told in dict.fromkeys(self._told):
             self.log.say(told)
         for adapted in self.adapted:
             self.log.say(f"weights {adapted}")
@@ -393,13 +356,13 @@ class Session(Watch):
         state, best, log = self.state, self.best, self.log
         if not state.best_epoch:
             raise OvertoneError(f"{self.folder} has no finished epoch; raise --train.epochs or --run.max-steps")
-        epochs = len(log.rows)
-        summary = Summary(self.folder, epochs, state.best_epoch, state.seconds, best)
+        epochs, best_epoch = len(log.rows), self._best_epoch()
+        summary = Summary(self.folder, epochs, best_epoch, state.seconds, best)
         if not self.world.is_first:
             return summary
         values = {} if best is None else best.to_dict()
         figures = {key: values.get(key) for key in ("top1", "top5", "loss", "num_used", "num_expected")}
-        record = {"epochs": epochs, "best_epoch": state.best_epoch, "seconds": state.seconds, **figures}
+        record = {"epochs": epochs, "best_epoch": best_epoch, "seconds": state.seconds, **figures}
         write_text(self.folder / files.SUMMARY, json.dumps(record, indent=2) + "\n")
         if self.run.plots:
             self._plot_curves()
@@ -409,6 +372,19 @@ class Session(Watch):
             log.say(f"ended early: no better epoch in the last {self.recipe.train.patience}")
         print_summary(summary)
         return summary
+
+    def _best_epoch(self) -> int:
+        """The epoch that the best checkpoint is of.
+
+        It is not the state's where the checkpoints of a better epoch were lost and the epoch, done anew on another
+        machine or number of processes, came out worse.
+        """
+        path = self.folder / files.BEST
+        kept = read_manifest(path).metrics.get("epoch") if path.is_file() else None
+        if kept in (None, self.state.best_epoch):
+            return self.state.best_epoch
+        self.log.say(f"{path} is of epoch {kept} before it was done anew, which was better")
+        return kept
 
     def _patience_is_over(self) -> bool:
         patience = self.recipe.train.patience
