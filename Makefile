@@ -14,7 +14,7 @@ help:
 	@echo "make test    run the test suite"
 	@echo "make check   formatting, lint, types, import rules, spelling"
 	@echo "make format  mend formatting and what the linter can mend"
-	@echo "make bench   measure: training step and memory of harmonic networks against plain ones, reading of images"
+	@echo "make bench   measure against the networks as published: latency, training step and memory, reading of images"
 	@echo "make lock    write requirements.lock anew from pyproject.toml"
 
 $(READY): pyproject.toml requirements.lock
@@ -43,7 +43,11 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 bench: $(READY)
+	$(BIN)/python benchmarks/latency.py
+	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/harmonic_training.py
+	$(BIN)/python benchmarks/training_overhead.py
+	$(BIN)/python benchmarks/loader.py
 
 lock:
 	$(PYTHON) -m pip install --quiet --upgrade uv

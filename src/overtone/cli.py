@@ -121,6 +121,16 @@ VERBS = {
             "overtone tune runs/a --data.root photos --calibration photos --runtimes onnx openvino",
         ),
     ),
+    "benchmark": Verb(
+        options="Benchmark",
+        function="overtone.verbs.benchmark:benchmark",
+        summary="Measure speed and memory on this machine.",
+        examples=(
+            "overtone benchmark hbonet_x100 --runtime all --precision all",
+            "overtone benchmark mobilenetv2_x100 hbonet_x100 --batch 1,16 --against timm:mobilenetv2_100 --out speed",
+            "overtone benchmark harm_resnet50 --train --batch 8 --threads 2",
+        ),
+    ),
     "reproduce": Verb(
         options="Reproduce",
         function="overtone.verbs.reproduce:reproduce",

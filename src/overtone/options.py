@@ -283,6 +283,39 @@ class Tune:
 
 
 @dataclass(frozen=True)
+class Benchmark:
+    """Measure speed and memory: all contenders take turns in one process on this machine's CPU."""
+
+    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL …")]
+    """Architectures, published rows (no weights are fetched: they do not matter here), run folders or files."""
+    runtime: str = "built,torch"
+    """Runtimes, with commas between: built (PyTorch, as it is built), torch (its fastest exact form), compile, onnx,
+    openvino, executorch, aoti; all: every one that is installed."""
+    precision: str = "float32"
+    """Precisions, with commas between: float32, bfloat16, int8, int8+bfloat16; all."""
+    batch: str = "1"
+    """Images per call, with commas between."""
+    size: int | None = None
+    """Side of the square input, pixels; default: each model's own."""
+    threads: int | None = None
+    """Threads of arithmetic; default: PyTorch's."""
+    against: str = ""
+    """Further networks, with commas between; timm:NAME is one of timm's."""
+    train: bool = False
+    """Measure a step of training too (float32, bfloat16: autocast)."""
+    rounds: int = 30
+    """Rounds in which all contenders take turns."""
+    no_memory: bool = False
+    """Do not measure memory, for which each contender runs once more in a process of its own."""
+    out: Path | None = None
+    """Write benchmark.csv, benchmark.json and, where accuracies are published, benchmark.png into this folder."""
+    overwrite: bool = False
+    """Replace files of these names in the folder given by --out."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+
+@dataclass(frozen=True)
 class Demo:
     """See it work in three minutes: handwritten digits as an image folder, trained, evaluated and predicted."""
 

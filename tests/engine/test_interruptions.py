@@ -320,3 +320,9 @@ def test_best_network_of_an_epoch_that_came_out_worse_when_done_anew(pictures, t
     summary = train(recipe, run_for(folder), "try")
     assert summary.best_epoch == 3 == json.loads((folder / files.SUMMARY).read_text())["best_epoch"]
     assert f"{path} is of epoch 3 before it was done anew" in capsys.readouterr().err
+
+
+def test_resume_may_be_said_in_one_word(pictures, tmp_path, capsys):
+    words = f"train scratch --data.root {pictures} --run.out {tmp_path / 'run'} --run.device cpu --resume"
+    assert cli.main(words.split()) == 2
+    assert "has no last.safetensors to go on from" in capsys.readouterr().err

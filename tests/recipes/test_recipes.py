@@ -267,7 +267,7 @@ RATES = {
     "digits": 0.05 / 4,
     "scratch": 0.1 / 4,
     "finetune": 0.01 / 2,
-    "cifar10_hbonet": 0.1,  # half an epoch of warm-up is the first step
+    "cifar10_hbonet": 0.05,  # half an epoch of warm-up is the first step
     "mobilenetv2_in1k": 0.0499986292341378,  # 0.025 (1 + cos(pi / 300))
     "mobilenetv2_strong_in1k": 0.13,  # 0.1 + 0.3 / 10
     "hbonet_in1k": 0.0499996573061857,  # 0.025 (1 + cos(pi / 600))

@@ -22,7 +22,7 @@ STEPS = {
     **dict.fromkeys((name for name in list_recipes() if name.startswith("hornet_") and name.endswith("in1k")), 313),
     **dict.fromkeys(("hornet_large_7x7_in22k", "hornet_large_gf_in22k"), 3000),
     **dict.fromkeys(("hornet_large_7x7_ft384", "hornet_large_gf_ft384"), 2503),
-    "cifar10_hbonet": 704,
+    "cifar10_hbonet": 176,
     **dict.fromkeys(("digits", "scratch", "finetune"), 10),
 }
 WIDE = {0: 0.1, 23459: 0.1, 23460: 0.02, 46919: 0.02, 46920: 0.004, 62559: 0.004, 62560: 0.0008, 78199: 0.0008}
@@ -59,7 +59,7 @@ RATES: dict[str, dict[int, float]] = {
     **{f"hornet_{size}_{kind}_in1k": HORNET_1K for size in ("tiny", "small", "base") for kind in ("7x7", "gf")},
     **{f"hornet_large_{kind}_in22k": HORNET_22K for kind in ("7x7", "gf")},
     **{f"hornet_large_{kind}_ft384": HORNET_FT for kind in ("7x7", "gf")},
-    "cifar10_hbonet": {0: 0.0, 176: 0.05, 352: 0.1, 3344: 0.05},
+    "cifar10_hbonet": {0: 0.0, 44: 0.025, 88: 0.05, 572: 0.025},
     "digits": {0: 0.0, 10: 0.025, 20: 0.05, 130: 0.025},
     "scratch": {0: 0.0, 10: 0.05, 20: 0.1, 260: 0.05},
     "finetune": {0: 0.0, 5: 0.005, 10: 0.01, 80: 0.005},

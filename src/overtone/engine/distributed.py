@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import PrefixStore, rendezvous  # pyright: ignore[reportPrivateImportUsage]
 
 from overtone.config import Run
 from overtone.errors import OvertoneError
@@ -182,9 +183,9 @@ def joined(run: Run, environment: Mapping[str, str] | None = None) -> Iterator[W
             )
         torch.cuda.set_device(local_rank)
     try:
-        store, _, _ = next(dist.rendezvous("env://", rank, size, timeout=timeout))
+        store, _, _ = next(rendezvous("env://", rank, size, timeout=timeout))
         # torchrun's store outlives the processes that it restarts, with the addresses of those that are gone
-        store = dist.PrefixStore(f"restart-{environment.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        store = PrefixStore(f"restart-{environment.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if on_gpu else "gloo", store=store, rank=rank, world_size=size, timeout=timeout
         )

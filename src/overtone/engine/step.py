@@ -9,6 +9,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from timm.utils import ModelEmaV3  # pyright: ignore[reportPrivateImportUsage]
@@ -28,11 +29,8 @@ from overtone.errors import OvertoneError
 
 _CHECK_STEPS = 50
 # whether each forward pass brings the first process's buffers to all (evaluation does, once); renamed in newer PyTorch
-_BUFFERS_OPTION = (
-    "forward_sync_buffers"
-    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
-    else "broadcast_buffers"
-)
+_IS_RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
+_OWN_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _IS_RENAMED else "broadcast_buffers": False}
 
 
 class NotFinite(OvertoneError):
@@ -114,7 +112,7 @@ class Trainer:
             devices = [placement.device] if placement.device.type == "cuda" else None
             with self.world.explained():
                 self._network = DistributedDataParallel(
-                    model, device_ids=devices, gradient_as_bucket_view=True, **{_BUFFERS_OPTION: False}
+                    model, device_ids=devices, gradient_as_bucket_view=True, **_OWN_BUFFERS
                 )
 
     @property

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from overtone import options
-from overtone.deployment.artifact import is_export
+from overtone.deployment.artifact import is_export, sha256
 from overtone.deployment.export import Origin
 from overtone.errors import OvertoneError
 from overtone.verbs.class_names import classes_of, names_of
@@ -51,11 +51,19 @@ def origin_of(loaded: LoadedModel, size: int | None) -> Origin:
         source=loaded.source,
         classes=classes,
         labels=None if classes is None else names_of(loaded),
-        proof=None if loaded.proof is None else str(loaded.proof),
+        proof=_proof(loaded),
         published=None if loaded.published is None else loaded.published.full_name,
         trained=loaded.trained,
         data=data,
     )
+
+
+def _proof(loaded: LoadedModel) -> str | None:
+    """What was compared with a published hash, or the file's own hash."""
+    if loaded.proof is not None:
+        return str(loaded.proof)
+    path = Path(loaded.source)
+    return f"sha256 {sha256(path)}" if path.is_file() else None
 
 
 def default_folder(loaded: LoadedModel, runtime: str, precision: str) -> Path:

@@ -1,0 +1,77 @@
+"""ExecuTorch with XNNPACK's kernels: float32, and int8 by PyTorch 2 export quantisation (PT2E)."""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from overtone.deployment.quiet import quiet_process
+from overtone.deployment.runtimes import Job, Predictor, Runtime
+
+
+class ExecuTorchPredictor(Predictor):
+    """A program loaded by ExecuTorch's runtime."""
+
+    def __init__(self, path: Path, batch: int | None) -> None:
+        super().__init__(batch)
+        with quiet_process():
+            from executorch.runtime import Runtime as Library
+
+            # The method lives on the program's memory.
+            self.program = Library.get().load_program(path)
+            self.method: Any = self.program.load_method("forward")
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """Logits of a batch."""
+        return self.method.execute([torch.from_numpy(images)])[0].clone().numpy()
+
+
+class ExecuTorch(Runtime):
+    """A .pte file, as ExecuTorch's runtimes on phones and boards read it."""
+
+    name, title, extra, file = "executorch", "ExecuTorch", "executorch", "model.pte"
+    modules = ("executorch",)
+    precisions = ("float32", "int8")
+    takes_pictures = False
+    takes_any_batch = False
+
+    def write(self, job: Job, folder: Path) -> None:
+        """Write model.pte."""
+        with quiet_process(), torch.no_grad():
+            from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+            from executorch.exir import to_edge_transform_and_lower
+
+            program = _quantised(job) if job.precision == "int8" else job.program()
+            lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
+        (folder / self.file).write_bytes(lowered.buffer)
+
+    def open(self, folder: Path, precision: str, batch: int | None) -> Predictor:
+        """Read model.pte."""
+        return ExecuTorchPredictor(folder / self.file, batch)
+
+    def script(self, precision: str) -> tuple[str, str]:
+        """Lines for run.py."""
+        return "torch\nfrom executorch.runtime import Runtime", (
+            f'net = Runtime.get().load_program(here / "{self.file}").load_method("forward")\n'
+            "logits = net.execute([torch.from_numpy(images)])[0].numpy()[0]"
+        )
+
+    def version(self) -> dict[str, str]:
+        """Version of ExecuTorch."""
+        return {"executorch": version("executorch")}
+
+
+def _quantised(job: Job) -> Any:
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
+    observed = prepare_pt2e(job.program().module(), quantizer)
+    for image in job.calibration:
+        observed(torch.from_numpy(image))
+    return job.program(convert_pt2e(observed))

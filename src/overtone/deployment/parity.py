@@ -1,0 +1,134 @@
+"""Whether an exported network says what the network says: logits side by side, and how far apart they may be.
+
+| precision | largest difference of a logit | root mean square | images with an equal best class |
+|---|---|---|---|
+| float32 | 1e-4 | - | all |
+| float32 with the resize in the graph | 2e-3 | - | all |
+| bfloat16 | - | 0.05 | 95 % |
+| int8, int8+bfloat16 | - | 0.30 | 85 % |
+
+Differences are relative to the logits' scale: the largest is divided by the largest absolute logit of the network, the
+root mean square, taken after the mean of each image's logits is subtracted (it changes no probability), by that of the
+network's logits. The best class of an image is equal if it is the network's, or one that the network itself puts within
+the tie of its best: 1e-4 of the scale in float32 (2e-3 with the resize), 0.01 in bfloat16, 0.05 in int8. The resize
+has a bound of its own, because one grey level in a thousand is rounded otherwise than Pillow rounds it, and the network
+is always given Pillow's.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from overtone.deployment.inputs import InputKind
+from overtone.errors import OvertoneError
+
+
+@dataclass(frozen=True)
+class Bound:
+    """How far apart they may be; see the table above."""
+
+    largest: float | None
+    rms: float | None
+    agreement: float
+    tie: float
+
+
+_FLOAT = Bound(largest=1e-4, rms=None, agreement=1.0, tie=1e-4)
+_RESIZED = Bound(largest=2e-3, rms=None, agreement=1.0, tie=2e-3)
+_HALF = Bound(largest=None, rms=0.05, agreement=0.95, tie=0.01)
+_WHOLE_NUMBERS = Bound(largest=None, rms=0.30, agreement=0.85, tie=0.05)
+
+
+def bound_of(precision: str, kind: InputKind = "normalised") -> Bound:
+    """What an export of a precision, which takes such an input, has to hold."""
+    if precision.startswith("int8"):
+        return _WHOLE_NUMBERS
+    if precision == "bfloat16":
+        return _HALF
+    return _RESIZED if kind == "picture" else _FLOAT
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Logits of an export beside those of the network.
+
+    Attributes:
+        images: how many were compared.
+        pictures: `given` ones or `generated` ones.
+        scale: largest absolute logit of the network.
+        largest: largest absolute difference, divided by `scale`.
+        rms: root mean square of the difference over that of the network's logits, each image's mean subtracted.
+        same_top1: share of the images with the same best class.
+        agreement: share of those whose best class is the network's or within the tie.
+        bound: what it has to hold.
+    """
+
+    images: int
+    pictures: str
+    scale: float
+    largest: float
+    rms: float
+    same_top1: float
+    agreement: float
+    bound: Bound
+
+    def failures(self) -> list[str]:
+        """What does not hold, in words; nothing is within a bound that is not a number."""
+        bound, failures = self.bound, []
+        if bound.largest is not None and not self.largest <= bound.largest:
+            failures.append(f"the largest difference is {self.largest:.2e} of the logits' scale, above {bound.largest}")
+        if bound.rms is not None and not self.rms <= bound.rms:
+            failures.append(f"the logits differ by {self.rms:.3f} (root mean square), above {bound.rms}")
+        if not self.agreement >= bound.agreement:
+            failures.append(
+                f"the best class is equal for {self.agreement:.1%} of the images, below {bound.agreement:.0%}"
+            )
+        return failures
+
+    def check(self, what: str) -> None:
+        """Refuse an export that does not agree.
+
+        Raises:
+            OvertoneError: it does not.
+        """
+        failures = self.failures()
+        if failures:
+            hint = (
+                "try another runtime"
+                if self.bound.largest is not None
+                else "keep float32, or calibrate on other images"
+            )
+            raise OvertoneError(
+                f"{what} does not agree with the network on {self.images} {self.pictures} images: "
+                f"{'; '.join(failures)}; nothing is written; {hint}"
+            )
+
+
+def compare(reference: np.ndarray, logits: np.ndarray, bound: Bound, pictures: str) -> Parity:
+    """Hold logits (B, K) of an export against the network's.
+
+    Raises:
+        OvertoneError: logits of another shape.
+    """
+    if reference.shape != logits.shape:
+        raise OvertoneError(f"the export gives logits of shape {logits.shape} instead of {reference.shape}")
+    reference, logits = reference.astype(np.float64), logits.astype(np.float64)
+    scale = float(np.abs(reference).max())
+    centred = reference - reference.mean(axis=1, keepdims=True)
+    difference = logits - reference
+    error = difference - difference.mean(axis=1, keepdims=True)
+    best, said = reference.argmax(axis=1), logits.argmax(axis=1)
+    rows = np.arange(len(reference))
+    tied = reference[rows, said] >= reference[rows, best] - bound.tie * scale
+    finite = np.isfinite(logits).all(axis=1)
+    tiny = np.finfo(np.float64).tiny
+    return Parity(
+        images=len(reference),
+        pictures=pictures,
+        scale=scale,
+        largest=float(np.abs(difference).max()) / max(scale, tiny),
+        rms=float(np.sqrt((error**2).mean()) / max(float(np.sqrt((centred**2).mean())), tiny)),
+        same_top1=float(((best == said) & finite).mean()),
+        agreement=float((tied & finite).mean()),
+        bound=bound,
+    )

@@ -1,0 +1,67 @@
+"""The pictures that an export is checked and calibrated with: a user's, or generated ones."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from overtone.data.decoding import BadImage, decode_image
+from overtone.data.sources import find_images
+from overtone.errors import OvertoneError
+
+_SHADES = (3, 5, 8, 16)  # sides of the coarse colour fields that a generated picture is the sum of
+
+
+def generated_pictures(count: int, size: int, seed: int = 0) -> list[Image.Image]:
+    """Pictures of soft colour fields with a little noise, always the same ones.
+
+    Args:
+        count: how many.
+        size: pixels, the side of the network's input; the pictures are somewhat larger, upright and lying.
+        seed: another one gives other pictures.
+    """
+    random = np.random.default_rng(seed)
+    return [_picture(random, size, lying=bool(number % 2)) for number in range(count)]
+
+
+def _picture(random: np.random.Generator, size: int, *, lying: bool) -> Image.Image:
+    width, height = round(size * 1.37) + 3, round(size * 1.18) + 2
+    width, height = (width, height) if lying else (height, width)
+    values = np.full((height, width, 3), 127.5)
+    for shades in _SHADES:
+        coarse = Image.fromarray(random.integers(0, 256, (shades, shades, 3), dtype=np.uint8))
+        values += 0.5 * (np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), dtype=float) - 127.5)
+    values += random.normal(0, 8, values.shape)
+    return Image.fromarray(values.clip(0, 255).astype(np.uint8))
+
+
+def given_pictures(folder: Path, most: int) -> list[Path]:
+    """At most so many image files of a folder, evenly spread over it.
+
+    Raises:
+        OvertoneError: no such folder, or no images in it.
+    """
+    found = find_images([folder])
+    if not found:
+        raise OvertoneError(f"{folder} holds no images; give a folder of pictures like those to come")
+    chosen = np.unique(np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int))
+    return [found[position] for position in chosen]
+
+
+def read_pictures(paths: Sequence[Path], exif: str) -> Iterator[Image.Image]:
+    """The pictures of these files; those that cannot be read are left out.
+
+    Raises:
+        OvertoneError: none can be read.
+    """
+    read = 0
+    for path in paths:
+        try:
+            picture = decode_image(path, "apply" if exif == "apply" else "ignore")
+        except BadImage:
+            continue
+        read += 1
+        yield picture
+    if not read:
+        raise OvertoneError(f"none of the {len(paths)} images could be read ({paths[0]} …); check the files")

@@ -1,0 +1,80 @@
+"""Several things timed in turns, so that whatever else the machine does falls on all of them."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+_GEMM_SIDE = 1024
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long the calls of one contender took.
+
+    Attributes:
+        seconds: of each call, in the order of the rounds.
+    """
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """Milliseconds: the 50th percentile."""
+        return 1000 * statistics.median(self.seconds)
+
+    @property
+    def p95(self) -> float:
+        """Milliseconds: the 95th percentile (the slowest call where there are fewer than 20)."""
+        return 1000 * sorted(self.seconds)[min(len(self.seconds) - 1, int(0.95 * len(self.seconds)))]
+
+    @property
+    def spread(self) -> float:
+        """Milliseconds between the quartiles."""
+        if len(self.seconds) < 2:
+            return 0.0
+        first, _, third = statistics.quantiles(self.seconds, n=4, method="inclusive")
+        return 1000 * (third - first)
+
+
+def race(
+    calls: Sequence[Callable[[], object]],
+    rounds: int,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+    settle: bool = True,
+) -> list[Timing]:
+    """Time every call once in each round; each round begins with another one.
+
+    Args:
+        calls: what is timed, warm already.
+        rounds: how many times each.
+        clock: seconds.
+        settle: call each once without the clock before it is timed: caches are its own then, and threads that the one
+            before left spinning are asleep.
+    """
+    seconds: list[list[float]] = [[] for _ in calls]
+    for number in range(rounds):
+        for step in range(len(calls)):
+            index = (number + step) % len(calls)
+            if settle:
+                calls[index]()
+            started = clock()
+            calls[index]()
+            seconds[index].append(clock() - started)
+    return [Timing(tuple(found)) for found in seconds]
+
+
+def gemm(dtype: torch.dtype) -> Callable[[], object]:
+    """A product of two square matrices: what the machine can do at best."""
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(_GEMM_SIDE, _GEMM_SIDE, generator=generator).to(dtype) for _ in range(2))
+    out = torch.empty(_GEMM_SIDE, _GEMM_SIDE, dtype=dtype)
+    return lambda: torch.mm(left, right, out=out)
+
+
+def gemm_gflops(timing: Timing) -> float:
+    """Billions of operations a second, two for each multiply-add, by the median of `gemm`."""
+    return 2 * _GEMM_SIDE**3 / (timing.median * 1e6)

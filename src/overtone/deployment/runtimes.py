@@ -1,0 +1,180 @@
+"""One small interface to whatever runs a network: `predict(batch) -> logits`."""
+
+import importlib.util
+import os
+import shutil
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from overtone.deployment.inputs import InputKind
+from overtone.deployment.quiet import quiet
+from overtone.errors import OvertoneError
+
+PRECISIONS = ("float32", "bfloat16", "int8", "int8+bfloat16")
+
+
+class Predictor(ABC):
+    """A network in some runtime.
+
+    Args:
+        batch: images that one call takes; None: any number.
+    """
+
+    def __init__(self, batch: int | None) -> None:
+        self.batch = batch
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Logits (B, K), float32, of a batch of any size, in pieces where the runtime takes only so many.
+
+        Args:
+            images: as the network takes them: float32 (B, 3, S, S), or uint8 (B, H, W, 3) with preprocessing inside.
+        """
+        images = np.ascontiguousarray(images)
+        if self.batch is None or len(images) == self.batch:
+            return self.run(images)
+        pieces = []
+        for start in range(0, len(images), self.batch):
+            piece = images[start : start + self.batch]
+            missing = self.batch - len(piece)
+            padded = np.concatenate([piece, np.repeat(piece[-1:], missing, axis=0)]) if missing else piece
+            pieces.append(self.run(padded)[: len(piece)])
+        return np.concatenate(pieces)
+
+    @abstractmethod
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """Logits of a batch of a size that the runtime takes."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be written.
+
+    Attributes:
+        net: the network in its fastest exact form, on the CPU, behind its preprocessing where that was asked for.
+        example: an input of it.
+        kind: of the input.
+        precision: of the arithmetic.
+        dynamic_batch: whether any number of images is to go; otherwise `example`'s.
+        calibration: inputs (1, …) that int8 takes its ranges from.
+    """
+
+    net: nn.Module
+    example: Tensor
+    kind: InputKind
+    precision: str
+    dynamic_batch: bool = False
+    calibration: tuple[np.ndarray, ...] = ()
+
+    def program(self, net: nn.Module | None = None) -> ExportedProgram:
+        """The network as a graph (`torch.export`)."""
+        # A size of 1 in an example is taken for a constant.
+        example = self.example.repeat(2, *[1] * (self.example.dim() - 1)) if self.dynamic_batch else self.example
+        sizes: dict[int, Any] = {0: Dim("batch")} if self.dynamic_batch else {}
+        if self.kind == "picture":
+            sizes |= {1: Dim("height", min=2), 2: Dim("width", min=2)}
+        with quiet(), torch.no_grad():
+            return torch.export.export(
+                self.net if net is None else net, (example,), dynamic_shapes=(sizes or None,), strict=False
+            )
+
+
+class Runtime(ABC):
+    """A way to run networks: how one is written for it, and how it is read again."""
+
+    name: str
+    title: str
+    extra: str | None = None
+    """The extra of overtone's that installs it."""
+    modules: tuple[str, ...] = ()
+    """What has to be importable."""
+    precisions: tuple[str, ...] = ("float32",)
+    file: str
+    """The artifact's main file."""
+    takes_pictures = True
+    """Whether the resize of pictures of any size can be in the graph."""
+    takes_any_batch = True
+    """Whether the number of images can be left open."""
+    memory_format = torch.contiguous_format
+    """Of the convolutions' weights as it is to be given them; most lay them out themselves."""
+
+    def missing(self) -> str | None:
+        """Why this runtime is not there, in words; None if it is."""
+        for module in self.modules:
+            if importlib.util.find_spec(module) is None:
+                return f'{self.title} is not installed ({module}): pip install "overtone[{self.extra}]"'
+        return None
+
+    def without(self, precision: str) -> str | None:
+        """Why this runtime has no such precision here, in words; None if it has."""
+        if precision not in self.precisions:
+            return f"{self.title} has no {precision} here; it has {', '.join(self.precisions)}"
+        if "bfloat16" in precision and not computes_bfloat16():
+            return "this processor has no bfloat16 arithmetic"
+        return None
+
+    def check(self, precision: str) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            OvertoneError: the runtime is not installed, or has no such precision, or the processor has not.
+        """
+        reason = self.missing() or self.without(precision)
+        if reason is not None:
+            raise OvertoneError(f"{reason}; choose another runtime or precision" if "pip" not in reason else reason)
+
+    @abstractmethod
+    def write(self, job: Job, folder: Path) -> None:
+        """Write the artifact into a folder."""
+
+    @abstractmethod
+    def open(self, folder: Path, precision: str, batch: int | None) -> Predictor:
+        """Read an artifact; it computes with as many threads as PyTorch has been given."""
+
+    @abstractmethod
+    def script(self, precision: str) -> tuple[str, str]:
+        """For `run.py`: what is imported, and lines that make `logits` (K,) from `images` (numpy, a batch of one)."""
+
+    def version(self) -> dict[str, str]:
+        """Versions of what it consists of."""
+        return {}
+
+
+class RuntimeModule(nn.Module):
+    """A predictor as a module, so that whatever evaluates networks evaluates it too; it takes inputs of `kind`."""
+
+    def __init__(self, predictor: Predictor, num_classes: int, kind: InputKind = "normalised") -> None:
+        super().__init__()
+        self.predictor, self.kind = predictor, kind
+        self.num_classes = num_classes
+        self.in_chans = 3
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, K), float32, where the images are."""
+        logits = self.predictor.predict(images.cpu().numpy())
+        return torch.from_numpy(logits).to(images.device)
+
+
+def computes_bfloat16() -> bool:
+    """Whether the processor multiplies matrices in bfloat16."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def check_compiler() -> None:
+    """Make sure that there is a C++ compiler, which torch.compile needs.
+
+    Raises:
+        OvertoneError: there is none.
+    """
+    names = (os.environ.get("CXX"), "g++", "clang++", "c++")
+    if not any(name and shutil.which(name) for name in names):
+        raise OvertoneError(
+            "torch.compile needs a C++ compiler and there is none (CXX, g++, clang++); install one, or choose another "
+            "runtime"
+        )

@@ -1,0 +1,100 @@
+"""PyTorch as a runtime: an exported program, a package compiled ahead of time, or compiled as it runs."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from overtone.deployment.quiet import quiet
+from overtone.deployment.runtimes import Job, Predictor, Runtime, check_compiler
+
+
+class InBfloat16(nn.Module):
+    """A network whose weights and arithmetic are bfloat16, between an input and logits in float32."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net.to(torch.bfloat16)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits in float32."""
+        return self.net(images.to(torch.bfloat16)).to(torch.float32)
+
+
+class TorchPredictor(Predictor):
+    """Anything callable on tensors."""
+
+    def __init__(self, function: Any, batch: int | None) -> None:
+        super().__init__(batch)
+        self.function = function
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """Logits of a batch."""
+        with torch.inference_mode():
+            return self.function(torch.from_numpy(images)).float().cpu().numpy()
+
+
+class TorchExported(Runtime):
+    """`torch.export`'s file, which PyTorch reads on any machine."""
+
+    name, title, file = "torch", "PyTorch", "model.pt2"
+    precisions = ("float32", "bfloat16")
+    memory_format = torch.channels_last
+
+    def write(self, job: Job, folder: Path) -> None:
+        """Write model.pt2."""
+        program = job.program(_in_precision(job))
+        with quiet():
+            torch.export.save(program, folder / self.file)
+
+    def open(self, folder: Path, precision: str, batch: int | None) -> Predictor:
+        """Read model.pt2."""
+        with quiet():
+            module = torch.export.load(folder / self.file).module()
+        return TorchPredictor(module, batch)
+
+    def script(self, precision: str) -> tuple[str, str]:
+        """Lines for run.py."""
+        return "torch", (
+            f'net = torch.export.load(here / "{self.file}").module()\n'
+            "logits = net(torch.from_numpy(images)).detach().numpy()[0]"
+        )
+
+    def version(self) -> dict[str, str]:
+        """PyTorch's version stands in every model.json."""
+        return {}
+
+
+class AheadOfTime(TorchExported):
+    """AOTInductor: compiled for this kind of machine, read by PyTorch without compiling."""
+
+    name, title, file = "aoti", "AOTInductor", "model.pt2"
+
+    def check(self, precision: str) -> None:
+        """Refuse what cannot be, and a machine without a compiler."""
+        super().check(precision)
+        check_compiler()
+
+    def write(self, job: Job, folder: Path) -> None:
+        """Compile into model.pt2."""
+        program = job.program(_in_precision(job))
+        with quiet(), torch.no_grad():
+            torch._inductor.aoti_compile_and_package(program, package_path=str(folder / self.file))
+
+    def open(self, folder: Path, precision: str, batch: int | None) -> Predictor:
+        """Read model.pt2."""
+        with quiet():
+            return TorchPredictor(torch._inductor.aoti_load_package(str(folder / self.file)), batch)
+
+    def script(self, precision: str) -> tuple[str, str]:
+        """Lines for run.py."""
+        return "torch", (
+            f'net = torch._inductor.aoti_load_package(str(here / "{self.file}"))\n'
+            "logits = net(torch.from_numpy(images)).numpy()[0]"
+        )
+
+
+def _in_precision(job: Job) -> nn.Module:
+    return InBfloat16(job.net) if job.precision == "bfloat16" else job.net

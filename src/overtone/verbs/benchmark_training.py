@@ -1,0 +1,58 @@
+"""One step of training, to be timed: forward, loss, backward, optimiser."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from overtone.config import Optim
+from overtone.deployment.peak_memory import peak_of, resident
+from overtone.engine.allocator import keep_freed_memory
+from overtone.engine.optim import build_optimizer
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+def training_step(net: nn.Module, batch: int, size: int, precision: str = "float32") -> Callable[[], object]:
+    """A step of SGD with momentum on a batch of noise, as `overtone train` computes on a CPU: channels_last.
+
+    Args:
+        net: it is put into training mode and changes with every step.
+        batch: images.
+        size: pixels, their side.
+        precision: float32, or bfloat16 for autocast.
+    """
+    net = net.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimizer = build_optimizer(net, Optim(name="sgd", lr=1e-3, momentum=0.9))
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(batch, 3, size, size, generator=generator).contiguous(memory_format=torch.channels_last)
+
+    def step() -> None:
+        half = precision == "bfloat16"
+        with torch.autocast("cpu", torch.bfloat16) if half else contextlib.nullcontext():
+            logits = net(images)
+            loss = F.cross_entropy(logits, torch.arange(batch) % logits.shape[1])
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def peak_of_step(file: Path, batch: int, size: int, precision: str) -> float:
+    """Megabytes at the highest point of a step, the network included; meant for a process of its own.
+
+    Args:
+        file: a module as `torch.save` wrote it in the process that asks.
+        batch: images.
+        size: pixels, their side.
+        precision: as of `training_step`.
+    """
+    keep_freed_memory()
+    before = resident()
+    step = training_step(torch.load(file, weights_only=False), batch, size, precision)
+    step()
+    return peak_of(step, before)

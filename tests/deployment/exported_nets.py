@@ -1,0 +1,68 @@
+"""Small networks that are exported in a second or two, and what their logits are held against."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from nets_to_fold import fill, reduced_net
+from torch import nn
+
+from overtone.config import Preprocess
+from overtone.deployment.export import Origin
+from overtone.deployment.inputs import as_batch, input_transform
+from overtone.deployment.pictures import generated_pictures
+from overtone.deployment.runtimes import computes_bfloat16
+from overtone.deployment.targets import RUNTIMES
+
+SIZE = 32
+PREPROCESS = Preprocess(size=SIZE)
+CLASSES = tuple("abcdefg")
+FAMILIES = {
+    "mobilenetv2": "mobilenetv2_x010",
+    "hbonet": "hbonet_x010",
+    "harmonic": "harm_resnet50",
+    "hornet": "hornet_tiny_gf",
+}
+
+
+def net_of(architecture: str) -> nn.Module:
+    return reduced_net(architecture).float()
+
+
+def tiny_net() -> nn.Module:
+    """A harmonic wide ResNet of three blocks."""
+    net = timm.create_model("harm_wrn16_4", num_classes=7, depth=10, width=1, level=3)
+    return fill(net, "tiny").eval()
+
+
+def origin(name: str = "harm_wrn16_4", preprocess: Preprocess = PREPROCESS) -> Origin:
+    return Origin(name, preprocess, "a test", classes=CLASSES, labels=tuple(letter.upper() for letter in CLASSES))
+
+
+def logits_of(net: nn.Module, number: int, seed: int = 7, preprocess: Preprocess = PREPROCESS) -> np.ndarray:
+    """What PyTorch says about generated pictures, (number, 7)."""
+    with torch.inference_mode():
+        return net(torch.from_numpy(inputs(number, seed, preprocess))).numpy()
+
+
+def inputs(number: int, seed: int = 7, preprocess: Preprocess = PREPROCESS) -> np.ndarray:
+    transform = input_transform("normalised", preprocess)
+    return np.concatenate([as_batch(transform, p).numpy() for p in generated_pictures(number, SIZE, seed)])
+
+
+def pictures_in(folder: Path, number: int) -> Path:
+    folder.mkdir()
+    for index, picture in enumerate(generated_pictures(number, SIZE, seed=11)):
+        picture.save(folder / f"{index:03d}.png")
+    return folder
+
+
+def needs(runtime: str, precision: str = "float32") -> None:
+    """Skip where an optional package is not installed, or the processor has no bfloat16."""
+    reason = RUNTIMES[runtime].missing()
+    if reason is not None:
+        pytest.skip(reason)
+    if "bfloat16" in precision and not computes_bfloat16():
+        pytest.skip("this processor has no bfloat16")
