@@ -2,19 +2,22 @@
 
     python benchmarks/training_overhead.py
 
-Both read the same generated pictures with the same loader in the same order and train the same network with the same
-optimiser, in one process, an epoch each in turn. The bare loop does forward, loss, backward and step. `overtone train`
-adds what it always does: the proof that loss and gradient are finite, the schedules, seeds for every step, progress,
-`metrics.jsonl`, and checkpoints in the background (here one in the middle of each epoch, beside the one at its end,
-which falls into the next epoch). The first line of the output is the machine; the ratio is of the medians.
+Both read generated pictures with the same loader and train the same network with the same optimiser, in one process, a
+step each in turn: after every step of the training a step of the bare loop is taken, so that what else the machine does
+falls on both. A step is all from one to the next, with reading its batch. The bare loop does forward, loss, backward,
+update. `overtone train` adds what it always does: the proof that loss and gradient are finite, the schedules, a seed
+for every step, progress, and a checkpoint in the background every `--save-steps` steps. The ratio is that of the sums
+of all steps, so that no checkpoint is left out, and beside it that of the medians.
 """
 
 import argparse
-import json
+import contextlib
+import io
 import platform
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,21 +30,20 @@ from overtone.config import Augment, Data, Model, Optim, Preprocess, Recipe, Run
 from overtone.data.loader import Loader
 from overtone.data.sources import find_splits
 from overtone.data.transforms import training_transform
-from overtone.engine.allocator import keep_freed_memory
 from overtone.engine.optim import build_optimizer
 from overtone.verbs.train import train
+from overtone.verbs.training_session import Session
 
 
 def main() -> None:
-    """Print images/s of both and the ratio."""
+    """Print milliseconds a step of both and the ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mobilenetv2_x050")
     parser.add_argument("--size", type=int, default=64, help="side of the images, pixels")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=60, help="steps in an epoch")
-    parser.add_argument("--rounds", type=int, default=7, help="epochs of each")
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--save-steps", type=int, default=100, help="steps between checkpoints")
     args = parser.parse_args()
-    keep_freed_memory()  # for both: it is a property of the process
     with tempfile.TemporaryDirectory() as folder:
         root = _pictures(Path(folder) / "pictures", args.size, args.batch * args.steps)
         recipe = Recipe(
@@ -51,19 +53,15 @@ def main() -> None:
             optim=Optim(name="sgd", lr=0.01, momentum=0.9, weight_decay=4e-5),
             train=Train(epochs=1, batch_size=args.batch),
         )
-        bare, safe = [], []
-        for number in range(args.rounds + 1):  # the first round warms up
-            bare.append(_bare_epoch(recipe))
-            safe.append(_safe_epoch(recipe, Path(folder) / f"run{number}", args.steps // 2))
-        bare, safe = bare[1:], safe[1:]
+        safe, bare = _alternate(recipe, Path(folder) / "run", args.save_steps)
     machine = platform.processor() or platform.machine()
     print(f"{machine}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
-    print(
-        f"{args.model}, {args.size} px, batch {args.batch}, {args.rounds} epochs of {args.steps} steps each, images/s"
-    )
-    for name, rates in (("bare loop", bare), ("overtone train", safe)):
-        print(f"{name:<16}{statistics.median(rates):8.1f}  ({min(rates):.1f} to {max(rates):.1f})")
-    print(f"ratio           {statistics.median(safe) / statistics.median(bare):8.3f}")
+    print(f"{args.model}, {args.size} px, batch {args.batch}; {len(safe)} steps of each, ms a step: mean, median")
+    for name, seconds in (("bare loop", bare), ("overtone train", safe)):
+        print(f"{name:<16}{1e3 * statistics.mean(seconds):8.2f}{1e3 * statistics.median(seconds):8.2f}")
+    means, medians = (statistic(safe) / statistic(bare) for statistic in (statistics.mean, statistics.median))
+    print(f"{'time, ratio':<16}{means:8.3f}{medians:8.3f}")
+    print(f"{'throughput':<16}{1 / means:8.3f}{1 / medians:8.3f}")
 
 
 def _pictures(root: Path, size: int, count: int) -> Path:
@@ -78,30 +76,42 @@ def _pictures(root: Path, size: int, count: int) -> Path:
     return root
 
 
-def _bare_epoch(recipe: Recipe) -> float:
+def _alternate(recipe: Recipe, folder: Path, save_steps: int) -> tuple[list[float], list[float]]:
+    """Seconds of each step of the training and of the bare loop; the first steps, which warm up, are left out."""
+    safe: list[float] = []
+    bare: list[float] = []
+    steps = _bare_steps(recipe)
+    left = time.perf_counter()
+    original = Session.stepped
+
+    def stepped(session: Session) -> None:
+        nonlocal left
+        original(session)
+        now = time.perf_counter()
+        safe.append(now - left)
+        next(steps, None)
+        left = time.perf_counter()
+        bare.append(left - now)
+
+    Session.stepped = stepped
+    run = Run(out=folder, device="cpu", workers=0, cache_mb=0, save_minutes=None, save_steps=save_steps, plots=False)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        train(recipe, run, "overhead")
+    return safe[10:-1], bare[10:-1]
+
+
+def _bare_steps(recipe: Recipe) -> Iterator[None]:
     splits = find_splits(recipe.data)
-    loader = Loader(
-        splits.train,
-        training_transform(recipe.data.preprocess, recipe.augment),
-        batch_size=recipe.train.batch_size,
-        shuffle=True,
-    )
-    torch.manual_seed(0)
+    transform = training_transform(recipe.data.preprocess, recipe.augment)
+    loader = Loader(splits.train, transform, batch_size=recipe.train.batch_size, shuffle=True)
     network = overtone.create_model(recipe.model.name, num_classes=2).to(memory_format=torch.channels_last).train()
     optimizer = build_optimizer(network, recipe.optim)
-    started = time.perf_counter()
     for batch in loader:
         outputs = network(batch.images.to(memory_format=torch.channels_last))
         F.cross_entropy(outputs, batch.targets).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return len(splits.train) / (time.perf_counter() - started)
-
-
-def _safe_epoch(recipe: Recipe, folder: Path, save_steps: int) -> float:
-    train(recipe, Run(out=folder, device="cpu", workers=0, cache_mb=0, save_steps=save_steps, plots=False), "overhead")
-    (row,) = (json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines())
-    return row["images_per_second"]
+        yield
 
 
 if __name__ == "__main__":

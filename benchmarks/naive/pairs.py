@@ -63,7 +63,10 @@ def enliven(net: nn.Module) -> None:
     def uniform(low: float, high: float, like: Tensor) -> Tensor:
         return low + (high - low) * torch.rand(like.shape, generator=generator)
 
-    for name, values in net.state_dict().items():
+    state = net.state_dict()
+    # Rectifiers halve the variance: in their networks (those with batch norm) weights twice as strong make up for it.
+    strength = 6 if any(name.endswith("running_var") for name in state) else 3
+    for name, values in state.items():
         leaf = name.rpartition(".")[2]
         if leaf in ("running_mean", "bias"):
             values.copy_(uniform(-0.1, 0.1, values))
@@ -74,5 +77,5 @@ def enliven(net: nn.Module) -> None:
         elif leaf == "complex_weight":
             values.copy_(uniform(-0.5, 0.5, values))
         elif leaf == "weight":
-            limit = math.sqrt(3 / values[0].numel())
+            limit = math.sqrt(strength / values[0].numel())
             values.copy_(uniform(-limit, limit, values))

@@ -134,7 +134,7 @@ def test_naive_networks_compute_the_same(naive, name):
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
         expected, found = ours(images), published(images)
-    assert expected.std(dim=0).min() > 1e-4  # the outputs depend on the images
+    assert expected.std(dim=0).mean() > 0.01 * expected.std(), "the outputs hardly depend on the images"
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * float(expected.std()))
 
 

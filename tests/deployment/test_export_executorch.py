@@ -25,16 +25,11 @@ def test_it_says_what_the_network_says(family, tmp_path):
 
 
 @pytest.mark.slow
-def test_normalisation_in_the_graph(tmp_path):
-    about = export(tiny_net(), origin(), Request("executorch", with_preprocessing=True, checked=2), tmp_path / "export")
-    assert about.input.kind == "pixels"
-    check_script(tmp_path / "export")
-
-
-@pytest.mark.slow
-def test_int8(tmp_path):
+def test_int8_with_the_normalisation_in_the_graph(tmp_path):
     pictures = pictures_in(tmp_path / "pictures", 24)
-    request = Request("executorch", "int8", pictures=pictures, checked=8)
+    request = Request("executorch", "int8", pictures=pictures, checked=8, with_preprocessing=True)
     about = export(tiny_net(), origin(), request, tmp_path / "export")
+    assert about.input.kind == "pixels"
     assert about.parity["rms"] <= 0.3 and about.parity["agreement"] >= 0.85
     assert about.parity["largest"] > 1e-6, "nothing was made smaller"
+    check_script(tmp_path / "export")

@@ -132,7 +132,7 @@ def check_request(request: Request) -> None:
             pictures, or an open number of images where the runtime needs a fixed one.
     """
     runtime = runtime_named(request.runtime)
-    runtime.check(request.precision)
+    runtime.check(request.precision, to_write=True)
     if request.precision.startswith("int8") and request.pictures is None:
         raise OvertoneError(
             "int8 takes its ranges from pictures like those to come: add --calibration DIR, some hundred of them"
@@ -163,7 +163,7 @@ def open_export(folder: Path) -> tuple[Predictor, About]:
     """
     about = read_about(folder)
     runtime = runtime_named(about.runtime)
-    runtime.check(about.precision)
+    runtime.check(about.precision, to_write=False)
     return runtime.open(folder, about.precision, about.input.shape[0]), about
 
 

@@ -86,8 +86,8 @@ def _grey_levels(values: Tensor) -> Tensor:
 class PillowResize(nn.Module):
     """The resize and centre crop of `evaluation_transform`, on tensors, for any size of picture.
 
-    Pillow computes in fixed point with 22 bits, this in float32: what lies halfway between two grey levels may be rounded
-    to the other one, about one pixel in a thousand of a photograph.
+    Pillow computes in fixed point with 22 bits, this in float32: what lies halfway between two grey levels may be
+    rounded to the other one, about one pixel in a thousand of a photograph.
     """
 
     def __init__(self, preprocess: Preprocess) -> None:

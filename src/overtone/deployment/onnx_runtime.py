@@ -33,7 +33,7 @@ class OnnxRuntime(Runtime):
     """An ONNX file."""
 
     name, title, extra, file = "onnx", "ONNX Runtime", "onnx", "model.onnx"
-    modules = ("onnx", "onnxscript", "onnxruntime")
+    modules, tools = ("onnxruntime",), ("onnx", "onnxscript")
     precisions = ("float32", "int8")
 
     def write(self, job: Job, folder: Path) -> None:
@@ -65,7 +65,7 @@ class OnnxRuntime(Runtime):
 
     def version(self) -> dict[str, str]:
         """Versions of ONNX and its runtime."""
-        return {name: version(name) for name in self.modules}
+        return {name: version(name) for name in self.modules + self.tools}
 
 
 def _quantise(source: Path, target: Path, job: Job) -> None:

@@ -39,11 +39,11 @@ class OpenVino(Runtime):
     modules = ("openvino",)
     precisions = ("float32", "bfloat16", "int8", "int8+bfloat16")
 
-    def without(self, precision: str) -> str | None:
-        """Why it has no such precision here; int8 needs NNCF to be written."""
-        if precision.startswith("int8") and importlib.util.find_spec("nncf") is None:
+    def missing(self, precision: str = "float32", *, to_write: bool = True) -> str | None:
+        """Why it is not there; int8 needs NNCF to be written."""
+        if to_write and precision.startswith("int8") and importlib.util.find_spec("nncf") is None:
             return 'int8 for OpenVINO needs nncf, which is not installed: pip install "overtone[openvino]"'
-        return super().without(precision)
+        return super().missing(precision, to_write=to_write)
 
     def write(self, job: Job, folder: Path) -> None:
         """Write model.xml and model.bin."""

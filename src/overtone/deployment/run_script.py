@@ -38,7 +38,7 @@ for index in shares.argsort()[::-1][:5]:
 
 def _pixels(kind: InputKind, preprocess: Preprocess) -> str:
     if kind == "picture":
-        return "images = numpy.asarray(picture)[None]\n"
+        return "images = numpy.array(picture)[None]\n"
     size, filter_name = preprocess.size, f"Image.Resampling.{_PILLOW[preprocess.interpolation]}"
     if preprocess.resize == "squash":
         text = f"picture = picture.resize(({size}, {size}), {filter_name})\n"
@@ -51,7 +51,7 @@ def _pixels(kind: InputKind, preprocess: Preprocess) -> str:
             f"picture = picture.crop((left, top, left + {size}, top + {size}))\n"
         )
     if kind == "pixels":
-        return text + "images = numpy.asarray(picture)[None]\n"
+        return text + "images = numpy.array(picture)[None]\n"
     mean, std = list(preprocess.mean), list(preprocess.std)
     return text + (
         f"images = (numpy.asarray(picture, numpy.float32) / 255 - numpy.float32({mean})) / numpy.float32({std})\n"

@@ -36,7 +36,7 @@ class Predictor(ABC):
         Args:
             images: as the network takes them: float32 (B, 3, S, S), or uint8 (B, H, W, 3) with preprocessing inside.
         """
-        images = np.ascontiguousarray(images)
+        images = np.require(images, requirements=["C", "W"])  # PyTorch warns of memory that it may not write
         if self.batch is None or len(images) == self.batch:
             return self.run(images)
         pieces = []
@@ -93,7 +93,9 @@ class Runtime(ABC):
     extra: str | None = None
     """The extra of overtone's that installs it."""
     modules: tuple[str, ...] = ()
-    """What has to be importable."""
+    """What has to be importable to run networks."""
+    tools: tuple[str, ...] = ()
+    """And what, beside that, to write them."""
     precisions: tuple[str, ...] = ("float32",)
     file: str
     """The artifact's main file."""
@@ -104,9 +106,9 @@ class Runtime(ABC):
     memory_format = torch.contiguous_format
     """Of the convolutions' weights as it is to be given them; most lay them out themselves."""
 
-    def missing(self) -> str | None:
+    def missing(self, precision: str = "float32", *, to_write: bool = True) -> str | None:
         """Why this runtime is not there, in words; None if it is."""
-        for module in self.modules:
+        for module in self.modules + (self.tools if to_write else ()):
             if importlib.util.find_spec(module) is None:
                 return f'{self.title} is not installed ({module}): pip install "overtone[{self.extra}]"'
         return None
@@ -119,13 +121,17 @@ class Runtime(ABC):
             return "this processor has no bfloat16 arithmetic"
         return None
 
-    def check(self, precision: str) -> None:
+    def check(self, precision: str, *, to_write: bool) -> None:
         """Refuse what cannot be.
+
+        Args:
+            precision: of the arithmetic.
+            to_write: whether a network is to be written, for which more must be there than to run one.
 
         Raises:
             OvertoneError: the runtime is not installed, or has no such precision, or the processor has not.
         """
-        reason = self.missing() or self.without(precision)
+        reason = self.missing(precision, to_write=to_write) or self.without(precision)
         if reason is not None:
             raise OvertoneError(f"{reason}; choose another runtime or precision" if "pip" not in reason else reason)
 

@@ -72,10 +72,11 @@ class AheadOfTime(TorchExported):
 
     name, title, file = "aoti", "AOTInductor", "model.pt2"
 
-    def check(self, precision: str) -> None:
-        """Refuse what cannot be, and a machine without a compiler."""
-        super().check(precision)
-        check_compiler()
+    def check(self, precision: str, *, to_write: bool) -> None:
+        """Refuse what cannot be, and to compile without a compiler."""
+        super().check(precision, to_write=to_write)
+        if to_write:
+            check_compiler()
 
     def write(self, job: Job, folder: Path) -> None:
         """Compile into model.pt2."""

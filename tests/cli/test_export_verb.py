@@ -1,0 +1,167 @@
+"""`overtone export`, `tune`, and `evaluate` and `predict` in a runtime."""
+
+import json
+
+import numpy as np
+import pytest
+
+from overtone.cli import main
+from overtone.deployment import openvino_runtime, runtimes
+from overtone.deployment.targets import RUNTIMES
+
+FEW = ("--run.workers", "0", "--run.threads", "1", "--run.device", "cpu")
+
+
+def needs(runtime):
+    reason = RUNTIMES[runtime].missing()
+    if reason is not None:
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def exported(trained, tmp_path_factory):
+    """The trained run in OpenVINO, which takes the least time to write."""
+    needs("openvino")
+    out = tmp_path_factory.mktemp("exported") / "openvino"
+    assert main(["export", str(trained / "run"), "--to", "openvino", "--dynamic-batch", "--out", str(out)]) == 0
+    return out
+
+
+def figures(outcome):
+    assert outcome.code in (0, 1), outcome.err
+    return {key: outcome.json[key] for key in ("top1", "top5", "num_used", "class_correct", "images")}
+
+
+@pytest.mark.slow
+def test_an_export_is_evaluated_like_the_network(overtone, trained, exported):
+    data = ("--data.root", trained / "photos", "--json", *FEW)
+    own, other = overtone("evaluate", trained / "run", *data), overtone("evaluate", exported, *data)
+    assert figures(own) == figures(other)
+    assert "held-out part of the seeded split" in other.json["images"]
+    assert other.json["loss"] == pytest.approx(own.json["loss"], rel=1e-5)
+    assert (own.json["runtime"], other.json["runtime"]) == ("torch", "OpenVINO, float32")
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_evaluated_in_a_runtime(overtone, trained):
+    needs("openvino")
+    data = ("--data.root", trained / "photos", "--json", *FEW)
+    own = overtone("evaluate", trained / "run", *data)
+    other = overtone("evaluate", trained / "run", "--runtime", "openvino", "--run.batch-size", "5", *data)
+    assert figures(own) == figures(other)
+    assert other.json["loss"] == pytest.approx(own.json["loss"], rel=1e-5)
+    assert other.json["runtime"] == "openvino"
+
+
+@pytest.mark.slow
+def test_predictions_are_the_same(overtone, trained, exported):
+    path = trained / "photos" / "green" / "0.png"
+    answers = [
+        overtone("predict", model, path, "--json", *more, *FEW).json["images"][0]["predictions"]
+        for model, more in ((trained / "run", ()), (exported, ()), (trained / "run", ("--runtime", "openvino")))
+    ]
+    for answer in answers[1:]:
+        assert [one["class"] for one in answer] == [one["class"] for one in answers[0]]
+        expected = [one["probability"] for one in answers[0]]
+        assert [one["probability"] for one in answer] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_an_export_that_takes_pictures_is_evaluated_and_predicts(overtone, trained, tmp_path):
+    needs("openvino")
+    out = tmp_path / "pictures"
+    words = ("export", trained / "run", "--to", "openvino", "--with-preprocessing", "--calibration", trained / "photos")
+    outcome = overtone(*words, "--out", out, "--json")
+    assert outcome.code == 0, outcome.err
+    assert outcome.json["input"]["kind"] == "picture" and outcome.json["parity"]["pictures"] == "given"
+    assert outcome.json["proof"].startswith("sha256 ") and outcome.json["classes"] == ["blue", "green", "red"]
+    data = ("--data.root", trained / "photos", "--data.split", "all", "--json", *FEW)
+    own, other = overtone("evaluate", trained / "run", *data), overtone("evaluate", out, *data)
+    assert other.json["top1"] == pytest.approx(own.json["top1"], abs=5)
+    assert other.json["loss"] == pytest.approx(own.json["loss"], rel=1e-3)
+    path = trained / "photos" / "red" / "0.png"
+    assert overtone("predict", out, path, *FEW).code == 0
+
+
+@pytest.mark.slow
+def test_the_table_says_how_far_apart_they_are(overtone, trained, exported):
+    again = overtone("export", trained / "run", "--to", "openvino", "--out", exported)
+    assert "--overwrite" in again.error
+    outcome = overtone(
+        "export", trained / "run", "--to", "openvino", "--dynamic-batch", "--out", exported, "--overwrite"
+    )
+    assert outcome.code == 0, outcome.err
+    assert str(exported) in outcome.out and "100.0 %" in outcome.out and "32 generated" in outcome.out
+    assert {"model.json", "model.xml", "model.bin", "run.py", "golden.npz", "golden.png"} == {
+        path.name for path in exported.iterdir()
+    }
+
+
+@pytest.mark.slow
+def test_an_export_that_does_not_agree_exits_with_2_and_leaves_nothing(overtone, trained, tmp_path, monkeypatch):
+    needs("openvino")
+    run = openvino_runtime.OpenVinoPredictor.run
+    monkeypatch.setattr(
+        openvino_runtime.OpenVinoPredictor, "run", lambda self, images: run(self, images) + np.float32(1e-3)
+    )
+    outcome = overtone("export", trained / "run", "--to", "openvino", "--out", tmp_path / "export")
+    assert "does not agree with the network" in outcome.error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_tune_writes_the_fastest_that_agrees(overtone, trained, tmp_path):
+    needs("openvino")
+    out = tmp_path / "best"
+    words = ("tune", trained / "run", "--runtimes", "openvino", "torch", "--precisions", "float32", "--out", out)
+    data = ("--data.root", trained / "photos", "--rounds", "2", "--threads", "1")
+    outcome = overtone(*words, *data, "--json")
+    assert outcome.code == 0, outcome.err
+    tried = {candidate["runtime"]: candidate for candidate in outcome.json["candidates"]}
+    assert set(tried) == {"openvino", "torch"} and outcome.json["out"] == str(out)
+    assert all(c["milliseconds"] > 0 and c["reason"] is None and c["top1"] is not None for c in tried.values())
+    fastest = min(tried, key=lambda runtime: tried[runtime]["milliseconds"])
+    assert json.loads((out / "model.json").read_text())["runtime"] == fastest
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+
+
+@pytest.mark.slow
+def test_tune_writes_nothing_that_loses_too_much(overtone, trained, tmp_path):
+    needs("openvino")
+    words = ("tune", trained / "run", "--runtimes", "openvino", "--precisions", "float32", "--out", tmp_path / "best")
+    refused = overtone(*words, "--data.root", trained / "photos", "--rounds", "1", "--max-loss", "-1")
+    assert refused.code == 2 and "no runtime of this machine" in refused.err
+    assert "loses 0.00 percentage points" in refused.out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("export", "RUN", "--to", "onnx", "--precision", "bfloat16"), "ONNX Runtime has no bfloat16"),
+        (("export", "RUN", "--to", "torch", "--threads", "0"), "threads is 0"),
+        (("export", "RUN", "--to", "auto", "--dynamic-batch"), "--to auto measures single"),
+        (("export", "RUN", "--to", "auto", "--precision", "int8"), "--to auto tries every precision"),
+        (("export", "nothing_like_it", "--to", "torch"), "nothing_like_it"),
+        (("tune", "RUN", "--rounds", "0"), "rounds is 0"),
+        (("predict", "RUN", "PICTURE", "--precision", "int8"), "--runtime torch has no int8"),
+    ],
+)
+def test_what_cannot_be_is_one_clear_line(overtone, trained, words, message):
+    places = {"RUN": trained / "run", "PICTURE": trained / "photos" / "red" / "0.png"}
+    assert message in overtone(*(places.get(word, word) for word in words)).error
+
+
+def test_a_missing_package_is_one_clear_line(overtone, trained, monkeypatch):
+    monkeypatch.setattr(runtimes.importlib.util, "find_spec", lambda name: None)
+    path = trained / "photos" / "red" / "0.png"
+    for words in (("export", trained / "run", "--to", "onnx"), ("predict", trained / "run", path, "--runtime", "onnx")):
+        assert 'pip install "overtone[onnx]"' in overtone(*words).error
+
+
+@pytest.mark.slow
+def test_an_export_keeps_its_own_runtime_and_size(overtone, trained, exported):
+    path = trained / "photos" / "red" / "0.png"
+    assert "is an export, with a runtime" in overtone("predict", exported, path, "--runtime", "onnx").error
+    assert "--size 64" in overtone("predict", exported, path, "--run.size", "64").error
+    assert "is an export already" in overtone("export", exported, "--to", "torch").error
