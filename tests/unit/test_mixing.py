@@ -38,12 +38,25 @@ def test_shares_are_those_of_the_pixels(augment: Augment, size: int) -> None:
     assert mixed_once == (size > 1)
 
 
-def test_odd_batches_keep_the_first_image() -> None:
+def test_odd_batches_keep_the_last_image() -> None:
     images, targets = batch(5)
     mixed, shares = Mixer(Augment(mixup=1.0), 5)(images, targets, (1, 1))
-    assert torch.equal(mixed[0], batch(5)[0][0]) and shares[0].tolist() == [1, 0, 0, 0, 0]
-    assert shares[1:].max() < 1
-    assert (shares[1, [1, 4]] > 0).all() and (shares[2, [2, 3]] > 0).all()
+    assert torch.equal(mixed[4], batch(5)[0][4]) and shares[4].tolist() == [0, 0, 0, 0, 1]
+    assert shares[:4].max() < 1
+    assert (shares[0, [0, 1]] > 0).all() and (shares[2, [2, 3]] > 0).all()
+
+
+@pytest.mark.parametrize("augment", [Augment(mixup=0.8), Augment(cutmix=1.0)])
+def test_parts_of_a_batch_are_mixed_as_the_whole(augment: Augment) -> None:
+    """So the number of processes that share a batch changes nothing."""
+    for step in range(5):
+        images, targets = batch(8)
+        mixer = Mixer(augment, 8)
+        whole = mixer(images.to(memory_format=torch.channels_last), targets, (0, step))
+        parts = [mixer(images[part], targets[part], (0, step)) for part in (slice(0, 6), slice(6, 8))]
+        assert torch.equal(whole[0], torch.cat([part[0] for part in parts]))
+        assert torch.equal(whole[1], torch.cat([part[1] for part in parts]))
+        assert whole[0].is_contiguous(memory_format=torch.channels_last)
 
 
 def test_randomness_is_a_function_of_the_numbers() -> None:

@@ -16,9 +16,10 @@ def mixer_of(augment: Augment, num_classes: int, label_smoothing: float = 0.0) -
 
 
 class Mixer:
-    """Mixes the images of a batch in pairs, the first with the last and so on, one drawn share for the whole batch.
+    """Mixes the images of a batch in pairs of neighbours, with one drawn share for the whole batch.
 
-    What is drawn is a function of the numbers given to the call, such as (seed, step). timm's `Mixup` does the work.
+    What is drawn is a function of the numbers given to the call, such as (seed, step). As several processes get runs of
+    neighbours, each image has the same partner however many they are. timm's `Mixup` does the work.
     """
 
     def __init__(self, augment: Augment, num_classes: int, label_smoothing: float = 0.0) -> None:
@@ -37,10 +38,10 @@ class Mixer:
     def __call__(self, images: Tensor, targets: Tensor, seed: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Mix one batch.
 
-        In a batch of odd size the first image stays as it is, and the others are mixed among themselves.
+        In a batch of odd size the last image stays as it is.
 
         Args:
-            images: `(B, C, H, W)`, floating; changed in place where B is even.
+            images: `(B, C, H, W)`, floating.
             targets: `(B,)`, class of each image.
             seed: the numbers that decide what is drawn.
 
@@ -50,9 +51,11 @@ class Mixer:
         num_images = len(images)
         if num_images == 0:
             raise ValueError("an empty batch cannot be mixed")
-        if num_images % 2:
-            # timm takes even batches only: with its copy at the end, the first image meets itself.
-            images, targets = torch.cat([images, images[:1]]), torch.cat([targets, targets[:1]])
+        # timm takes even batches only, and mixes the first image with the last, the second with the last but one, …
+        pairs = torch.arange(num_images + num_images % 2, device=images.device).clamp(max=num_images - 1).view(-1, 2)
+        order = torch.cat([pairs[:, 0], pairs[:, 1].flip(0)])
         with seeded(_MIXING, *seed):
-            images, shares = self._mixup(images, targets)
-        return images[:num_images], shares[:num_images]
+            mixed, shares = self._mixup(images[order], targets[order])
+        images, ordered = torch.empty_like(images), torch.empty_like(shares[:num_images])
+        images[order], ordered[order] = mixed, shares
+        return images, ordered
