@@ -1,6 +1,7 @@
 """`overtone demo`: the digits it writes, what it refuses, and that it keeps its promise."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -39,15 +40,20 @@ def test_a_digit_is_what_it_was(digits):
 
 def test_it_says_what_it_types_and_where_things_are(overtone, tmp_path, monkeypatch):
     def typed(*words):
-        assert words[0] in ("train", "evaluate", "predict")
+        assert words[0] in ("train", "evaluate", "predict", "export")
         if words[0] == "evaluate":
             (tmp_path / "demo" / "report").mkdir()
             (tmp_path / "demo" / "report" / "evaluation.json").write_text(json.dumps({"top1": 98.76}))
 
     monkeypatch.setattr(demo_verb, "_type", typed)
+    monkeypatch.setattr(demo_verb, "compare_latency", lambda run, exported: f"{exported} is faster")
     outcome = overtone("demo", "--out", tmp_path / "demo")
     assert outcome.code == 0, outcome.err
-    assert "98.76 %" in outcome.out and str(tmp_path / "demo" / "run" / "curves.png") in outcome.out
+    assert (
+        "98.76 %" in outcome.out
+        and f"{tmp_path / 'demo' / 'export'} is faster" in outcome.out
+        and str(tmp_path / "demo" / "run" / "curves.png") in outcome.out
+    )
     assert "--overwrite" in overtone("demo", "--out", tmp_path / "demo").error
     assert overtone("demo", "--out", tmp_path / "demo", "--overwrite").code == 0
 
@@ -78,4 +84,9 @@ def test_it_keeps_its_promise(overtone, tmp_path):
     assert report["top1"] >= 98
     for name in ("run/best.safetensors", "run/curves.png", "run/confusion.png", "report/confusion.png"):
         assert (tmp_path / "demo" / name).stat().st_size > 1000
-    assert outcome.out.count("$ overtone ") == 3
+    assert outcome.out.count("$ overtone ") == 5
+    said = re.search(
+        r"([\d.]+) ms as trained in PyTorch, ([\d.]+) ms in .*, [\d.]+x; .* for 100 % of 32 digits", outcome.out
+    )
+    assert said is not None and float(said[1]) > 0 and float(said[2]) > 0
+    assert json.loads((tmp_path / "demo" / "export" / "model.json").read_text())["parity"]["largest"] <= 1e-4

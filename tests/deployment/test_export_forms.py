@@ -140,6 +140,17 @@ def test_an_export_that_does_not_agree_is_not_written(net, tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_network_that_a_converter_cannot_take_is_one_line(net, tmp_path, monkeypatch):
+    def write(self, job, folder):
+        (folder / "half").write_bytes(b"half")
+        raise RuntimeError("\nno such operator: fft\nand many lines more")
+
+    monkeypatch.setattr(torch_runtime.TorchExported, "write", write)
+    with pytest.raises(OvertoneError, match=r"PyTorch cannot take .* \(RuntimeError: no such operator: fft\); try"):
+        export(net, origin(), Request("torch"), tmp_path / "export")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_failed_export_leaves_the_earlier_one(net, tmp_path, monkeypatch):
     needs("torch")
     out = tmp_path / "export"

@@ -23,12 +23,11 @@ IN_PYTORCH = ("built", "torch", "compile")
 ALL = (*IN_PYTORCH, *(name for name in RUNTIMES if name != "torch"))
 _PRECISIONS = ("float32", "bfloat16")  # of PyTorch
 _CALIBRATION = 8  # pictures; the speed of int8 does not depend on its ranges
-_FILE = "module.pt"
 
 Call = Callable[[Tensor], object]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Contender:
     """A network in a runtime.
 
@@ -38,7 +37,8 @@ class Contender:
         precision: of the arithmetic.
         batch: images of a call.
         size: pixels, their side.
-        folder: where `write` put it.
+        folder: where `write` puts it.
+        module: where `write` puts it instead for a runtime of `IN_PYTORCH`; another process gets it with the contender.
     """
 
     model: str
@@ -47,6 +47,7 @@ class Contender:
     batch: int
     size: int
     folder: Path
+    module: nn.Module | None = None
 
     def images(self) -> Tensor:
         """A batch for it, always the same."""
@@ -63,7 +64,7 @@ class Contender:
         if self.runtime in IN_PYTORCH:
             module = copy.deepcopy(net).eval() if self.runtime == "built" else deploy(net, self.size)
             module = InBfloat16(module) if self.precision == "bfloat16" else module
-            torch.save(module.requires_grad_(False), self.folder / _FILE)
+            self.module = module.requires_grad_(False)
             return
         calibration: list[Tensor] = []
         if self.precision.startswith("int8"):
@@ -84,7 +85,9 @@ class Contender:
         if self.runtime not in IN_PYTORCH:
             predictor = runtime_named(self.runtime).open(self.folder, self.precision, self.batch)
             return lambda images: predictor.predict(images.numpy())
-        module = torch.load(self.folder / _FILE, weights_only=False)  # written by this process or its parent
+        module = self.module
+        if module is None:
+            raise ValueError("nothing was written yet")
         function = torch.compile(module) if self.runtime == "compile" else module
 
         def call(images: Tensor) -> object:

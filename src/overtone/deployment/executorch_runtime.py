@@ -43,6 +43,8 @@ class ExecuTorch(Runtime):
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
             from executorch.exir import to_edge_transform_and_lower
 
+            # Its passes refuse weights that are channels_last; XNNPACK lays them out itself.
+            job.net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
             program = _quantised(job) if job.precision == "int8" else job.program()
             lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
         (folder / self.file).write_bytes(lowered.buffer)

@@ -151,7 +151,7 @@ def predictor_for(model: nn.Module, preprocess: Preprocess, request: Request, fo
     runtime = runtime_named(request.runtime)
     pictures = _pictures(request, preprocess)
     job = _job(model, preprocess, request, pictures)
-    runtime.write(job, folder)
+    _convert(runtime, job, folder)
     return runtime.open(folder, request.precision, None if request.dynamic_batch else 1)
 
 
@@ -171,7 +171,7 @@ def _write(model: nn.Module, origin: Origin, request: Request, folder: Path) -> 
     runtime, preprocess = runtime_named(request.runtime), origin.preprocess
     pictures = _pictures(request, preprocess)
     job = _job(model, preprocess, request, pictures)
-    runtime.write(job, folder)
+    _convert(runtime, job, folder)
     files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
     golden = generated_pictures(GOLDEN_PICTURES, preprocess.size, _GOLDEN_SEED)
     reference = _reference(model, preprocess, golden[:1])
@@ -194,14 +194,29 @@ def _write(model: nn.Module, origin: Origin, request: Request, folder: Path) -> 
     return about
 
 
+def _convert(runtime: Runtime, job: Job, folder: Path) -> None:
+    """Write the artifact.
+
+    Raises:
+        OvertoneError: the converter of the runtime cannot take this network; their exceptions are of every kind.
+    """
+    try:
+        runtime.write(job, folder)
+    except (OvertoneError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")
+        raise OvertoneError(
+            f"{runtime.title} cannot take this network in {job.precision} ({type(error).__name__}: {reason[:300]}); "
+            "try another runtime or precision"
+        ) from error
+
+
 def _job(model: nn.Module, preprocess: Preprocess, request: Request, pictures: _Pictures) -> Job:
     kind = request.kind(preprocess)
     transform = input_transform(kind, preprocess)
-    net = deploy(model, preprocess.size)
-    if runtime_named(request.runtime).memory_format is torch.contiguous_format:
-        net = net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return Job(
-        net=with_input(net, kind, preprocess),
+        net=with_input(deploy(model, preprocess.size), kind, preprocess),
         example=example_input(kind, preprocess, 1),
         kind=kind,
         precision=request.precision,

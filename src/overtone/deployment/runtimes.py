@@ -103,8 +103,6 @@ class Runtime(ABC):
     """Whether the resize of pictures of any size can be in the graph."""
     takes_any_batch = True
     """Whether the number of images can be left open."""
-    memory_format = torch.contiguous_format
-    """Of the convolutions' weights as it is to be given them; most lay them out themselves."""
 
     def missing(self, precision: str = "float32", *, to_write: bool = True) -> str | None:
         """Why this runtime is not there, in words; None if it is."""

@@ -41,7 +41,6 @@ class TorchExported(Runtime):
 
     name, title, file = "torch", "PyTorch", "model.pt2"
     precisions = ("float32", "bfloat16")
-    memory_format = torch.channels_last
 
     def write(self, job: Job, folder: Path) -> None:
         """Write model.pt2."""

@@ -90,7 +90,7 @@ def benchmark(chosen: options.Benchmark) -> int:
             for batch in batches:
                 measured += _contenders(entrant, batch, (runtimes, precisions), folder, left_out)
                 if chosen.train:
-                    measured += _steps(entrant, batch, precisions, folder, left_out)
+                    measured += _steps(entrant, batch, precisions, left_out)
         if not measured:
             raise OvertoneError(f"nothing can be measured: {'; '.join(dict.fromkeys(left_out))}")
         rates, timings = _race(measured, chosen.rounds)
@@ -207,18 +207,13 @@ def _prepared(entrant: Entrant, contender: Contender) -> Measured:
     )
 
 
-def _steps(
-    entrant: Entrant, batch: int, precisions: Sequence[str], folder: Path, left_out: list[str]
-) -> list[Measured]:
+def _steps(entrant: Entrant, batch: int, precisions: Sequence[str], left_out: list[str]) -> list[Measured]:
     """A step of training in every precision that training has."""
     keep_freed_memory()
     made = []
     for precision in training.PRECISIONS:
         if precision not in precisions or (precision == "bfloat16" and not computes_bfloat16()):
             continue
-        file = folder / f"training-{precision}-{batch}.pt"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(entrant.net, file)
         step = training.training_step(copy.deepcopy(entrant.net), batch, entrant.size, precision)
         try:
             for _ in range(2):
@@ -226,13 +221,13 @@ def _steps(
         except ValueError as error:  # a batch norm that sees a single value
             left_out.append(f"{entrant.name}, training, batch {batch}: {error}")
             continue
-        memory = _peak_of_step(file, batch, entrant.size, precision)
+        memory = _peak_of_step(entrant.net, batch, entrant.size, precision)
         made.append(Measured(entrant, "training", "torch", precision, batch, step, memory))
     return made
 
 
-def _peak_of_step(file: Path, batch: int, size: int, precision: str) -> Callable[[], float]:
-    return lambda: in_own_process(training.peak_of_step, file, batch, size, precision)
+def _peak_of_step(net: nn.Module, batch: int, size: int, precision: str) -> Callable[[], float]:
+    return lambda: in_own_process(training.peak_of_step, net, batch, size, precision)
 
 
 def _race(measured: Sequence[Measured], rounds: int) -> tuple[dict[str, float], list[Timing]]:

@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -42,17 +41,17 @@ def training_step(net: nn.Module, batch: int, size: int, precision: str = "float
     return step
 
 
-def peak_of_step(file: Path, batch: int, size: int, precision: str) -> float:
+def peak_of_step(net: nn.Module, batch: int, size: int, precision: str) -> float:
     """Megabytes at the highest point of a step, the network included; meant for a process of its own.
 
     Args:
-        file: a module as `torch.save` wrote it in the process that asks.
+        net: the network.
         batch: images.
         size: pixels, their side.
         precision: as of `training_step`.
     """
     keep_freed_memory()
     before = resident()
-    step = training_step(torch.load(file, weights_only=False), batch, size, precision)
+    step = training_step(net, batch, size, precision)
     step()
     return peak_of(step, before)

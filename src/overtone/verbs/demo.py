@@ -4,6 +4,7 @@ import json
 import random
 import shlex
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -11,9 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
-from overtone import options
+from overtone import options, zoo
+from overtone.deployment.artifact import GOLDEN
+from overtone.deployment.export import open_export
+from overtone.deployment.targets import RUNTIMES
 from overtone.errors import OvertoneError
 from overtone.verbs.console import print_line
 
@@ -23,15 +28,19 @@ except ImportError:  # an optional dependency: only the demo's digits come from 
     load_digits = None
 
 _ABOUT = "about.txt"
-_ABOUT_TEXT = "Made by `overtone demo`: images/ holds the digits, run/ the training, report/ the evaluation.\n"
+_ABOUT_TEXT = (
+    "Made by `overtone demo`: images/ holds the digits, run/ the training, report/ the evaluation, export/ the network "
+    "without PyTorch.\n"
+)
 _PARTS = {"train": 0.7, "val": 0.1, "test": 0.2}  # shares of each class
 _SIDE = 32  # pixels; the digits have 8x8
 _SEED = 0
+_WARM_UP, _MEASURED = 5, 50  # calls
 _PREDICTED = ("test/2", "test/5", "test/8")  # one image of each of these folders is predicted
 
 
 def demo(chosen: options.Demo) -> int:
-    """Write the digits, train, evaluate, predict, and say where everything is.
+    """Write the digits, train, evaluate, predict, export, and say where everything is.
 
     Raises:
         OvertoneError: scikit-learn is not installed, the folder is in use, or one of the commands failed.
@@ -43,7 +52,7 @@ def demo(chosen: options.Demo) -> int:
     started = time.perf_counter()
     out = chosen.out
     _prepare(out, chosen.overwrite)
-    images, run, report = out / "images", out / "run", out / "report"
+    images, run, report, exported = out / "images", out / "run", out / "report", out / "export"
     print_line("Handwritten digits, 8x8 pixels, ten classes (scikit-learn's digits, from the UCI repository).")
     for part, number in write_digits(images).items():
         print_line(f"  {images / part}: {number} images")
@@ -52,6 +61,11 @@ def demo(chosen: options.Demo) -> int:
     _type("evaluate", str(run), "--data.root", str(images), "--data.split", "test", "--out", str(report))
     three = [str(min((images / folder).iterdir())) for folder in _PREDICTED]
     _type("predict", str(run), *three, "--top-k", "3")
+    runtime = "onnx" if RUNTIMES["onnx"].missing() is None else "torch"
+    checked = ("--calibration", str(images / "test"), "--threads", "1")
+    _type("export", str(run), "--to", runtime, "--out", str(exported), *checked)
+    _type("predict", str(exported), *three, "--top-k", "3")
+    print_line(f"\n{compare_latency(run, exported)}")
     accuracy = json.loads((report / "evaluation.json").read_text(encoding="utf-8"))["top1"]
     print_line(
         f"\nDone in {time.perf_counter() - started:.0f} s: top-1 {accuracy:.2f} % on digits that it has never seen.\n"
@@ -59,10 +73,34 @@ def demo(chosen: options.Demo) -> int:
         f"  curves                {run / 'curves.png'}\n"
         f"  confusion matrix      {report / 'confusion.png'}\n"
         f"  every figure          {report / 'evaluation.json'}\n"
+        f"  the network exported  {exported}\n"
         "Your own pictures: put each class in a folder of its own, photos/cat, photos/dog, …, and\n"
         "  overtone train scratch --data.root photos"
     )
     return 0
+
+
+def compare_latency(run: Path, exported: Path) -> str:
+    """One image at a time, in turns: the network as it was trained, and its export, and how far apart they are."""
+    predictor, about = open_export(exported)
+    with np.load(exported / GOLDEN) as golden:
+        image = golden["inputs"][:1]
+    model = zoo.load_model(str(run)).model
+    times: tuple[list[float], list[float]] = ([], [])
+    with torch.inference_mode():
+        forms = (lambda: model(torch.from_numpy(image)), lambda: predictor.predict(image))
+        for _ in range(_MEASURED + _WARM_UP):
+            for kept, form in zip(times, forms, strict=True):
+                started = time.perf_counter()
+                form()
+                kept.append(1000 * (time.perf_counter() - started))
+    before, after = (statistics.median(kept[_WARM_UP:]) for kept in times)
+    return (
+        f"One image, median of {_MEASURED}: {before:.2f} ms as trained in PyTorch, {after:.2f} ms in "
+        f"{RUNTIMES[about.runtime].title}, {before / after:.1f}x; the largest difference of a logit is "
+        f"{about.parity['largest']:.0e} of their scale, the same best class for "
+        f"{100 * about.parity['same_top1']:.0f} % of {about.parity['images']} digits."
+    )
 
 
 def write_digits(folder: Path) -> dict[str, int]:
@@ -103,7 +141,7 @@ def _prepare(out: Path, overwrite: bool) -> None:
             raise OvertoneError(f"{out} holds something that is not a demo's; choose another folder with --out")
         if not overwrite:
             raise OvertoneError(f"{out} holds an earlier demo; replace it with --overwrite, or choose another --out")
-        for part in ("images", "run", "report"):
+        for part in ("images", "run", "report", "export"):
             shutil.rmtree(out / part, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
     (out / _ABOUT).write_text(_ABOUT_TEXT, encoding="utf-8")
