@@ -24,7 +24,7 @@ from overtone.errors import OvertoneError
 from overtone.tasks.classification import Classification
 
 CPU = Placement(torch.device("cpu"))
-STEPS, BATCH = 8, 12
+STEPS, BATCH = 6, 12
 
 
 @functools.cache
@@ -221,7 +221,7 @@ def hang(world: World) -> str:
     """The last process does not come to the second step."""
     assert world.agree(1, 0, False).num_images == 3
     if world.rank == 2:
-        time.sleep(18)
+        time.sleep(15)
         return ""
     with pytest.raises(OvertoneError) as caught:
         _ = world.agree(1, 0, False).num_images
@@ -230,7 +230,7 @@ def hang(world: World) -> str:
 
 @pytest.mark.slow
 def test_a_process_that_hangs_is_named() -> None:
-    first, second, _ = run_ranks(hang, 3, timeout=3.0)
+    first, second, _ = run_ranks(hang, 3, timeout=2.0)
     assert "rank 0 of 3 lost the others" in first and "2" in first.split("no answer in time")[1]
     assert "rank 1 of 3" in second
 
