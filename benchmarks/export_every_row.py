@@ -3,8 +3,8 @@
     python benchmarks/export_every_row.py [--only 'hornet_*'] [--out benchmarks/export_every_row.json]
 
 The weights are random: parity is a matter of the graph, and the published files are not needed. Rows that differ in
-their weights alone are exported once. Takes ten to twenty minutes on one core and up to 12 GB of memory; results are written after
-every row, and a later call goes on from them.
+their weights alone are exported once. Takes ten to twenty minutes on one core and up to 12 GB of memory; results are
+written after every row, and a later call goes on from them.
 """
 
 import argparse

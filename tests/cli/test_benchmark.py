@@ -2,14 +2,17 @@
 
 import csv
 import importlib
-import itertools
 import json
+import os
+from functools import partial
 from pathlib import Path
+from time import sleep
 
 import pytest
 import torch
 
 from overtone import create_model
+from overtone.deployment.lane import Lane, LaneError
 from overtone.deployment.race import Timing, race
 from overtone.models.multiply_adds import count_multiply_adds
 
@@ -105,11 +108,28 @@ def test_a_step_that_cannot_be_is_left_out(overtone):
 
 
 def test_the_race_takes_turns():
-    ticks = itertools.count()
     order = []
-    timings = race([lambda: order.append("a"), lambda: order.append("b")], 2, clock=lambda: next(ticks), settle=False)
+
+    def turn(name, *seconds):
+        order.append(name)
+        return seconds
+
+    timings = race([partial(turn, "a", 1.0, 2.0), partial(turn, "b", 3.0)], 2)
     assert order == ["a", "b", "b", "a"]
-    assert [timing.seconds for timing in timings] == [(1, 1), (1, 1)]
+    assert [timing.seconds for timing in timings] == [(1, 2, 1, 2), (3, 3)]
+
+
+def test_a_lane_has_its_own_process():
+    with Lane(partial, os.getpid) as own, Lane(partial, sleep, 0.02) as sleeping:
+        assert own.turn() and own.memory() >= 0
+        assert all(seconds >= 0.02 for seconds in sleeping.turn())
+
+
+def test_a_lane_tells_what_failed():
+    with pytest.raises(LaneError, match="ValueError: invalid literal"):
+        Lane(partial, int, "one")
+    with pytest.raises(LaneError, match="ended with code 3"):
+        Lane(partial, os._exit, 3)
 
 
 def test_percentiles():

@@ -64,6 +64,14 @@ def test_networks_of_timm_compute_the_same(name: str, gone: type | None) -> None
         assert all(block.gamma is None for stage in deployed.stages for block in stage.blocks)
 
 
+def test_pools_to_one_pixel_become_means() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.AdaptiveAvgPool2d(2)).double()
+    images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    found = overtone.deploy(net, 8)
+    assert [module.output_size for module in found.modules() if isinstance(module, nn.AdaptiveAvgPool2d)] == [2]
+    torch.testing.assert_close(found(images), net(images), rtol=0, atol=1e-12)
+
+
 def test_the_original_is_left_as_it_is() -> None:
     net = reduced_net("hornet_tiny_gf", drop_rate=0.1, drop_path_rate=0.1).train()
     before = copy.deepcopy(net)

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from overtone.config import Preprocess
 from overtone.deployment.fold import deploy
 from overtone.deployment.inputs import as_batch, input_transform
+from overtone.deployment.lane import Lane
 from overtone.deployment.pictures import generated_pictures
-from overtone.deployment.quiet import quiet
 from overtone.deployment.runtimes import Job, check_compiler, computes_bfloat16
+from overtone.deployment.shipping import Shipped
 from overtone.deployment.targets import RUNTIMES, runtime_named
 from overtone.deployment.torch_runtime import InBfloat16
 from overtone.errors import OvertoneError
@@ -38,6 +39,7 @@ class Contender:
         batch: images of a call.
         size: pixels, their side.
         folder: where `write` puts it.
+        rewritten: whether the network gets its fastest exact form before a runtime has it.
         module: where `write` puts it instead for a runtime of `IN_PYTORCH`; another process gets it with the contender.
     """
 
@@ -47,7 +49,8 @@ class Contender:
     batch: int
     size: int
     folder: Path
-    module: nn.Module | None = None
+    rewritten: bool = True
+    module: Shipped | None = None
 
     def images(self) -> Tensor:
         """A batch for it, always the same."""
@@ -64,7 +67,7 @@ class Contender:
         if self.runtime in IN_PYTORCH:
             module = copy.deepcopy(net).eval() if self.runtime == "built" else deploy(net, self.size)
             module = InBfloat16(module) if self.precision == "bfloat16" else module
-            self.module = module.requires_grad_(False)
+            self.module = Shipped(module.requires_grad_(False))
             return
         calibration: list[Tensor] = []
         if self.precision.startswith("int8"):
@@ -72,7 +75,7 @@ class Contender:
             pictures = generated_pictures(_CALIBRATION, self.size)
             calibration = [as_batch(transform, picture).repeat(self.batch, 1, 1, 1) for picture in pictures]
         job = Job(
-            net=deploy(net, self.size),
+            net=deploy(net, self.size) if self.rewritten else net,
             example=self.images(),
             kind="normalised",
             precision=self.precision,
@@ -85,9 +88,9 @@ class Contender:
         if self.runtime not in IN_PYTORCH:
             predictor = runtime_named(self.runtime).open(self.folder, self.precision, self.batch)
             return lambda images: predictor.predict(images.numpy())
-        module = self.module
-        if module is None:
+        if self.module is None:
             raise ValueError("nothing was written yet")
+        module = self.module.unpacked()
         function = torch.compile(module) if self.runtime == "compile" else module
 
         def call(images: Tensor) -> object:
@@ -97,13 +100,20 @@ class Contender:
         return call
 
 
-def open_warm(contender: Contender, calls: int = 3) -> Call:
-    """Open a contender and call it until it has compiled and taken its memory."""
-    with quiet():
-        call = contender.open()
-        for _ in range(calls):
-            call(contender.images())
-    return call
+def lane_of(contender: Contender) -> Lane:
+    """The contender in a process of its own, with as many threads as PyTorch has here.
+
+    Raises:
+        LaneError: it cannot be opened or run.
+    """
+    library = None if contender.runtime in IN_PYTORCH else runtime_named(contender.runtime).import_library
+    return Lane(_call_of, contender, prepare=library)
+
+
+def _call_of(contender: Contender) -> Callable[[], object]:
+    images = contender.images()
+    call = contender.open()
+    return lambda: call(images)
 
 
 def why_not(runtime: str, precision: str) -> str | None:

@@ -1,5 +1,6 @@
 """ExecuTorch with XNNPACK's kernels: float32, and int8 by PyTorch 2 export quantisation (PT2E)."""
 
+import importlib
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,10 @@ class ExecuTorch(Runtime):
     precisions = ("float32", "int8")
     takes_pictures = False
     takes_any_batch = False
+
+    def import_library(self) -> None:
+        """Import ExecuTorch's runtime."""
+        importlib.import_module("executorch.runtime")
 
     def write(self, job: Job, folder: Path) -> None:
         """Write model.pte."""

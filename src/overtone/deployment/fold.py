@@ -10,6 +10,7 @@ import copy
 from typing import Any
 
 import torch
+from timm.layers.adaptive_avgmax_pool import FastAdaptiveAvgPool
 from torch import nn
 
 from overtone.deployment.affine import (
@@ -53,6 +54,7 @@ def deploy(model: nn.Module, example_size: int | tuple[int, int] | None = None) 
     fold_layer_scales(net, flow)
     fold_layer_norms(net, flow)
     fold_hornet_blocks(net, flow)
+    make_global_pools_means(net)
     lay_out_channels_last(net)
     return net.eval().requires_grad_(False)
 
@@ -83,6 +85,13 @@ def _plain_depthwise(conv: DepthwiseConv2d) -> nn.Conv2d:
     plain = nn.Conv2d(conv.in_channels, conv.out_channels, size, conv.stride[0], **shape, **where)
     set_affine(plain, conv.weight, conv.bias)
     return plain
+
+
+def make_global_pools_means(net: nn.Module) -> None:
+    """Replace adaptive average pools to one pixel by means, which exporters need not take apart."""
+    for name, module in list(net.named_modules(remove_duplicate=False)):
+        if name and isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
+            net.set_submodule(name, FastAdaptiveAvgPool())
 
 
 def lay_out_channels_last(net: nn.Module) -> None:

@@ -39,6 +39,10 @@ class OpenVino(Runtime):
     modules = ("openvino",)
     precisions = ("float32", "bfloat16", "int8", "int8+bfloat16")
 
+    def import_library(self) -> None:
+        """Import OpenVINO."""
+        _openvino()
+
     def missing(self, precision: str = "float32", *, to_write: bool = True) -> str | None:
         """Why it is not there; int8 needs NNCF to be written."""
         if to_write and precision.startswith("int8") and importlib.util.find_spec("nncf") is None:
@@ -51,6 +55,8 @@ class OpenVino(Runtime):
         program = job.program()
         with quiet():
             model = openvino.convert_model(program)
+            if not job.dynamic_batch and job.kind != "picture":
+                model.reshape(list(job.example.shape))  # otherwise sizes are left open, which is slower
             model.inputs[0].get_tensor().set_names({INPUT})
             model.outputs[0].get_tensor().set_names({OUTPUT})
             if job.precision.startswith("int8"):

@@ -1,45 +1,12 @@
-"""The memory that something needs, measured in a process of its own."""
+"""The memory of a process: now, and at the highest point."""
 
-import multiprocessing
 import resource
 import sys
-import warnings
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from importlib import import_module
 from pathlib import Path
 
-import torch
-
-from overtone.deployment.contenders import Contender, open_warm
-
-_LIBRARIES = {"onnx": "onnxruntime", "openvino": "openvino", "executorch": "executorch.runtime"}
 _RESET = "5"  # what /proc/self/clear_refs takes for: begin the peak anew
 _CALLS = 3
-
-
-def in_own_process(measure: Callable[..., float], *arguments: object) -> float:
-    """What a function of a module gives in a fresh process, with as many threads as here."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context, torch.set_num_threads, (torch.get_num_threads(),)) as pool:
-        return pool.submit(measure, *arguments).result()
-
-
-def peak_of_contender(contender: Contender) -> float:
-    """Megabytes at the highest point of a call beyond what the process has before it opens the contender.
-
-    Meant for a process of its own. Where the peak cannot be begun anew (elsewhere than on Linux), what opening and
-    compiling take is counted too.
-    """
-    warnings.simplefilter("ignore")
-    if contender.runtime == "openvino":
-        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it reports to its makers
-    if contender.runtime in _LIBRARIES:
-        import_module(_LIBRARIES[contender.runtime])  # the library's own size says nothing of the network
-    before = resident()
-    call = open_warm(contender)
-    images = contender.images()
-    return peak_of(lambda: call(images), before)
 
 
 def peak_of(call: Callable[[], object], before: float) -> float:

@@ -1,7 +1,6 @@
 """Several things timed in turns, so that whatever else the machine does falls on all of them."""
 
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -39,31 +38,18 @@ class Timing:
         return 1000 * (third - first)
 
 
-def race(
-    calls: Sequence[Callable[[], object]],
-    rounds: int,
-    *,
-    clock: Callable[[], float] = time.perf_counter,
-    settle: bool = True,
-) -> list[Timing]:
-    """Time every call once in each round; each round begins with another one.
+def race(turns: Sequence[Callable[[], Sequence[float]]], rounds: int) -> list[Timing]:
+    """Give every contender a turn in each round; each round begins with another one.
 
     Args:
-        calls: what is timed, warm already.
-        rounds: how many times each.
-        clock: seconds.
-        settle: call each once without the clock before it is timed: caches are its own then, and threads that the one
-            before left spinning are asleep.
+        turns: one of each contender, such as `Lane.turn`: it makes some calls and returns the seconds of each.
+        rounds: how many turns each has.
     """
-    seconds: list[list[float]] = [[] for _ in calls]
+    seconds: list[list[float]] = [[] for _ in turns]
     for number in range(rounds):
-        for step in range(len(calls)):
-            index = (number + step) % len(calls)
-            if settle:
-                calls[index]()
-            started = clock()
-            calls[index]()
-            seconds[index].append(clock() - started)
+        for step in range(len(turns)):
+            index = (number + step) % len(turns)
+            seconds[index] += turns[index]()
     return [Timing(tuple(found)) for found in seconds]
 
 

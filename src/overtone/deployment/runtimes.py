@@ -1,5 +1,6 @@
 """One small interface to whatever runs a network: `predict(batch) -> logits`."""
 
+import importlib
 import importlib.util
 import os
 import shutil
@@ -103,6 +104,11 @@ class Runtime(ABC):
     """Whether the resize of pictures of any size can be in the graph."""
     takes_any_batch = True
     """Whether the number of images can be left open."""
+
+    def import_library(self) -> None:
+        """Import what runs networks."""
+        for module in self.modules:
+            importlib.import_module(module)
 
     def missing(self, precision: str = "float32", *, to_write: bool = True) -> str | None:
         """Why this runtime is not there, in words; None if it is."""

@@ -1,8 +1,8 @@
 """`overtone benchmark`: networks, runtimes, precisions and batch sizes side by side on this machine's CPU."""
 
-import copy
+import contextlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from overtone import options, zoo
-from overtone.deployment.contenders import ALL, Contender, open_warm, why_not
-from overtone.deployment.peak_memory import in_own_process, peak_of_contender
+from overtone.deployment.contenders import ALL, Contender, lane_of, why_not
+from overtone.deployment.lane import Lane, LaneError
 from overtone.deployment.quiet import quiet
 from overtone.deployment.race import Timing, gemm, gemm_gflops, race
 from overtone.deployment.runtimes import PRECISIONS, computes_bfloat16
-from overtone.engine.allocator import keep_freed_memory
+from overtone.deployment.shipping import Shipped
 from overtone.errors import OvertoneError
 from overtone.models.multiply_adds import count_multiply_adds
 from overtone.published import find, rows_of
@@ -53,8 +53,7 @@ class Measured:
     """What takes part in the race, and what is known of it.
 
     Attributes:
-        call: what is timed.
-        memory: gives its peak in megabytes.
+        lane: the process in which it is timed.
     """
 
     entrant: Entrant
@@ -62,8 +61,7 @@ class Measured:
     runtime: str
     precision: str
     batch: int
-    call: Callable[[], object]
-    memory: Callable[[], float]
+    lane: Lane
 
 
 def benchmark(chosen: options.Benchmark) -> int:
@@ -83,18 +81,22 @@ def benchmark(chosen: options.Benchmark) -> int:
     entrants = [_entrant(name, chosen.size) for name in names]
     about = machine()  # the load of the machine before ours
     left_out: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="overtone-") as scratch:
-        measured = []
+    with contextlib.ExitStack() as lanes:
+        scratch = lanes.enter_context(tempfile.TemporaryDirectory(prefix="overtone-"))
+        measured: list[Measured] = []
         for number, entrant in enumerate(entrants):
             folder = Path(scratch) / str(number)
             for batch in batches:
-                measured += _contenders(entrant, batch, (runtimes, precisions), folder, left_out)
+                found = _contenders(entrant, batch, (runtimes, precisions), folder, left_out)
                 if chosen.train:
-                    measured += _steps(entrant, batch, precisions, left_out)
+                    found += _steps(entrant, batch, precisions, left_out)
+                for one in found:
+                    lanes.callback(one.lane.close)
+                measured += found
         if not measured:
             raise OvertoneError(f"nothing can be measured: {'; '.join(dict.fromkeys(left_out))}")
         rates, timings = _race(measured, chosen.rounds)
-        memories = [None if chosen.no_memory else one.memory() for one in measured]
+        memories = [None if chosen.no_memory else one.lane.memory() for one in measured]
     found = zip(measured, timings, memories, strict=True)
     rows = tuple(_row(one, timing, memory, rates) for one, timing, memory in found)
     report = Report(about, rates, rows, tuple(dict.fromkeys(left_out)))
@@ -195,48 +197,33 @@ def _contenders(
 def _prepared(entrant: Entrant, contender: Contender) -> Measured:
     with quiet():
         contender.write(entrant.net)
-    call, images = open_warm(contender), contender.images()
-    return Measured(
-        entrant,
-        "inference",
-        contender.runtime,
-        contender.precision,
-        contender.batch,
-        lambda: call(images),
-        lambda: in_own_process(peak_of_contender, contender),
-    )
+    lane = lane_of(contender)
+    return Measured(entrant, "inference", contender.runtime, contender.precision, contender.batch, lane)
 
 
 def _steps(entrant: Entrant, batch: int, precisions: Sequence[str], left_out: list[str]) -> list[Measured]:
     """A step of training in every precision that training has."""
-    keep_freed_memory()
     made = []
     for precision in training.PRECISIONS:
         if precision not in precisions or (precision == "bfloat16" and not computes_bfloat16()):
             continue
-        step = training.training_step(copy.deepcopy(entrant.net), batch, entrant.size, precision)
+        note(f"preparing: {entrant.name}, training, {precision}, batch {batch}")
         try:
-            for _ in range(2):
-                step()
-        except ValueError as error:  # a batch norm that sees a single value
-            left_out.append(f"{entrant.name}, training, batch {batch}: {error}")
+            lane = Lane(training.training_step, Shipped(entrant.net), batch, entrant.size, precision)
+        except LaneError as error:  # a batch norm that sees a single value, say
+            left_out.append(f"{entrant.name}, training, {precision}, batch {batch}: {error}")
             continue
-        memory = _peak_of_step(entrant.net, batch, entrant.size, precision)
-        made.append(Measured(entrant, "training", "torch", precision, batch, step, memory))
+        made.append(Measured(entrant, "training", "torch", precision, batch, lane))
     return made
-
-
-def _peak_of_step(net: nn.Module, batch: int, size: int, precision: str) -> Callable[[], float]:
-    return lambda: in_own_process(training.peak_of_step, net, batch, size, precision)
 
 
 def _race(measured: Sequence[Measured], rounds: int) -> tuple[dict[str, float], list[Timing]]:
     """Rates of products of matrices, and the timing of each contender: all take turns."""
     kinds = [name for name in _GEMM_TYPES if any(_gemm_of(one.precision) == name for one in measured)]
-    products = [gemm(_GEMM_TYPES[name]) for name in kinds]
     note(f"measuring: {len(measured)} contenders, {rounds} rounds")
-    with quiet():
-        timings = race([*products, *(one.call for one in measured)], rounds)
+    with contextlib.ExitStack() as lanes:
+        products = [lanes.enter_context(Lane(gemm, _GEMM_TYPES[name])) for name in kinds]
+        timings = race([lane.turn for lane in (*products, *(one.lane for one in measured))], rounds)
     rates = {name: gemm_gflops(timing) for name, timing in zip(kinds, timings, strict=False)}
     return rates, timings[len(kinds) :]
 

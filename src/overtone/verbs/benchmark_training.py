@@ -5,26 +5,28 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from overtone.config import Optim
-from overtone.deployment.peak_memory import peak_of, resident
+from overtone.deployment.shipping import Shipped
 from overtone.engine.allocator import keep_freed_memory
 from overtone.engine.optim import build_optimizer
 
 PRECISIONS = ("float32", "bfloat16")
 
 
-def training_step(net: nn.Module, batch: int, size: int, precision: str = "float32") -> Callable[[], object]:
-    """A step of SGD with momentum on a batch of noise, as `overtone train` computes on a CPU: channels_last.
+def training_step(shipped: Shipped, batch: int, size: int, precision: str = "float32") -> Callable[[], object]:
+    """A step of SGD with momentum on a batch of noise, as `overtone train` computes on a CPU.
+
+    That is in channels_last, in a process that keeps freed memory; meant for a process of its own, which changes so.
 
     Args:
-        net: it is put into training mode and changes with every step.
+        shipped: the network.
         batch: images.
         size: pixels, their side.
         precision: float32, or bfloat16 for autocast.
     """
-    net = net.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    keep_freed_memory()
+    net = shipped.unpacked().to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = build_optimizer(net, Optim(name="sgd", lr=1e-3, momentum=0.9))
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(batch, 3, size, size, generator=generator).contiguous(memory_format=torch.channels_last)
@@ -39,19 +41,3 @@ def training_step(net: nn.Module, batch: int, size: int, precision: str = "float
         optimizer.zero_grad(set_to_none=True)
 
     return step
-
-
-def peak_of_step(net: nn.Module, batch: int, size: int, precision: str) -> float:
-    """Megabytes at the highest point of a step, the network included; meant for a process of its own.
-
-    Args:
-        net: the network.
-        batch: images.
-        size: pixels, their side.
-        precision: as of `training_step`.
-    """
-    keep_freed_memory()
-    before = resident()
-    step = training_step(net, batch, size, precision)
-    step()
-    return peak_of(step, before)
