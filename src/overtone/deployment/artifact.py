@@ -48,6 +48,7 @@ class About:
         data: how the images of its training were split, where it was trained with overtone; not where they lie.
         files: SHA-256 of every file that the runtime reads.
         bytes: of those files.
+        calibrated: pictures that int8 took its ranges from.
         parity: how far its logits are from those of the network in PyTorch; see `Parity`.
         versions: of what wrote it.
     """
@@ -68,6 +69,7 @@ class About:
     output: str = OUTPUT
     files: Mapping[str, str] = field(default_factory=dict)
     bytes: int = 0
+    calibrated: int = 0
     parity: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT

@@ -1,6 +1,7 @@
 """A network written for a runtime, and proved there before its folder gets its name."""
 
 import dataclasses
+import errno
 import os
 import platform
 import shutil
@@ -17,6 +18,7 @@ from PIL import Image
 from torch import nn
 
 from overtone import __version__
+from overtone.checkpoint import flush
 from overtone.config import Preprocess, to_dict
 from overtone.deployment.artifact import (
     GOLDEN,
@@ -111,6 +113,7 @@ def export(model: nn.Module, origin: Origin, request: Request, out: Path, *, ove
     """
     check_request(request)
     check_folder(out, overwrite)
+    check_size(model, origin.architecture, origin.preprocess)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -148,11 +151,33 @@ def predictor_for(model: nn.Module, preprocess: Preprocess, request: Request, fo
         OvertoneError: what cannot be had (`check_request`).
     """
     check_request(request)
+    check_size(model, "the network", preprocess)
     runtime = runtime_named(request.runtime)
     pictures = _pictures(request, preprocess)
     job = _job(model, preprocess, request, pictures)
     _convert(runtime, job, folder)
     return runtime.open(folder, request.precision, None if request.dynamic_batch else 1)
+
+
+def check_size(model: nn.Module, name: str, preprocess: Preprocess) -> None:
+    """Make sure that the network takes images of this size.
+
+    Raises:
+        OvertoneError: it does not; networks say so with exceptions of every kind.
+    """
+    size = preprocess.size
+    try:
+        with torch.inference_mode():
+            model(example_input("normalised", preprocess, 1))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise OvertoneError(
+            f"{name} cannot take images of {size}x{size} pixels ({_first_line(error)}); choose another --size"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = (line.strip().rstrip(".") for line in str(error).splitlines())
+    return next((line[:300] for line in lines if line), "no reason given")
 
 
 def open_export(folder: Path) -> tuple[Predictor, About]:
@@ -183,6 +208,7 @@ def _write(model: nn.Module, origin: Origin, request: Request, folder: Path) -> 
         **{field.name: getattr(origin, field.name) for field in dataclasses.fields(origin)},
         files=files,
         bytes=sum((folder / name).stat().st_size for name in files),
+        calibrated=len(job.calibration),
         versions=_versions(runtime),
     )
     write_about(folder, about)
@@ -191,6 +217,9 @@ def _write(model: nn.Module, origin: Origin, request: Request, folder: Path) -> 
     write_about(folder, about)
     (folder / SCRIPT).write_text(run_script(job.kind, preprocess, *runtime.script(request.precision)), encoding="utf-8")
     _write_golden(model, folder, golden)
+    for path in folder.iterdir():
+        flush(path)
+    flush(folder)
     return about
 
 
@@ -205,11 +234,16 @@ def _convert(runtime: Runtime, job: Job, folder: Path) -> None:
     except (OvertoneError, OSError, MemoryError):
         raise
     except Exception as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")
+        if shutil.disk_usage(folder).free < _bytes_of(job.net):  # not every converter says why it could not write
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         raise OvertoneError(
-            f"{runtime.title} cannot take this network in {job.precision} ({type(error).__name__}: {reason[:300]}); "
-            "try another runtime or precision"
+            f"{runtime.title} cannot take this network in {job.precision} ({type(error).__name__}: "
+            f"{_first_line(error)}); try another runtime or precision"
         ) from error
+
+
+def _bytes_of(net: nn.Module) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in net.state_dict().values())
 
 
 def _job(model: nn.Module, preprocess: Preprocess, request: Request, pictures: _Pictures) -> Job:
@@ -325,5 +359,6 @@ def move(temporary: Path, out: Path) -> None:
         if old.exists():
             os.replace(old, out)
         raise
+    flush(out.absolute().parent)
     with suppress(OSError):
         shutil.rmtree(old, ignore_errors=True)

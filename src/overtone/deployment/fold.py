@@ -1,9 +1,9 @@
 """The fastest exact form of a network for inference: `overtone.deploy`.
 
-Every rewrite is a function of its own (in `affine`, `gated_conv`, `global_filter` and here); `deploy` composes them.
-They change modules, not a traced graph: what comes out is still the network, with its methods and the names of its
-layers, which every exporter and `torch.compile` take. Which layers stand beside each other is not guessed from names:
-see `dataflow`.
+Every rewrite is a function of its own (in `affine`, `gated_conv`, `global_filter`, `harmonious` and here); `deploy`
+composes them. They change modules, not a traced graph: what comes out is still the network, with its methods and the
+names of its layers, which every exporter and `torch.compile` take. Which layers stand beside each other is not guessed
+from names: see `dataflow`.
 """
 
 import copy
@@ -22,6 +22,7 @@ from overtone.deployment.affine import (
 )
 from overtone.deployment.dataflow import observe
 from overtone.deployment.gated_conv import fold_hornet_blocks
+from overtone.deployment.harmonious import keep_halves_apart
 from overtone.layers.dct_conv import HarmConv2d
 from overtone.layers.depthwise_conv import DepthwiseConv2d
 
@@ -54,6 +55,7 @@ def deploy(model: nn.Module, example_size: int | tuple[int, int] | None = None) 
     fold_layer_scales(net, flow)
     fold_layer_norms(net, flow)
     fold_hornet_blocks(net, flow)
+    keep_halves_apart(net)
     make_global_pools_means(net)
     lay_out_channels_last(net)
     return net.eval().requires_grad_(False)

@@ -47,7 +47,7 @@ class OnnxRuntime(Runtime):
             if job.precision == "float32":
                 converted.save(str(folder / self.file))
                 return
-            with tempfile.TemporaryDirectory() as scratch:
+            with tempfile.TemporaryDirectory(dir=folder) as scratch:
                 whole = Path(scratch) / "float32.onnx"
                 converted.save(str(whole))
                 _quantise(whole, folder / self.file, job)

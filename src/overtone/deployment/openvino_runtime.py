@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from overtone.deployment.artifact import INPUT, OUTPUT
+from overtone.deployment.channels_first import with_channels_first
 from overtone.deployment.quiet import quiet
 from overtone.deployment.runtimes import Job, Predictor, Runtime
 
@@ -52,7 +53,7 @@ class OpenVino(Runtime):
     def write(self, job: Job, folder: Path) -> None:
         """Write model.xml and model.bin."""
         openvino = _openvino()
-        program = job.program()
+        program = job.program(with_channels_first(job.net))
         with quiet():
             model = openvino.convert_model(program)
             if not job.dynamic_batch and job.kind != "picture":

@@ -42,9 +42,9 @@ def given_pictures(folder: Path, most: int) -> list[Path]:
     Raises:
         OvertoneError: no such folder, or no images in it.
     """
+    if not folder.is_dir():
+        raise OvertoneError(f"{folder} is not a folder; give a folder of pictures like those to come")
     found = find_images([folder])
-    if not found:
-        raise OvertoneError(f"{folder} holds no images; give a folder of pictures like those to come")
     chosen = np.unique(np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int))
     return [found[position] for position in chosen]
 

@@ -1,5 +1,6 @@
 """PyTorch as a runtime: an exported program, a package compiled ahead of time, or compiled as it runs."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,11 @@ class TorchExported(Runtime):
     def write(self, job: Job, folder: Path) -> None:
         """Write model.pt2."""
         program = job.program(_in_precision(job))
+        # Through memory: PyTorch's own writer ends the process where the disk is full.
+        content = io.BytesIO()
         with quiet():
-            torch.export.save(program, folder / self.file)
+            torch.export.save(program, content)
+        (folder / self.file).write_bytes(content.getbuffer())
 
     def open(self, folder: Path, precision: str, batch: int | None) -> Predictor:
         """Read model.pt2."""
@@ -80,8 +84,10 @@ class AheadOfTime(TorchExported):
     def write(self, job: Job, folder: Path) -> None:
         """Compile into model.pt2."""
         program = job.program(_in_precision(job))
+        content = io.BytesIO()
         with quiet(), torch.no_grad():
-            torch._inductor.aoti_compile_and_package(program, package_path=str(folder / self.file))
+            torch._inductor.aoti_compile_and_package(program, package_path=content)
+        (folder / self.file).write_bytes(content.getbuffer())
 
     def open(self, folder: Path, precision: str, batch: int | None) -> Predictor:
         """Read model.pt2."""

@@ -1,7 +1,6 @@
 """Runtimes and precisions of this machine side by side: how fast each is, and whether it is still right."""
 
-import statistics
-import time
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,11 +10,12 @@ from torch import nn
 
 from overtone.deployment.artifact import GOLDEN, About
 from overtone.deployment.export import Origin, Request, check_request, export, open_export
-from overtone.deployment.runtimes import Predictor
+from overtone.deployment.lane import Lane, LaneError
+from overtone.deployment.race import race
 from overtone.deployment.targets import RUNTIMES
 from overtone.errors import OvertoneError
 
-_WARM_UP, _CALLS = 3, 5
+CHECKED = 64  # pictures for which the best class is compared
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def export_all(
         if candidate.reason is None:
             tell(f"{candidate.runtime}, {candidate.precision}")
             out = folder / f"{candidate.runtime}-{candidate.precision}"
-            request = Request(candidate.runtime, candidate.precision, pictures=pictures)
+            request = Request(candidate.runtime, candidate.precision, pictures=pictures, checked=CHECKED)
             try:
                 candidate = replace(candidate, about=export(model, origin, request, out), folder=out)
             except OvertoneError as error:
@@ -84,31 +84,33 @@ def export_all(
 
 
 def measure_all(tried: Sequence[Candidate], rounds: int) -> list[Candidate]:
-    """The latency of one image: all take turns in every round, so that what disturbs one disturbs the others too."""
-    times: dict[int, list[float]] = {}
-    ready: dict[int, tuple[Predictor, np.ndarray]] = {}
-    for index, candidate in enumerate(tried):
-        if candidate.folder is not None and candidate.reason is None:
-            predictor, _ = open_export(candidate.folder)
-            with np.load(candidate.folder / GOLDEN) as golden:
-                image = golden["inputs"][:1]
-            for _ in range(_WARM_UP):
-                predictor.predict(image)
-            ready[index], times[index] = (predictor, image), []
-    for _ in range(rounds):
-        for index, (predictor, image) in ready.items():
-            for _ in range(_CALLS):
-                started = time.perf_counter()
-                predictor.predict(image)
-                times[index].append(1000 * (time.perf_counter() - started))
-    return [
-        candidate
-        if index not in times
-        else replace(candidate, milliseconds=statistics.median(times[index]), spread=_spread(times[index]))
-        for index, candidate in enumerate(tried)
-    ]
+    """The latency of one image: each candidate has a process of its own, and all take turns in every round."""
+    with contextlib.ExitStack() as open_lanes:
+        measured, lanes = list(tried), {}
+        for index, candidate in enumerate(tried):
+            if candidate.folder is None or candidate.reason is not None:
+                continue
+            try:
+                lanes[index] = open_lanes.enter_context(lane_of_export(candidate.folder))
+            except LaneError as error:
+                measured[index] = replace(candidate, reason=str(error))
+        timings = race([lane.turn for lane in lanes.values()], rounds)
+    for index, timing in zip(lanes, timings, strict=True):
+        measured[index] = replace(measured[index], milliseconds=timing.median, spread=timing.spread)
+    return measured
 
 
-def _spread(values: list[float]) -> float:
-    first, _, third = statistics.quantiles(values, n=4)
-    return third - first
+def lane_of_export(folder: Path) -> Lane:
+    """An export in a process of its own, with one of its golden images.
+
+    Raises:
+        LaneError: it cannot be opened or run.
+    """
+    return Lane(_call_of, folder)
+
+
+def _call_of(folder: Path) -> Callable[[], object]:
+    predictor, _ = open_export(folder)
+    with np.load(folder / GOLDEN) as golden:
+        image = golden["inputs"][:1]
+    return lambda: predictor.predict(image)
