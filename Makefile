@@ -43,7 +43,7 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 bench: $(READY)
-	$(BIN)/python benchmarks/latency.py
+	$(BIN)/python benchmarks/latency.py --json benchmarks/latency.json
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/harmonic_training.py
 	$(BIN)/python benchmarks/training_overhead.py

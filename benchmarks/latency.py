@@ -54,25 +54,33 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=[], help=", ".join(NAMES))
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--runtimes", nargs="+", choices=ALL, default=list(ALL))
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="file; results of other networks in it stay")
     args = parser.parse_args()
     unknown = set(args.names) - set(NAMES)
     if unknown:
         parser.error(f"no naive form of {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
     torch.set_num_threads(args.threads)
-    about, results = machine(), []
+    about = machine()
     print(", ".join(f"{key} {value}" for key, value in about.items()))
     with tempfile.TemporaryDirectory() as folder:
         for name in args.names or NAMES:
-            results.append(measure(name, args, Path(folder) / name))
-            show(results[-1])
-    if args.json is not None:
-        args.json.write_text(json.dumps({"machine": about, "results": results}, indent=2) + "\n", encoding="utf-8")
+            result = measure(name, args, Path(folder) / name)
+            show(result)
+            if args.json is not None:
+                keep(args.json, about, result)
     return 0
+
+
+def keep(path: Path, about: dict, result: dict) -> None:
+    """Write a result into a file, in the place of an earlier one of that network; each with its machine."""
+    earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    others = [found for found in earlier if found["model"] != result["model"]]
+    found = sorted([*others, {**result, "machine": about}], key=lambda one: NAMES.index(one["model"]))
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def measure(name: str, args: argparse.Namespace, folder: Path) -> dict:

@@ -172,11 +172,11 @@ def replacing(path: Path, before_naming: Callable[[], object] | None = None) -> 
         mode = temporary.stat().st_mode  # by the user's umask; safetensors would let only the owner read
         yield temporary
         temporary.chmod(mode)
-        _flush(temporary)
+        flush(temporary)
         if before_naming is not None:
             before_naming()
         os.replace(temporary, path)
-        _flush(path.parent)
+        flush(path.parent)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OvertoneError(
@@ -209,7 +209,8 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Make sure that a file's content, or a folder's list of names, is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

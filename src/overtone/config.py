@@ -85,6 +85,9 @@ class Data:
     """Stop when more than this share of the training images cannot be read."""
     allow_empty_classes: bool = False
     """Keep class folders that hold no image as classes."""
+    scaled_decoding: bool = False
+    """Decode JPEG files for training at 1/2, 1/4 or 1/8 of their size where the random crop is at least that much
+    larger than the input: quicker for large photographs, and changes pixels; off, they are Pillow's."""
 
 
 @dataclass(frozen=True)
@@ -264,6 +267,12 @@ class Recipe:
         for name, value in (("augment.scale", self.augment.scale), ("augment.ratio", self.augment.ratio)):
             _require(0 < value[0] <= value[1], name, value, "two numbers above 0, the smaller one first")
         _require(self.augment.scale[1] <= 1, "augment.scale", self.augment.scale, "at most 1")
+        _require(
+            not self.data.scaled_decoding or self.augment.crop == "random_resized",
+            "data.scaled_decoding",
+            self.data.scaled_decoding,
+            f"off where augment.crop is {self.augment.crop}: it is for random_resized",
+        )
         _require(0 <= self.distill.weight <= 1, "distill.weight", self.distill.weight, "in [0, 1]")
         _require(self.distill.temperature > 0, "distill.temperature", self.distill.temperature, "above 0")
         _require(self.augment.mix_off_epochs >= 0, "augment.mix_off_epochs", self.augment.mix_off_epochs, "0 or more")

@@ -255,19 +255,21 @@ class Tune:
     runtimes: tuple[Target, ...] = ()
     """Runtimes to try; default: those that are installed."""
     precisions: tuple[ExportPrecision, ...] = ()
-    """Precisions to try; default: all, int8 only with --calibration."""
+    """Precisions to try; default: all, int8 only where there are pictures for it."""
     data: TuningData = TuningData()
     """Images with classes: what loses more than --max-loss on them is left out."""
     max_loss: float = 1.0
     """Percentage points of top-1 that may be lost on --data.root."""
+    min_agreement: float = 95.0
+    """Without --data.root: percent of the pictures whose best class must be the network's own."""
     calibration: Path | None = None
-    """Folder of pictures like those to come, for int8 and for the check."""
+    """Folder of pictures like those to come, for int8 and for the check; default: data.root's train/, or data.root."""
     size: int | None = None
     """Side of the square input, pixels; default: the model's own."""
     rounds: int = 7
     """Rounds in which all candidates take turns; the latency is the median."""
     out: Path | None = None
-    """Folder for the fastest one; default: exports/ and a name from the model, the runtime and the precision."""
+    """Folder for the fastest one; default: exports/ and the model's name with -auto."""
     overwrite: bool = False
     """Replace an earlier export in that folder."""
     weights_dir: tuple[Path, ...] = ()
@@ -284,7 +286,7 @@ class Tune:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Measure speed and memory: all contenders take turns in one process on this machine's CPU."""
+    """Measure speed and memory on this machine's CPU: each contender has a process of its own, and they take turns."""
 
     models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL …")]
     """Architectures, published rows (no weights are fetched: they do not matter here), run folders or files."""
@@ -304,9 +306,9 @@ class Benchmark:
     train: bool = False
     """Measure a step of training too (float32, bfloat16: autocast)."""
     rounds: int = 30
-    """Rounds in which all contenders take turns."""
+    """Rounds in which all contenders take turns, of up to five calls each."""
     no_memory: bool = False
-    """Do not measure memory, for which each contender runs once more in a process of its own."""
+    """Do not measure memory."""
     out: Path | None = None
     """Write benchmark.csv, benchmark.json and, where accuracies are published, benchmark.png into this folder."""
     overwrite: bool = False

@@ -1,13 +1,18 @@
 """`overtone export`, `tune`, and `evaluate` and `predict` in a runtime."""
 
 import json
+import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from overtone import options
 from overtone.cli import main
 from overtone.deployment import openvino_runtime, runtimes
 from overtone.deployment.targets import RUNTIMES
+from overtone.deployment.tuning import Candidate
+from overtone.verbs import tune as tune_verb
 
 FEW = ("--run.workers", "0", "--run.threads", "1", "--run.device", "cpu")
 
@@ -50,7 +55,7 @@ def test_a_checkpoint_is_evaluated_in_a_runtime(overtone, trained):
     other = overtone("evaluate", trained / "run", "--runtime", "openvino", "--run.batch-size", "5", *data)
     assert figures(own) == figures(other)
     assert other.json["loss"] == pytest.approx(own.json["loss"], rel=1e-5)
-    assert other.json["runtime"] == "openvino"
+    assert other.json["runtime"] == "OpenVINO, float32"
 
 
 @pytest.mark.slow
@@ -110,19 +115,24 @@ def test_an_export_that_does_not_agree_exits_with_2_and_leaves_nothing(overtone,
 
 
 @pytest.mark.slow
-def test_tune_writes_the_fastest_that_agrees(overtone, trained, tmp_path):
+def test_tune_writes_the_fastest_that_is_right_where_a_name_is_free(overtone, trained, tmp_path, monkeypatch):
     needs("openvino")
-    out = tmp_path / "best"
-    words = ("tune", trained / "run", "--runtimes", "openvino", "torch", "--precisions", "float32", "--out", out)
-    data = ("--data.root", trained / "photos", "--rounds", "2", "--threads", "1")
-    outcome = overtone(*words, *data, "--json")
+    monkeypatch.chdir(tmp_path)
+    words = ("tune", trained / "run", "--runtimes", "openvino", "torch", "--precisions", "float32")
+    settings = ("--data.root", trained / "photos", "--rounds", "2", "--threads", "1")
+    outcome = overtone(*words, *settings, "--json")
     assert outcome.code == 0, outcome.err
+    assert f"for the check: {trained / 'photos'}" in outcome.err
     tried = {candidate["runtime"]: candidate for candidate in outcome.json["candidates"]}
-    assert set(tried) == {"openvino", "torch"} and outcome.json["out"] == str(out)
+    out = tmp_path / "exports" / "hbonet_x010-auto"
+    assert set(tried) == {"openvino", "torch"} and outcome.json["out"] == "exports/hbonet_x010-auto"
     assert all(c["milliseconds"] > 0 and c["reason"] is None and c["top1"] is not None for c in tried.values())
+    assert all(c["parity"]["pictures"] == "given" for c in tried.values())
     fastest = min(tried, key=lambda runtime: tried[runtime]["milliseconds"])
     assert json.loads((out / "model.json").read_text())["runtime"] == fastest
-    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+    monkeypatch.setattr(tune_verb, "export_all", None)  # it is not begun
+    assert "--overwrite" in overtone(*words, *settings).error
 
 
 @pytest.mark.slow
@@ -131,8 +141,30 @@ def test_tune_writes_nothing_that_loses_too_much(overtone, trained, tmp_path):
     words = ("tune", trained / "run", "--runtimes", "openvino", "--precisions", "float32", "--out", tmp_path / "best")
     refused = overtone(*words, "--data.root", trained / "photos", "--rounds", "1", "--max-loss", "-1")
     assert refused.code == 2 and "no runtime of this machine" in refused.err
-    assert "loses 0.00 percentage points" in refused.out
+    assert "left out: openvino float32: loses 0.00 percentage points" in refused.out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_labels_enough_pictures_must_keep_their_best_class():
+    def tried(agreement):
+        about = types.SimpleNamespace(parity={"agreement": agreement})
+        return Candidate("onnx", "int8", about=about)  # type: ignore[arg-type]
+
+    chosen = options.Tune("a", min_agreement=90)
+    kept = tune_verb._agreeing(chosen, [tried(0.95), tried(0.85)])
+    assert kept[0].reason is None and "85.0 % of the images, below 90 %" in (kept[1].reason or "")
+    labelled = options.Tune("a", data=options.TuningData(root=Path("photos")))
+    assert tune_verb._agreeing(labelled, [tried(0.5)])[0].reason is None
+
+
+@pytest.mark.slow
+def test_few_pictures_for_int8_are_warned_of_and_counted(overtone, trained, tmp_path):
+    needs("openvino")
+    words = ("export", trained / "run", "--to", "openvino", "--precision", "int8", "--calibration", trained / "photos")
+    outcome = overtone(*words, "--out", tmp_path / "small", "--json")
+    assert outcome.code == 0, outcome.err
+    assert outcome.json["calibrated"] == 45 - outcome.json["parity"]["images"] > 0
+    assert f"warning: int8 took its ranges from {outcome.json['calibrated']} pictures" in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -143,13 +175,24 @@ def test_tune_writes_nothing_that_loses_too_much(overtone, trained, tmp_path):
         (("export", "RUN", "--to", "auto", "--dynamic-batch"), "--to auto measures single"),
         (("export", "RUN", "--to", "auto", "--precision", "int8"), "--to auto tries every precision"),
         (("export", "nothing_like_it", "--to", "torch"), "nothing_like_it"),
+        (("export", "RUN", "--to", "torch", "--size", "0"), "size is 0"),
+        (("export", "vit_tiny_patch16_224", "--to", "torch", "--size", "64"), "cannot take images of 64x64 pixels"),
+        (("export", "RUN", "--to", "torch", "--calibration", "nowhere"), "nowhere is not a folder"),
         (("tune", "RUN", "--rounds", "0"), "rounds is 0"),
+        (("tune", "RUN", "--min-agreement", "101"), "min-agreement is 101"),
+        (("tune", "RUN", "--calibration", "nowhere"), "nowhere is not a folder"),
+        (("predict", "RUN", "PICTURE", "--calibration", "photos"), "--calibration is for int8 alone"),
+        (("predict", "RUN", "PICTURE", "--runtime", "aoti", "--run.device", "cuda"), "computes on the CPU"),
         (("predict", "RUN", "PICTURE", "--precision", "int8"), "--runtime torch has no int8"),
     ],
 )
-def test_what_cannot_be_is_one_clear_line(overtone, trained, words, message):
+def test_what_cannot_be_is_one_clear_line(overtone, trained, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
     places = {"RUN": trained / "run", "PICTURE": trained / "photos" / "red" / "0.png"}
-    assert message in overtone(*(places.get(word, word) for word in words)).error
+    outcome = overtone(*(places.get(word, word) for word in words))
+    assert outcome.code == 2 and message in outcome.err.splitlines()[-1]
+    assert all(line.startswith("overtone: ") for line in outcome.err.splitlines())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_package_is_one_clear_line(overtone, trained, monkeypatch):

@@ -14,6 +14,7 @@ README = Path(__file__).parents[2] / "README.md"
 NOT_HERE = {
     "overtone demo": "takes minutes; see test_demo.py",
     "resnet18.a1_in1k": "downloads weights of timm's",
+    "overtone benchmark": "takes a minute; see test_benchmark.py",
 }
 
 
@@ -53,4 +54,4 @@ def test_the_commands_of_the_readme_run(overtone, tmp_path, monkeypatch):
         outcome = overtone(*words, *settings)
         assert outcome.code == 0, f"{command}\n{outcome.err}"
         ran.append(words[0])
-    assert {"train", "evaluate", "predict", "weights", "reproduce"} <= set(ran)
+    assert {"train", "evaluate", "predict", "export", "tune", "weights", "reproduce"} <= set(ran)

@@ -23,9 +23,20 @@ def reduced_net(name: str, **kwargs: Any) -> nn.Module:
     for stage in [*(f"layer{i}" for i in range(1, 5)), *(f"group{i}" for i in range(3))]:
         if hasattr(net, stage):
             setattr(net, stage, getattr(net, stage)[:2])
+    if hasattr(net, "features") and "vgg" not in name:
+        net.features = without_repeats(net.features)
     if name in HORNETS:
         net.stages[2] = net.stages[2][:2]
     return fill(net.double().to_empty(device="cpu"), name).eval()
+
+
+def without_repeats(blocks: nn.Sequential) -> nn.Sequential:
+    """Of equal blocks in a row the first alone."""
+    kept = [blocks[0]]
+    for block in blocks[1:]:
+        if repr(block) != repr(kept[-1]):
+            kept.append(block)
+    return nn.Sequential(*kept)
 
 
 @torch.no_grad()

@@ -1,18 +1,20 @@
 """Precisions, preprocessing in the graph, and exports that must not be."""
 
+import errno
 import json
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from exported_nets import CLASSES, PREPROCESS, SIZE, inputs, logits_of, needs, origin, pictures_in, tiny_net
-from nets_to_fold import fill
+from exported_nets import CLASSES, PREPROCESS, SIZE, inputs, logits_of, needs, origin, pictures_in, plain_net, tiny_net
 from PIL import Image
 from test_export import check_script
 
 from overtone.config import Preprocess
+from overtone.deployment import export as export_module
 from overtone.deployment import onnx_runtime, openvino_runtime, runtimes, torch_runtime
 from overtone.deployment.artifact import read_about
 from overtone.deployment.export import Request, check_request, export, open_export
@@ -98,8 +100,8 @@ def test_a_compiled_export_needs_no_compiler_to_run(tmp_path, monkeypatch):
         check_request(Request("aoti"))
     except OvertoneError as error:
         pytest.skip(str(error))
-    net = fill(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, 4), torch.nn.Flatten(), torch.nn.Linear(512, 7)), "aoti")
-    export(net.eval(), origin(), Request("aoti", checked=2), tmp_path / "export")
+    net = plain_net()
+    export(net, origin(), Request("aoti", checked=2), tmp_path / "export")
     monkeypatch.setenv("PATH", "")
     monkeypatch.setenv("CXX", "")
     with pytest.raises(OvertoneError, match="C\\+\\+ compiler"):
@@ -147,6 +149,32 @@ def test_a_network_that_a_converter_cannot_take_is_one_line(net, tmp_path, monke
 
     monkeypatch.setattr(torch_runtime.TorchExported, "write", write)
     with pytest.raises(OvertoneError, match=r"PyTorch cannot take .* \(RuntimeError: no such operator: fft\); try"):
+        export(net, origin(), Request("torch"), tmp_path / "export")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("iostream error")])
+def test_a_full_disk_is_one_line_and_leaves_nothing(net, tmp_path, monkeypatch, error):
+    """Whether the converter says so, or fails in words of its own while the disk has no room for the weights."""
+
+    def write(self, job, folder):
+        (folder / "half").write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(torch_runtime.TorchExported, "write", write)
+    if isinstance(error, RuntimeError):
+        monkeypatch.setattr(export_module.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=1000))
+    with pytest.raises(OvertoneError, match=r"could not be written: No space left on device; choose another --out"):
+        export(net, origin(), Request("torch"), tmp_path / "export")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pytorchs_own_writer_which_dies_on_a_full_disk_never_sees_it(net, tmp_path, monkeypatch):
+    def write_bytes(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    with pytest.raises(OvertoneError, match="No space left on device"):
         export(net, origin(), Request("torch"), tmp_path / "export")
     assert list(tmp_path.iterdir()) == []
 

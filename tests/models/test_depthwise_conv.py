@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from overtone.layers import depthwise_conv
-from overtone.layers.depthwise_conv import DepthwiseConv2d
+from overtone.layers.depthwise_conv import DepthwiseConv2d, depthwise_conv2d
 
 
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
@@ -39,3 +39,91 @@ def test_it_is_a_plain_convolution_elsewhere() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert layer(torch.zeros(1, 4, 2, 2)).dtype == torch.bfloat16
     assert layer(torch.zeros(0, 4, 2, 2)).shape == (0, 4, 2, 2)
+
+
+def plain_gradients(x, weight, grad, stride):
+    """Of the input and the filter, by PyTorch in float64."""
+    x, weight = (t.detach().double().requires_grad_() for t in (x, weight))
+    y = F.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2, groups=len(weight))
+    y.backward(grad.double())
+    return x.grad, weight.grad
+
+
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize(("height", "width"), [(5, 5), (6, 9), (11, 8), (1, 7), (7, 1)])
+@pytest.mark.parametrize(("kernel_size", "stride"), [(5, 1), (5, 2), (7, 1), (7, 2), (9, 1)])
+def test_a_wide_filter_in_pieces_has_the_same_gradient(kernel_size, stride, height, width, memory_format):
+    torch.manual_seed(0)
+    x = torch.randn(3, 6, height, width, dtype=torch.float64).to(memory_format=memory_format)
+    weight = torch.randn(6, 1, kernel_size, kernel_size, dtype=torch.float64)
+    grad = torch.randn_like(F.conv2d(x, weight, stride=stride, padding=kernel_size // 2, groups=6))
+    _, expected = plain_gradients(x, weight, grad, stride)
+    found = depthwise_conv._wide_filter_gradient(x, grad, kernel_size, stride)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("kernel_size", "width", "in_pieces"), [(5, 9, True), (7, 9, True), (3, 9, False), (5, 4, False)]
+)
+def test_wide_filters_are_cut_on_maps_that_are_large_enough(kernel_size, width, in_pieces, monkeypatch):
+    taken = []
+    original = depthwise_conv._wide_filter_gradient
+    monkeypatch.setattr(depthwise_conv, "_wide_filter_gradient", lambda *args: taken.append(True) or original(*args))
+    monkeypatch.setattr(depthwise_conv, "_HAS_FAST_KERNEL", True)
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 4, 9, width, requires_grad=True), torch.randn(4, 1, kernel_size, kernel_size)
+    weight, bias = weight.requires_grad_(), torch.randn(4, requires_grad=True)
+    y = depthwise_conv2d(x, weight, bias)
+    grad = torch.randn_like(y)
+    y.backward(grad)
+    expected_x, expected_weight = plain_gradients(x, weight, grad, 1)
+    torch.testing.assert_close(x.grad.double(), expected_x, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(weight.grad.double(), expected_weight, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(bias.grad, grad.sum((0, 2, 3)))
+    assert bool(taken) == in_pieces
+
+
+@pytest.mark.parametrize(("kernel_size", "stride", "size"), [(3, 2, 12), (5, 1, 12), (5, 2, 12), (3, 1, 2), (3, 1, 12)])
+def test_under_autocast_the_gradients_are_those_of_bfloat16(kernel_size, stride, size):
+    torch.manual_seed(0)
+    layer = DepthwiseConv2d(4, kernel_size, stride)
+    x = torch.randn(2, 4, size, size).to(memory_format=torch.channels_last).requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = layer(x)
+    assert y.dtype == torch.bfloat16
+    grad = torch.randn_like(y)
+    y.backward(grad)
+    expected_x, expected_weight = plain_gradients(x.bfloat16(), layer.weight.bfloat16(), grad, stride)
+    assert x.grad.dtype == layer.weight.grad.dtype == torch.float32
+    for found, expected in (x.grad, expected_x), (layer.weight.grad, expected_weight):
+        assert (found - expected).norm() < 0.01 * expected.norm()
+
+
+def test_gradients_of_the_gradients_are_there():
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 2, 2, dtype=torch.float64, requires_grad=True)  # small enough for the taps
+    weight = torch.randn(3, 1, 3, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(depthwise_conv2d, (x, weight))
+    wide = torch.randn(2, 4, 9, 9, requires_grad=True)
+    layer = DepthwiseConv2d(4, 5)
+    (grad,) = torch.autograd.grad(layer(wide).square().sum(), wide, create_graph=True)
+    grad.square().sum().backward()
+    assert layer.weight.grad.abs().sum() > 0
+
+
+def test_gradients_per_sample_are_there():
+    torch.manual_seed(0)
+    images, layer = torch.randn(3, 4, 9, 9), DepthwiseConv2d(4, 5)
+
+    def loss(weight, image):
+        return depthwise_conv2d(image[None], weight).square().sum()
+
+    found = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(layer.weight.detach(), images)
+    loss(layer.weight, images[1]).backward()
+    torch.testing.assert_close(found[1], layer.weight.grad, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace")
+def test_a_trace_records_a_plain_convolution():
+    traced = torch.jit.trace(DepthwiseConv2d(4, 5), torch.zeros(1, 4, 9, 9), check_trace=False)
+    assert "PythonOp" not in str(traced.inlined_graph) and "_convolution" in str(traced.inlined_graph)

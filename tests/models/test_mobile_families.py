@@ -290,8 +290,8 @@ def test_checkpointing_changes_no_gradient(family):
 def test_blocks_compiled_as_one_graph_have_the_same_gradients():
     torch.compiler.reset()
     torch.manual_seed(0)
-    blocks = nn.Sequential(InvertedResidual(4, 4), HarmoniousBottleneck(4, 8, num_halvings=2)).train()
-    image = torch.randn(2, 4, 9, 8)
+    blocks = nn.Sequential(InvertedResidual(4, 4), HarmoniousBottleneck(4, 8, num_halvings=2)).double().train()
+    image = torch.randn(2, 4, 9, 8, dtype=torch.float64)
     gradients = []
     for compiled in (False, True):
         trained = copy.deepcopy(blocks)

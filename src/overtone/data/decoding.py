@@ -12,19 +12,28 @@
 Anything that cannot be read so is a `BadImage` with the reason.
 """
 
+import io
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+import torch
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from overtone.data.jpeg import frame_size, jpeg_pixels
+
+Exif = Literal["ignore", "apply"]
 
 # Pillow can open many more, among them formats that start other programs (EPS).
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_PIXELS = 178_956_970
 """Pictures with more pixels than this are refused: Pillow's own limit against decompression bombs."""
+_SCALES = (2, 4, 8)  # by which libjpeg, as Pillow calls it, can divide a picture's sides while it decodes
 
 
 class BadImage(Exception):
@@ -43,7 +52,51 @@ class BadImage(Exception):
         return f"{self.path}: {self.reason}"
 
 
-def decode_image(path: Path, exif: Literal["ignore", "apply"] = "ignore") -> Image.Image:
+class StoredJpeg:
+    """A JPEG file of which a part is decoded, at 1/2, 1/4 or 1/8 of its size where that leaves enough pixels.
+
+    Decoding at a smaller size happens in the domain of the DCT: it takes less time than decoding whole and resizing,
+    and gives other pixels.
+
+    Attributes:
+        size: width and height of the whole picture, pixels.
+    """
+
+    def __init__(self, path: Path, content: bytes, size: tuple[int, int]) -> None:
+        self.path, self.content, self.size = path, content, size
+
+    def part(self, top: int, left: int, height: int, width: int, least: int) -> Tensor:
+        """The pixels of a part of the picture.
+
+        Args:
+            top: first row of the part, as `left`, `height` and `width` in pixels of the whole picture.
+            left: first column of the part.
+            height: rows of the part.
+            width: columns of the part.
+            least: how many rows and columns it must have at the smaller size; smaller parts come as they are.
+
+        Returns:
+            uint8 `(H, W, 3)`; at a smaller size the borders lie at the nearest whole pixel.
+
+        Raises:
+            BadImage: see `decode_image`.
+        """
+        scale = max((scale for scale in _SCALES if min(height, width) >= scale * least), default=1)
+        with _explained(self.path):
+            if scale == 1:
+                return _pixels(self.content, "ignore")[top : top + height, left : left + width]
+            with _opened(io.BytesIO(self.content)) as image:
+                drafted = image.draft(None, (image.width // scale, image.height // scale))
+                scale = 1 if drafted is None else round(self.size[0] / drafted[1][2])
+                pixels = as_pixels(_decoded(image, "ignore"))
+        (first, last), (begin, end) = (
+            ((2 * start + scale) // (2 * scale), (2 * stop + scale) // (2 * scale))
+            for start, stop in ((top, top + height), (left, left + width))
+        )
+        return pixels[first:last, begin:end]
+
+
+def decode_image(path: Path, exif: Exif = "ignore") -> Image.Image:
     """Read an image file as a picture in RGB (the table in this module says how).
 
     Args:
@@ -54,19 +107,87 @@ def decode_image(path: Path, exif: Literal["ignore", "apply"] = "ignore") -> Ima
     Raises:
         BadImage: the file is missing, empty, cut off, damaged, no image, or holds more than `MAX_PIXELS` pixels.
     """
+    with _explained(path), _opened(path) as image:
+        return _decoded(image, exif)
+
+
+def decode_pixels(path: Path, exif: Exif = "ignore") -> Tensor:
+    """The pixels of `decode_image`, uint8 `(H, W, 3)`, sooner.
+
+    Raises:
+        BadImage: see `decode_image`.
+    """
+    with _explained(path):
+        return _pixels(Path(path).read_bytes(), exif)
+
+
+def open_scaled(path: Path, exif: Exif = "ignore") -> StoredJpeg | Tensor:
+    """A JPEG file to decode in part and at a smaller size, or the pixels (`decode_pixels`) of another file.
+
+    Raises:
+        BadImage: see `decode_image`; of a JPEG file only the header is read.
+    """
+    with _explained(path):
+        content = Path(path).read_bytes()
+        with _opened(io.BytesIO(content)) as image:
+            if _is_upright_jpeg(image, exif):
+                return StoredJpeg(Path(path), content, image.size)
+        return _pixels(content, exif)
+
+
+def as_pixels(picture: Image.Image) -> Tensor:
+    """A picture in RGB as uint8 `(H, W, 3)`."""
+    return torch.from_numpy(np.array(picture))
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Whatever fails in the block is a `BadImage`."""
     try:
         # Pillow warns of large pictures, odd EXIF blocks and palettes with transparency: all of them are decided here.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=_FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise Image.DecompressionBombError
-                image.load()
-                return _to_rgb(_upright(image) if exif == "apply" else image)
+            yield
     except MemoryError:
         raise
     except Exception as error:  # Pillow's readers let nearly every kind of exception through
         raise BadImage(Path(path), _reason(Path(path), error)) from error
+
+
+def _opened(source: Path | IO[bytes]) -> Image.Image:
+    """An image file whose header has been read."""
+    image = Image.open(source, formats=_FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise Image.DecompressionBombError
+    return image
+
+
+def _decoded(image: Image.Image, exif: Exif) -> Image.Image:
+    image.load()
+    return _to_rgb(_upright(image) if exif == "apply" else image)
+
+
+def _pixels(content: bytes, exif: Exif) -> Tensor:
+    """The pixels of a file, which Pillow decodes where it is no plain JPEG."""
+    size = frame_size(content) if exif == "ignore" else None
+    pixels = None if size is None or size[0] * size[1] > MAX_PIXELS else jpeg_pixels(content, size)
+    if pixels is not None:
+        return pixels
+    with _opened(io.BytesIO(content)) as image:
+        if exif == "apply" and image.mode == "RGB" and _is_upright_jpeg(image, exif):
+            pixels = jpeg_pixels(content, image.size)
+        return as_pixels(_decoded(image, exif)) if pixels is None else pixels
+
+
+def _is_upright_jpeg(image: Image.Image, exif: Exif) -> bool:
+    """Whether the file is a JPEG (MPO begins as one) whose picture is not to be turned."""
+    if image.format not in ("JPEG", "MPO"):
+        return False
+    try:
+        return exif == "ignore" or image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+    except Exception:  # as in `_upright`
+        return True
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -81,7 +202,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return _scaled(image, lambda values: (values / 257, values.min() >= 0 and values.max() <= 65535), "0..65535")
     if image.mode == "F":
         return _scaled(image, lambda values: (values * 255, values.min() >= 0 and values.max() <= 1), "0..1")
-    return image.convert("RGB")
+    is_rgb_already = image.mode == "RGB" and image.format == "JPEG"  # no need for a copy
+    return image if is_rgb_already else image.convert("RGB")
 
 
 def _scaled(

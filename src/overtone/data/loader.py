@@ -8,25 +8,30 @@ train together each gets its share of every batch, so their number does not chan
 import os
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.util import Finalize
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from overtone.data.decoding import BadImage, decode_image
+from overtone.data.cropping import Picture
+from overtone.data.decoding import BadImage, Exif, StoredJpeg, decode_image, decode_pixels, open_scaled
 from overtone.data.picture_cache import PictureCache
 from overtone.data.seeding import derived_seed, preserved, reseed
 from overtone.data.sources import ImageList
-from overtone.data.transforms import ProgressiveTransform, Transform
+from overtone.data.transforms import PictureTransform, ProgressiveTransform, Transform
 from overtone.errors import OvertoneError
 
+_DECODERS: dict[str, Callable[[Path, Exif], Picture]] = {
+    "picture": decode_image,
+    "pixels": decode_pixels,
+    "scaled": open_scaled,
+}
 _ORDER = 0x6F72646572  # keeps the order's random numbers apart from those of a step of the same number
 
 
@@ -34,7 +39,8 @@ class Batch(NamedTuple):
     """Images of one step.
 
     Attributes:
-        images: float32 `(B, 3, H, W)`, normalised; B is 0 (and H, W too) where none could be read.
+        images: float32 `(B, 3, H, W)`, normalised, in the loader's memory format; B is 0 (and H, W too) where none
+            could be read.
         targets: int64 `(B,)`, classes.
         ids: int64 `(B,)`, positions in the image list.
         bad: position and reason of each image that could not be read; they are not in `images`.
@@ -54,8 +60,9 @@ class Loader:
 
     Args:
         images: the images.
-        transform: from a picture to a tensor; what it draws from the global generators is seeded for each image. Its
-            `exif`, if it has one, is the EXIF policy of decoding. Of a `ProgressiveTransform` each epoch takes its own.
+        transform: from a picture to a tensor; what it draws from the global generators is seeded for each image. A
+            `PictureTransform` says how to decode (`exif`, `takes`); any other callable gets pictures as they are
+            stored. Of a `ProgressiveTransform` each epoch takes its own.
         batch_size: images in a batch.
         workers: processes that read images; 0 reads in this one. They stay for all epochs, until `close` or the end.
         shuffle: training's order.
@@ -65,6 +72,8 @@ class Loader:
         rank: which of `num_ranks` processes this is. In training's order each gets its share of every batch (of
             `batch_size` images over all of them); otherwise its part of the list, in batches of `batch_size`.
         cache_bytes: memory for decoded pictures, which each process that reads keeps for the epochs to come.
+        channels_last: lay the images of a batch out with channels innermost, as they are decoded, where the network
+            wants them so.
     """
 
     def __init__(
@@ -81,6 +90,7 @@ class Loader:
         rank: int = 0,
         num_ranks: int = 1,
         cache_bytes: int = 0,
+        channels_last: bool = False,
     ) -> None:
         if batch_size < 1 or workers < 0:
             raise OvertoneError(f"batch_size is {batch_size}, workers is {workers}; give at least 1 and at least 0")
@@ -89,7 +99,7 @@ class Loader:
         self._order.first_batch = start_batch
         with _workers_as_asked():
             self._loader = DataLoader(
-                _Batches(images, transform, seed, PictureCache(cache_bytes)),
+                _Batches(images, transform, seed, PictureCache(cache_bytes), channels_last),
                 batch_size=None,  # an item is a whole batch: one message from a worker, no collation here
                 sampler=self._order,
                 num_workers=workers,
@@ -242,7 +252,12 @@ class _Batches(Dataset):
     """(epoch, positions) to a batch."""
 
     def __init__(
-        self, images: ImageList, transform: Transform | ProgressiveTransform, seed: int, cache: PictureCache
+        self,
+        images: ImageList,
+        transform: Transform | ProgressiveTransform,
+        seed: int,
+        cache: PictureCache,
+        channels_last: bool,
     ) -> None:
         # Packed, because a million Python objects would be copied page by page into every forked worker.
         names = [os.fsencode(path) for path in images.paths]
@@ -250,16 +265,20 @@ class _Batches(Dataset):
         self.ends = np.cumsum([len(name) for name in names], dtype=np.int64)
         self.targets = np.asarray(images.targets, dtype=np.int64)
         self.transform, self.seed, self.cache = transform, seed, cache
-        self.exif: Literal["ignore", "apply"] = getattr(transform, "exif", "ignore")
+        self.channels_last = channels_last
+        self.exif: Exif = getattr(transform, "exif", "ignore")
+        self.decode = _DECODERS[getattr(transform, "takes", "picture")]
 
     def path(self, position: int) -> Path:
         start = self.ends[position - 1] if position else 0
         return Path(os.fsdecode(self.names[start : self.ends[position]]))
 
-    def picture(self, position: int) -> Image.Image:
-        picture = self.cache.get(position)
-        if picture is None:
-            picture = decode_image(self.path(position), self.exif)
+    def picture(self, position: int) -> Picture:
+        kept = self.cache.get(position)
+        if kept is not None:
+            return kept
+        picture = self.decode(self.path(position), self.exif)
+        if not isinstance(picture, StoredJpeg):
             self.cache.keep(position, picture)
         return picture
 
@@ -269,26 +288,40 @@ class _Batches(Dataset):
     def __getitem__(self, item: tuple[int, list[int]]) -> Batch:
         epoch, positions = item
         transform = self.transform_of(epoch)
-        tensors: list[Tensor] = []
+        images: Tensor | None = None
         good: list[int] = []
         bad: list[tuple[int, str]] = []
         with preserved():
             for position in positions:
+                out = None if images is None else images[len(good)]
                 try:
                     picture = self.picture(position)
+                    reseed(self.seed, epoch, position)
+                    image = transform(picture, out) if isinstance(transform, PictureTransform) else transform(picture)
                 except BadImage as error:
                     bad.append((position, error.reason))
                     continue
-                reseed(self.seed, epoch, position)
-                tensors.append(transform(picture))
+                if images is None:
+                    images = self.room_for(image, len(positions))
+                    images[0] = image
+                elif image is not out:
+                    images[len(good)] = image
                 good.append(position)
-        images = torch.stack(tensors) if tensors else torch.empty(0, 3, 0, 0)
         return Batch(
-            images,
+            torch.empty(0, 3, 0, 0) if images is None else images[: len(good)],
             torch.from_numpy(self.targets[np.asarray(good, dtype=np.int64)]),
             torch.tensor(good, dtype=torch.int64),
             tuple(bad),
         )
+
+    def room_for(self, image: Tensor, count: int) -> Tensor:
+        """Memory of a batch of so many images like this one."""
+        shape = [count, *image.shape]
+        if self.channels_last:
+            shape.append(shape.pop(1))
+        # NumPy asks the system for large pages, of which a new batch takes ten rather than five thousand small ones.
+        room = torch.from_numpy(np.empty(shape, dtype=image.numpy().dtype))
+        return room.movedim(-1, 1) if self.channels_last else room
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -1,6 +1,7 @@
 """Decoded pictures kept in memory: small ones take longer to decode than to be trained on."""
 
 from PIL import Image
+from torch import Tensor
 
 
 class PictureCache:
@@ -12,16 +13,20 @@ class PictureCache:
 
     def __init__(self, num_bytes: int) -> None:
         self.room = num_bytes
-        self._kept: dict[int, tuple[tuple[int, int], bytes]] = {}
+        self._kept: dict[int, Tensor | tuple[tuple[int, int], bytes]] = {}
 
-    def get(self, position: int) -> Image.Image | None:
-        """The picture kept for a position of the image list: the same pixels, in memory of its own."""
+    def get(self, position: int) -> Image.Image | Tensor | None:
+        """The picture kept for a position of the image list.
+
+        A picture comes in memory of its own; pixels are those that are kept, which nobody must change.
+        """
         kept = self._kept.get(position)
-        return None if kept is None else Image.frombytes("RGB", *kept)
+        return kept if kept is None or isinstance(kept, Tensor) else Image.frombytes("RGB", *kept)
 
-    def keep(self, position: int, picture: Image.Image) -> None:
-        """Keep a picture in RGB if there is room."""
-        num_bytes = 3 * picture.width * picture.height
+    def keep(self, position: int, picture: Image.Image | Tensor) -> None:
+        """Keep a picture in RGB, or its pixels, uint8 `(H, W, 3)`, if there is room."""
+        is_pixels = isinstance(picture, Tensor)
+        num_bytes = picture.numel() if is_pixels else 3 * picture.width * picture.height
         if num_bytes <= self.room:
             self.room -= num_bytes
-            self._kept[position] = picture.size, picture.tobytes()
+            self._kept[position] = picture if is_pixels else (picture.size, picture.tobytes())

@@ -1,17 +1,27 @@
-"""Depthwise convolution that trains well on maps of a few pixels, too.
+"""Depthwise convolution that trains well on the CPU: on maps of a few pixels, with wide filters, in bfloat16.
 
-On the CPU PyTorch's gradient of a depthwise filter takes ten times as long as the convolution where the output is no
-larger than 2x2. There each of the filter's taps meets a handful of positions, so their products are summed tap by tap.
+PyTorch's gradients of a depthwise convolution are slow on the CPU in three cases, and here they are computed otherwise:
+
+- Where the output is no larger than 2x2 the filter's takes ten times as long as the convolution. There each of its taps
+  meets a handful of positions, so their products are summed tap by tap.
+- oneDNN has its fast kernel for filters up to three columns wide, on x86; wider ones take two to five times as long. A
+  5x5 or 7x7 filter is therefore cut into pieces of three columns, each a filter of its own on maps shifted sideways.
+  The sums are as long as those of PyTorch's 3x3 filters, and as exact.
+- In bfloat16 the input's gradient at stride 2 takes twenty times as long as in float32, so it is computed in float32.
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from overtone.layers.map_gradients import differentiates_on_cpu
+
 _SIDE = 2  # of the largest output that is summed tap by tap
+_COLUMNS = 3  # of the widest filter that oneDNN has its fast kernel for
+_WIDTH = 4  # of the largest output on which a wide filter in pieces gains nothing
+_HAS_FAST_KERNEL = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX")
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -30,39 +40,109 @@ class DepthwiseConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, ceil(H / stride), ceil(W / stride))."""
-        stride = self.stride[0]
-        if (
-            not torch.compiler.is_compiling()
-            and torch.is_grad_enabled()
-            and self.weight.requires_grad
-            and input.device.type == "cpu"
-            and input.ndim == 4
-            and max(input.shape[2:]) <= _SIDE * stride
-            and input.dtype == self.weight.dtype
-            and not torch.is_autocast_enabled("cpu")
-        ):
-            return _OnFewPositions.apply(input, self.weight, stride)  # pyright: ignore[reportReturnType]
-        return super().forward(input)
+        return depthwise_conv2d(input, self.weight, self.bias, self.stride[0])
 
 
-class _OnFewPositions(torch.autograd.Function):
+def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1) -> Tensor:
+    """Filter every channel by its own odd square filter, with zeros around the map.
+
+    Args:
+        x: (B, C, H, W).
+        weight: (C, 1, k, k).
+        bias: (C,).
+        stride: 1 or 2.
+
+    Returns:
+        (B, C, ceil(H / stride), ceil(W / stride)), as `F.conv2d` with padding `k // 2` and C groups.
+    """
+    if differentiates_on_cpu(x) and torch.is_autocast_enabled("cpu"):
+        dtype = torch.get_autocast_dtype("cpu")
+        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    if _has_slow_gradient(x, weight, stride):
+        return _DepthwiseConv2d.apply(x, weight, bias, stride)  # pyright: ignore[reportReturnType]
+    return F.conv2d(x, weight, bias, stride, weight.shape[-1] // 2, 1, len(weight))
+
+
+def _has_slow_gradient(x: Tensor, weight: Tensor, stride: int) -> bool:
+    """Whether gradients will be asked for, and PyTorch's way to them is slow."""
+    return (
+        differentiates_on_cpu(x)
+        and weight.requires_grad
+        and x.ndim == 4
+        and x.dtype == weight.dtype
+        and (_is_small(x, stride) or _is_wide(x, weight, stride) or _skips_pixels_in_bfloat16(x, stride))
+    )
+
+
+def _is_small(x: Tensor, stride: int) -> bool:
+    return max(x.shape[2:]) <= _SIDE * stride
+
+
+def _is_wide(x: Tensor, weight: Tensor, stride: int) -> bool:
+    """Whether the filter is better taken in pieces."""
+    is_fast = _HAS_FAST_KERNEL and x.dtype in (torch.float32, torch.bfloat16)
+    return is_fast and weight.shape[-1] > _COLUMNS and x.shape[3] > _WIDTH * stride and x.numel() > 0
+
+
+def _skips_pixels_in_bfloat16(x: Tensor, stride: int) -> bool:
+    return x.dtype == torch.bfloat16 and stride > 1
+
+
+class _DepthwiseConv2d(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
+        return F.conv2d(x, weight, bias, stride, weight.shape[-1] // 2, 1, len(weight))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, weight, bias, ctx.stride = inputs
+        ctx.has_bias = bias is not None
         ctx.save_for_backward(x, weight)
-        ctx.stride = stride
-        return F.conv2d(x, weight, None, stride, weight.shape[-1] // 2, 1, len(weight))
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, Tensor, None]:
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
-        grad, stride, padding = grads[0], [ctx.stride] * 2, [weight.shape[-1] // 2] * 2
-        grad_x = None
-        if ctx.needs_input_grad[0]:
-            grad_x, _, _ = torch.ops.aten.convolution_backward(
-                grad, x, weight, None, stride, padding, [1, 1], False, [0, 0], len(weight), [True, False, False]
-            )
-        return grad_x, _filter_gradient(x, grad, weight.shape[-1], ctx.stride), None
+        wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.has_bias and ctx.needs_input_grad[2]]
+        if torch.is_grad_enabled():  # a gradient of the gradient is asked for, or torch.func is at work
+            return *_plain_backward(grads[0], x, weight, ctx.stride, wanted), None
+        grad_x = grad_weight = grad_bias = None
+        if wanted[0]:
+            grad_x = _input_gradient(x, weight, grads[0], ctx.stride)
+        if wanted[1]:
+            grad_weight = _weight_gradient(x, weight, grads[0], ctx.stride)
+        if wanted[2]:  # PyTorch would compute the filter's gradient again with it
+            grad_bias = grads[0].sum((0, 2, 3))
+        return grad_x, grad_weight, grad_bias, None
+
+
+def _input_gradient(x: Tensor, weight: Tensor, grad: Tensor, stride: int) -> Tensor | None:
+    if _skips_pixels_in_bfloat16(x, stride):
+        like = torch.empty_like(x, dtype=torch.float32)  # only its shape is read
+        grad_x, _, _ = _plain_backward(grad.float(), like, weight.float(), stride, [True, False, False])
+        return None if grad_x is None else grad_x.to(x.dtype)
+    return _plain_backward(grad, x, weight, stride, [True, False, False])[0]
+
+
+def _weight_gradient(x: Tensor, weight: Tensor, grad: Tensor, stride: int) -> Tensor | None:
+    if _is_small(x, stride):
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        return _filter_gradient(x.to(dtype), grad.to(dtype), weight.shape[-1], stride).to(weight.dtype)
+    if _is_wide(x, weight, stride):
+        return _wide_filter_gradient(x, grad, weight.shape[-1], stride)
+    return _plain_backward(grad, x, weight, stride, [False, True, False])[1]
+
+
+def _plain_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, stride: int, wanted: list[bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """PyTorch's gradients of x, weight and bias, where they are wanted."""
+    channels, padding = len(weight), [side // 2 for side in weight.shape[2:]]
+    bias_sizes, strides = [channels] if wanted[2] else None, [stride, stride]
+    return torch.ops.aten.convolution_backward(
+        grad, x, weight, bias_sizes, strides, padding, [1, 1], False, [0, 0], channels, wanted
+    )
 
 
 def _filter_gradient(x: Tensor, grad: Tensor, size: int, stride: int) -> Tensor:
@@ -86,3 +166,34 @@ def _meeting(tap: int, size: int, stride: int, length: int, out_length: int) -> 
     if last < first:
         return slice(0, 0), slice(0, 0)
     return slice(offset + stride * first, offset + stride * last + 1, stride), slice(first, last + 1)
+
+
+def _wide_filter_gradient(x: Tensor, grad: Tensor, size: int, stride: int) -> Tensor:
+    """What `_filter_gradient` gives, from the gradients of filters of three columns.
+
+    The pixels of x lie in one row after the other, with zeros between them; so the maps shifted sideways by any part of
+    the filter's width are the same memory, read from another pixel on. The gradient has a column of zeros in front,
+    which keeps the padding of the narrow convolutions away from what is not zero.
+    """
+    batch, channels, height, width = x.shape
+    reach = size // 2
+    margin = reach + stride - 1  # zeros between two rows, and pixels before the first
+    wide, count = width + margin, batch * height * (width + margin)
+    pixels = x.new_empty(max(margin, 2 * reach - 2) + count, channels)
+    pixels[:margin], pixels[margin + count :] = 0, 0
+    rows = pixels[margin : margin + count].view(batch, height, wide, channels)
+    rows[:, :, :width], rows[:, :, width:] = x.permute(0, 2, 3, 1), 0
+    out_height, out_width = grad.shape[2:]
+    spread = grad.new_empty(batch, out_height, (wide - 1) // stride + 1, channels)
+    spread[:, :, 0], spread[:, :, out_width + 1 :] = 0, 0
+    spread[:, :, 1 : out_width + 1] = grad.permute(0, 2, 3, 1)
+    spread = spread.permute(0, 3, 1, 2)
+    total = x.new_empty(channels, 1, size, size)
+    narrow = x.new_empty(channels, 1, size, _COLUMNS)  # only its shape is read
+    for column in (*range(0, size - _COLUMNS, _COLUMNS), size - _COLUMNS):
+        first = margin - reach - stride + 1 + column
+        shifted = pixels[first : first + count].view(batch, height, wide, channels).permute(0, 3, 1, 2)
+        _, part, _ = _plain_backward(spread, shifted, narrow, stride, [False, True, False])
+        assert part is not None
+        total[..., column : column + _COLUMNS] = part
+    return total

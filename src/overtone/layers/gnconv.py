@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.init import trunc_normal_
 
 from overtone.errors import OvertoneError
+from overtone.layers.depthwise_conv import depthwise_conv2d
 
 NORM_EPS = 1e-6
 
@@ -33,8 +34,7 @@ class DepthwiseFilter(nn.Conv2d):
         weight, bias = self.weight, self.bias
         if scale != 1.0:
             weight, bias = weight * scale, None if bias is None else bias * scale
-        maps = input.permute(0, 3, 1, 2)
-        return F.conv2d(maps, weight, bias, padding=self.padding, groups=self.groups).permute(0, 2, 3, 1)
+        return depthwise_conv2d(input.permute(0, 3, 1, 2), weight, bias).permute(0, 2, 3, 1)
 
 
 class GlobalLocalFilter(nn.Module):

@@ -26,6 +26,7 @@ from overtone.layers.inverted_residual import (
     drop_path_rates,
     round_channels,
 )
+from overtone.layers.map_gradients import dense_gradient, differentiates_on_cpu, halve_resolution
 from overtone.models._cfg import Inferred, common_args, default_cfgs_of, unwrap_state_dict
 from overtone.models.mobilenetv2 import MobileNet, channels_told, fitting_width
 
@@ -97,23 +98,36 @@ class HarmoniousBottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_chs, H, W) -> (B, out_chs, ceil(H / stride), ceil(W / stride))."""
+        if self.is_added:
+            return torch.cat(self.halves(x), dim=1)
+        y = self.conv(x)
+        return torch.cat([halve_resolution(x, x.shape[1] - self.passed_chs), dense_gradient(y)], dim=1)
+
+    def halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The channels passed on and those computed, of a block with an addition."""
         y = self.conv(x)
         if self.stride == 2:
-            # The whole input at once: pooling a slice would first copy it.
-            x = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
-        if not self.is_added:
-            return torch.cat([x[:, -self.passed_chs :], y], dim=1)
-        y = self.drop_path(F.interpolate(y, size=x.shape[-2:], mode="nearest"))
+            x = halve_resolution(x)
         first, passed = self._slices(x)
-        return torch.cat([passed, self.upconv(first + y)], dim=1)
+        y = self.drop_path(F.interpolate(y, size=x.shape[-2:], mode="nearest"))
+        # A map less to be allocated; the exported graph stays one without a change in place.
+        y = y.add_(first) if differentiates_on_cpu(x) else first + y
+        return passed, dense_gradient(self.upconv(y))
 
     def _slices(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The channels that the main path is added to, and those passed on; they overlap where the block widens."""
-        if x.shape[1] == self.half_chs + self.passed_chs:
+        num_chs = x.shape[1]
+        num_shared = self.half_chs + self.passed_chs - num_chs
+        if num_shared == num_chs:
+            return x, x
+        if num_shared == 0:
             # The backward of one split is one concatenation in the memory format of the gradients; that of two
             # slices is two maps of zeros in NCHW, filled and added.
             first, passed = x.split([self.half_chs, self.passed_chs], dim=1)
             return first, passed
+        if num_shared > 0 and differentiates_on_cpu(x):
+            before, shared, after = x.split([num_chs - self.passed_chs, num_shared, num_chs - self.half_chs], dim=1)
+            return torch.cat([before, shared], dim=1), torch.cat([shared, after], dim=1)
         return x[:, : self.half_chs], x[:, -self.passed_chs :]
 
 

@@ -27,6 +27,7 @@ from overtone.layers.inverted_residual import (
     round_channels,
     stage_ends,
 )
+from overtone.layers.map_gradients import dense_gradient
 from overtone.models._cfg import Inferred, PublishedWeights, common_args, default_cfgs_of, unwrap_state_dict
 
 __all__ = ["MobileNet", "MobileNetV2", "mobilenetv2"]
@@ -137,7 +138,7 @@ class MobileNet(PublishedWeights, nn.Module):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Features (B, num_features, h, w) -> logits (B, num_classes); with `pre_logits` what the classifier sees."""
-        x = self.global_pool(x)
+        x = self.global_pool(dense_gradient(x))
         if self.drop_rate > 0:
             x = F.dropout(x, self.drop_rate, self.training)
         return x if pre_logits else self.classifier(x)

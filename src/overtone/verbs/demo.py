@@ -4,10 +4,10 @@ import json
 import random
 import shlex
 import shutil
-import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ import torch
 from PIL import Image
 
 from overtone import options, zoo
-from overtone.deployment.artifact import GOLDEN
-from overtone.deployment.export import open_export
+from overtone.deployment.artifact import GOLDEN, read_about
+from overtone.deployment.lane import Lane
+from overtone.deployment.race import race
 from overtone.deployment.targets import RUNTIMES
+from overtone.deployment.tuning import lane_of_export
 from overtone.errors import OvertoneError
 from overtone.verbs.console import print_line
 
@@ -35,7 +37,7 @@ _ABOUT_TEXT = (
 _PARTS = {"train": 0.7, "val": 0.1, "test": 0.2}  # shares of each class
 _SIDE = 32  # pixels; the digits have 8x8
 _SEED = 0
-_WARM_UP, _MEASURED = 5, 50  # calls
+_ROUNDS = 10  # turns of each form of the network
 _PREDICTED = ("test/2", "test/5", "test/8")  # one image of each of these folders is predicted
 
 
@@ -82,25 +84,27 @@ def demo(chosen: options.Demo) -> int:
 
 def compare_latency(run: Path, exported: Path) -> str:
     """One image at a time, in turns: the network as it was trained, and its export, and how far apart they are."""
-    predictor, about = open_export(exported)
-    with np.load(exported / GOLDEN) as golden:
-        image = golden["inputs"][:1]
-    model = zoo.load_model(str(run)).model
-    times: tuple[list[float], list[float]] = ([], [])
-    with torch.inference_mode():
-        forms = (lambda: model(torch.from_numpy(image)), lambda: predictor.predict(image))
-        for _ in range(_MEASURED + _WARM_UP):
-            for kept, form in zip(times, forms, strict=True):
-                started = time.perf_counter()
-                form()
-                kept.append(1000 * (time.perf_counter() - started))
-    before, after = (statistics.median(kept[_WARM_UP:]) for kept in times)
+    about = read_about(exported)
+    with Lane(_call_of_network, run, exported / GOLDEN) as trained, lane_of_export(exported) as artifact:
+        before, after = race([trained.turn, artifact.turn], _ROUNDS)
     return (
-        f"One image, median of {_MEASURED}: {before:.2f} ms as trained in PyTorch, {after:.2f} ms in "
-        f"{RUNTIMES[about.runtime].title}, {before / after:.1f}x; the largest difference of a logit is "
-        f"{about.parity['largest']:.0e} of their scale, the same best class for "
+        f"One image, median of {len(after.seconds)} calls: {before.median:.2f} ms as trained in PyTorch, "
+        f"{after.median:.2f} ms in {RUNTIMES[about.runtime].title}, {before.median / after.median:.1f}x; the largest "
+        f"difference of a logit is {about.parity['largest']:.0e} of their scale, the same best class for "
         f"{100 * about.parity['same_top1']:.0f} % of {about.parity['images']} digits."
     )
+
+
+def _call_of_network(run: Path, golden: Path) -> Callable[[], object]:
+    model = zoo.load_model(str(run)).model
+    with np.load(golden) as values:
+        image = torch.from_numpy(values["inputs"][:1])
+
+    def call() -> object:
+        with torch.inference_mode():
+            return model(image)
+
+    return call
 
 
 def write_digits(folder: Path) -> dict[str, int]:

@@ -38,7 +38,8 @@ def evaluate(chosen: options.Evaluate) -> int:
     introduce(loaded)
     inference = ready(*in_runtime(loaded, chosen))
     name = loaded.source if loaded.published is None else loaded.published.full_name
-    note(f"{name}: {len(images)} images of {len(set(images.targets))} classes, {images.origin}")
+    where = "" if chosen.runtime == "torch" else f"; in {runtime_of(loaded, chosen)}"
+    note(f"{name}: {len(images)} images of {len(set(images.targets))} classes, {images.origin}{where}")
     started = time.perf_counter()
     with progress("evaluating", len(images)) as done:
         task = Classification(images.classes)

@@ -8,9 +8,11 @@ from overtone.deployment.artifact import ABOUT, SCRIPT, About
 from overtone.deployment.export import Request, check_request
 from overtone.deployment.export import export as write
 from overtone.errors import OvertoneError
-from overtone.verbs.console import note, print_json, print_line, print_table
+from overtone.verbs.console import note, print_json, print_line, print_table, warn
 from overtone.verbs.exporting import default_folder, prepared
 from overtone.verbs.tune import tune
+
+_FEW = 100  # pictures to calibrate with
 
 
 def export(chosen: options.Export) -> int:
@@ -30,8 +32,10 @@ def export(chosen: options.Export) -> int:
     )
     check_request(request)
     loaded, origin = prepared(chosen)
-    out = chosen.out or default_folder(loaded, chosen.to, chosen.precision)
+    out = chosen.out or default_folder(loaded, f"{chosen.to}-{chosen.precision}")
     about = write(loaded.model, origin, request, out, overwrite=chosen.overwrite)
+    if about.calibrated and about.calibrated < _FEW:
+        warn(f"int8 took its ranges from {about.calibrated} pictures; some hundred make them more certain")
     if chosen.json:
         print_json({"folder": str(out), **to_dict(about)})
     else:

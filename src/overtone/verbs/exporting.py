@@ -11,7 +11,7 @@ from overtone.deployment.export import Origin
 from overtone.errors import OvertoneError
 from overtone.verbs.class_names import classes_of, names_of
 from overtone.verbs.console import warn
-from overtone.verbs.inference import introduce, loaded_for
+from overtone.verbs.inference import introduce, loaded_for, num_outputs
 from overtone.zoo import LoadedModel
 
 _EXPORTS = Path("exports")
@@ -21,8 +21,10 @@ def prepared(chosen: options.Export | options.Tune) -> tuple[LoadedModel, Origin
     """The network, and what `model.json` will say of it.
 
     Raises:
-        OvertoneError: no such model, one without a classifier, or a number of threads below 1.
+        OvertoneError: no such model, one without a classifier, or a number of threads or pixels below 1.
     """
+    if chosen.size is not None and chosen.size < 1:
+        raise OvertoneError(f"size is {chosen.size}; it must be at least 1 pixel")
     if chosen.threads is not None:
         if chosen.threads < 1:
             raise OvertoneError(f"threads is {chosen.threads}; it must be at least 1")
@@ -30,6 +32,7 @@ def prepared(chosen: options.Export | options.Tune) -> tuple[LoadedModel, Origin
     if is_export(Path(chosen.model)):
         raise OvertoneError(f"{chosen.model} is an export already; give the network that it was made from")
     loaded = loaded_for(chosen)
+    num_outputs(loaded)
     introduce(loaded)
     if not loaded.trained:
         warn(f"{loaded.architecture} has random weights: what is exported knows nothing")
@@ -44,7 +47,8 @@ def origin_of(loaded: LoadedModel, size: int | None) -> Origin:
         preprocess = dataclasses.replace(preprocess, size=size)
     data = None
     if loaded.manifest is not None and loaded.manifest.recipe is not None:
-        data = {key: value for key, value in loaded.manifest.recipe.get("data", {}).items() if key != "root"} or None
+        kept = loaded.manifest.recipe.get("data", {}).items()
+        data = {key: value for key, value in kept if key not in ("root", "preprocess")} or None
     return Origin(
         architecture=loaded.architecture,
         preprocess=preprocess,
@@ -66,7 +70,7 @@ def _proof(loaded: LoadedModel) -> str | None:
     return f"sha256 {sha256(path)}" if path.is_file() else None
 
 
-def default_folder(loaded: LoadedModel, runtime: str, precision: str) -> Path:
+def default_folder(loaded: LoadedModel, form: str) -> Path:
     """Where an export goes if nothing is said."""
     name = loaded.architecture if loaded.published is None else loaded.published.full_name
-    return _EXPORTS / f"{name}-{runtime}-{precision}"
+    return _EXPORTS / f"{name}-{form}"

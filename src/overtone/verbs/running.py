@@ -18,6 +18,8 @@ from overtone.deployment.targets import runtime_named
 from overtone.errors import OvertoneError
 from overtone.zoo import LoadedModel
 
+_IN_PYTORCH = ("torch", "compile")
+
 
 def loaded_export(folder: Path) -> LoadedModel:
     """An export as a network with its classes and preprocessing.
@@ -44,11 +46,10 @@ def in_runtime(loaded: LoadedModel, chosen: options.Evaluate | options.Predict) 
         OvertoneError: a runtime or a precision that cannot be had, or an export that is asked to be another one.
     """
     settings = chosen.run
+    _check_options(loaded, chosen)
     if isinstance(loaded.model, RuntimeModule):
-        _check_export(loaded, chosen)
-        return loaded, settings
-    _check_options(chosen)
-    if chosen.runtime in ("torch", "compile"):
+        return loaded, dataclasses.replace(settings, device="cpu", precision="float32")
+    if chosen.runtime in _IN_PYTORCH:
         if chosen.precision is not None:
             precision = "bfloat16" if chosen.precision == "bfloat16" else "float32"
             settings = dataclasses.replace(settings, precision=precision)
@@ -75,15 +76,20 @@ def in_runtime(loaded: LoadedModel, chosen: options.Evaluate | options.Predict) 
 
 
 def runtime_of(loaded: LoadedModel, chosen: options.Evaluate | options.Predict) -> str:
-    """What computes, for reports: `torch`, `onnx, int8`, …."""
-    path = Path(chosen.model)
-    if is_export(path):
+    """What computes, for reports: `torch`, `ONNX Runtime, int8`, …."""
+    if is_export(Path(chosen.model)):
         return loaded.source.partition("(")[2].partition(";")[0]
-    return chosen.runtime if chosen.precision is None else f"{chosen.runtime}, {chosen.precision}"
+    if chosen.runtime in _IN_PYTORCH:
+        return chosen.runtime
+    return f"{runtime_named(chosen.runtime).title}, {_precision(chosen)}"
+
+
+def _precision(chosen: options.Evaluate | options.Predict) -> str:
+    return chosen.precision or ("bfloat16" if chosen.run.precision == "bfloat16" else "float32")
 
 
 def _request(chosen: options.Evaluate | options.Predict) -> Request:
-    precision = chosen.precision or ("bfloat16" if chosen.run.precision == "bfloat16" else "float32")
+    precision = _precision(chosen)
     return Request(
         runtime=chosen.runtime,
         precision=precision,
@@ -93,10 +99,21 @@ def _request(chosen: options.Evaluate | options.Predict) -> Request:
     )
 
 
-def _check_options(chosen: options.Evaluate | options.Predict) -> None:
-    precision = chosen.precision or ""
-    if chosen.runtime in ("torch", "compile") and precision.startswith("int8"):
-        raise OvertoneError(f"--runtime {chosen.runtime} has no {precision}; use onnx, openvino or executorch")
+def _check_options(loaded: LoadedModel, chosen: options.Evaluate | options.Predict) -> None:
+    """Refuse what would have no effect, or another one than it says."""
+    quantised, device = (chosen.precision or "").startswith("int8"), chosen.run.device
+    if isinstance(loaded.model, RuntimeModule):
+        _check_export(loaded, chosen)
+    elif chosen.runtime in _IN_PYTORCH:
+        if quantised:
+            raise OvertoneError(
+                f"--runtime {chosen.runtime} has no {chosen.precision}; use onnx, openvino or executorch"
+            )
+        device = "cpu"  # or another one, as PyTorch has it
+    if chosen.calibration is not None and not quantised:
+        raise OvertoneError("--calibration is for int8 alone; add --precision int8, or leave it out")
+    if device not in ("auto", "cpu"):
+        raise OvertoneError(f"this runtime computes on the CPU, not on run.device {device!r}; leave --run.device out")
 
 
 def _check_export(loaded: LoadedModel, chosen: options.Evaluate | options.Predict) -> None:
@@ -105,7 +122,7 @@ def _check_export(loaded: LoadedModel, chosen: options.Evaluate | options.Predic
     if chosen.run.size not in (None, loaded.preprocess.size):
         raise OvertoneError(
             f"{chosen.model} is an export for {loaded.preprocess.size} pixels; "
-            f"export again with --size {chosen.run.size}"
+            f"make another one of its network with overtone export --size {chosen.run.size}"
         )
 
 

@@ -15,6 +15,9 @@ from overtone.engine.placement import Placement
 _MOST_CORES = 8
 _SMALL = 64  # pixels
 _CACHE_MB = 512
+_SCALED = (
+    "data.scaled_decoding changes pixels: large JPEG files are decoded at 1/2, 1/4 or 1/8 of their size for training"
+)
 
 
 def training_loaders(
@@ -28,7 +31,7 @@ def training_loaders(
         splits: the images.
         placement: where the batches go.
         world: the processes that train together.
-        tell: is told when fewer processes read than was wanted.
+        tell: is told when fewer processes read than was wanted, and when pixels are not those of the files.
     """
     preprocess, size, seed = recipe.data.preprocess, recipe.train.batch_size, recipe.train.seed
     share = size // world.size
@@ -36,6 +39,9 @@ def training_loaders(
     transforms = (recipe_transform(recipe), evaluation_transform(preprocess))
     # Arithmetic on the CPU loses more to processes beside it than it gains, when pictures are small.
     in_process = placement.device.type == "cpu" and preprocess.size <= _SMALL
+
+    if recipe.data.scaled_decoding:
+        tell(_SCALED)
 
     def loader(which: int, batch: int) -> Loader:
         images = (splits.train, splits.val)[which]
@@ -52,6 +58,7 @@ def training_loaders(
             rank=world.rank,
             num_ranks=world.size,
             cache_bytes=cache_mb << 20,
+            channels_last=placement.channels_last,
         )
 
     return loader(0, size), loader(1, run.micro_batch or share)

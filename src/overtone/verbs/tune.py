@@ -2,6 +2,7 @@
 
 import dataclasses
 import tempfile
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import torch
 
 from overtone import options
-from overtone.deployment.export import check_folder, move
+from overtone.deployment.export import check_folder, check_size, move
+from overtone.deployment.pictures import given_pictures
 from overtone.deployment.tuning import Candidate, candidates, export_all, measure_all
 from overtone.errors import OvertoneError
 from overtone.verbs.console import note, print_json, print_line, print_table
@@ -23,31 +25,73 @@ def tune(chosen: options.Tune) -> int:
     Raises:
         OvertoneError: no such model, nothing that runs and agrees here, or a folder that is in use.
     """
-    if chosen.rounds < 1:
-        raise OvertoneError(f"rounds is {chosen.rounds}; it must be at least 1")
-    if chosen.out is not None:
-        check_folder(chosen.out, chosen.overwrite)
+    _check(chosen)
+    calibration = _calibration(chosen)
     loaded, origin = prepared(chosen)
-    tried = candidates(chosen.runtimes, chosen.precisions, chosen.calibration)
-    place = Path(".") if chosen.out is None else chosen.out.parent
-    place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".tune-", dir=place) as scratch:
-        tried = export_all(
-            loaded.model, origin, tried, chosen.calibration, Path(scratch), lambda what: note(f"exporting: {what}")
-        )
-        tried = _accurate(chosen, measure_all(tried, chosen.rounds))
-        kept = [candidate for candidate in tried if candidate.reason is None]
-        if not kept:
-            _show(chosen, tried, None)
-            raise OvertoneError("no runtime of this machine runs it and agrees with it; the table says why")
-        best = min(kept, key=lambda candidate: candidate.milliseconds or float("inf"))
-        out = chosen.out or default_folder(loaded, best.runtime, best.precision)
-        check_folder(out, chosen.overwrite)
-        assert best.folder is not None
+    check_size(loaded.model, origin.architecture, origin.preprocess)
+    out = chosen.out or default_folder(loaded, "auto")
+    check_folder(out, chosen.overwrite)
+    tried = candidates(chosen.runtimes, chosen.precisions, calibration)
+    try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        move(best.folder, out)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent) as scratch:
+            tried = export_all(
+                loaded.model, origin, tried, calibration, Path(scratch), lambda what: note(f"exporting: {what}")
+            )
+            tried = _agreeing(chosen, tried)
+            note(f"measuring: {sum(one.reason is None for one in tried)} in turns, {chosen.rounds} rounds")
+            tried = _accurate(chosen, measure_all(tried, chosen.rounds))
+            kept = [candidate for candidate in tried if candidate.reason is None]
+            if not kept:
+                _show(chosen, tried, None)
+                raise OvertoneError("no runtime of this machine runs it and agrees with it; what is left out says why")
+            best = min(kept, key=lambda candidate: candidate.milliseconds or float("inf"))
+            assert best.folder is not None
+            move(best.folder, out)
+    except OSError as error:
+        raise OvertoneError(f"{out} could not be written: {error.strerror or error}; choose another --out") from error
     _show(chosen, tried, out)
     return 0
+
+
+def _check(chosen: options.Tune) -> None:
+    if chosen.rounds < 1:
+        raise OvertoneError(f"rounds is {chosen.rounds}; it must be at least 1")
+    if not 0 <= chosen.min_agreement <= 100:
+        raise OvertoneError(f"min-agreement is {chosen.min_agreement}; it is a percentage, 0 to 100")
+    if chosen.out is not None:
+        check_folder(chosen.out, chosen.overwrite)
+
+
+def _calibration(chosen: options.Tune) -> Path | None:
+    """The folder of pictures for int8 and the check: the one that was given, or that of the labelled images.
+
+    Raises:
+        OvertoneError: no such folder, or no images in it.
+    """
+    folder = chosen.calibration
+    if folder is None and chosen.data.root is not None:
+        training = chosen.data.root / "train"
+        folder = training if training.is_dir() else chosen.data.root
+        note(f"pictures for int8 and for the check: {folder} (--calibration names others)")
+    if folder is not None:
+        given_pictures(folder, 1)
+    return folder
+
+
+def _agreeing(chosen: options.Tune, tried: list[Candidate]) -> list[Candidate]:
+    """Without labelled images, the best class has to be the network's own for enough of the others."""
+    if chosen.data.root is not None:
+        return tried
+    kept = []
+    for candidate in tried:
+        if candidate.reason is None and candidate.about is not None:
+            equal = 100 * candidate.about.parity["agreement"]
+            if equal < chosen.min_agreement:
+                reason = f"the best class is equal for {equal:.1f} % of the images, below {chosen.min_agreement:g} %"
+                candidate = dataclasses.replace(candidate, reason=reason)
+        kept.append(candidate)
+    return kept
 
 
 def _accurate(chosen: options.Tune, tried: list[Candidate]) -> list[Candidate]:
@@ -79,25 +123,35 @@ def _show(chosen: options.Tune, tried: Sequence[Candidate], out: Path | None) ->
             }
         )
         return
-    ordered = sorted(tried, key=lambda candidate: candidate.milliseconds or float("inf"))
     print_table(
-        ("runtime", "precision", "ms", "±", "same top-1", "top-1", "left out because"),
+        ("runtime", "precision", "ms", "±", "same top-1", "top-1", "size", ""),
         [
             (
-                candidate.runtime,
-                candidate.precision,
-                None if candidate.milliseconds is None else f"{candidate.milliseconds:.2f}",
-                None if candidate.spread is None else f"{candidate.spread:.2f}",
-                None if candidate.about is None else f"{100 * candidate.about.parity['same_top1']:.1f} %",
-                None if candidate.top1 is None else f"{candidate.top1:.2f} %",
-                candidate.reason,
+                one.runtime,
+                one.precision,
+                f"{one.milliseconds:.2f}",
+                f"{one.spread:.2f}",
+                f"{100 * one.about.parity['same_top1']:.1f} %",
+                None if one.top1 is None else f"{one.top1:.2f} %",
+                f"{one.about.bytes / 1e6:.1f} MB",
+                None if one.reason is None else "left out",
             )
-            for candidate in ordered
+            for one in sorted(tried, key=lambda candidate: candidate.milliseconds or 0)
+            if one.milliseconds is not None and one.about is not None
         ],
         left=2,
     )
+    reasons = defaultdict(list)
+    for one in tried:
+        if one.reason is not None:
+            reasons[one.reason].append(f"{one.runtime} {one.precision}")
+    for reason, left_out in reasons.items():
+        print_line(f"left out: {', '.join(left_out)}: {reason}")
     if out is not None:
-        print_line(f"one image at a time on {torch.get_num_threads()} threads; the fastest is in {out}")
+        print_line(
+            f"one image at a time on {torch.get_num_threads()} threads, median and distance between the quartiles; "
+            f"the fastest is in {out}"
+        )
 
 
 def _as_dict(candidate: Candidate) -> dict[str, Any]:

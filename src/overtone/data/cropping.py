@@ -1,0 +1,93 @@
+"""Random crops and flips on the pixels themselves, uint8 `(H, W, 3)`, channels innermost as a file is decoded.
+
+PyTorch's resize of whole numbers computes what Pillow's does (antialiased, across and then down, rounded to grey levels
+after each) in a quarter of the time, to one grey level. Pillow itself goes down first where that is less work, since
+version 13; with bicubic that shows where values beyond 0..255 are cut in between.
+"""
+
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from timm.data.transforms import RandomResizedCropAndInterpolation
+from torch import Tensor
+
+from overtone.config import Interpolation
+from overtone.data.decoding import StoredJpeg, as_pixels
+
+Picture = Image.Image | Tensor | StoredJpeg
+"""A picture in RGB, its pixels as uint8 `(H, W, 3)`, or a file of which a part is decoded."""
+
+_PILLOW: dict[Interpolation, Image.Resampling] = {
+    "nearest": Image.Resampling.NEAREST,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+class RandomResizedCrop:
+    """A random part of a picture, resized to a square: Inception's crop, drawn by timm from `random`.
+
+    Args:
+        size: side of the square, pixels.
+        scale: least and largest share of the area.
+        ratio: least and largest aspect ratio (width / height).
+        interpolation: filter of the resize.
+    """
+
+    def __init__(
+        self, size: int, scale: tuple[float, float], ratio: tuple[float, float], interpolation: Interpolation
+    ) -> None:
+        self.size, self.scale, self.ratio = size, scale, ratio
+        self.interpolation: Interpolation = interpolation
+
+    def __call__(self, picture: Picture) -> Tensor:
+        """Crop and resize one picture to uint8 `(size, size, 3)`.
+
+        Raises:
+            BadImage: a stored file that cannot be read.
+        """
+        if isinstance(picture, Image.Image):
+            picture = as_pixels(picture)
+        if isinstance(picture, StoredJpeg):
+            width, height = picture.size
+            box = self._draw(torch.empty(3, height, width, device="meta"))
+            return resized(picture.part(*box, least=self.size), self.size, self.interpolation)
+        top, left, height, width = self._draw(picture.permute(2, 0, 1))
+        return resized(picture[top : top + height, left : left + width], self.size, self.interpolation)
+
+    def _draw(self, image: Tensor) -> tuple[int, int, int, int]:
+        """Top, left, height and width of the part of an image `(3, H, W)`, of which only the shape counts."""
+        return RandomResizedCropAndInterpolation.get_params(image, self.scale, self.ratio)
+
+
+class RandomFlip:
+    """Turns pixels left to right (or top to bottom) with a probability, drawn as torchvision draws it.
+
+    Args:
+        probability: of turning them.
+        axis: `across` or `down`.
+    """
+
+    def __init__(self, probability: float, axis: Literal["across", "down"]) -> None:
+        self.probability, self.dimension = probability, 1 if axis == "across" else 0
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Flip uint8 `(H, W, 3)`, perhaps."""
+        return pixels.flip(self.dimension) if torch.rand(1) < self.probability else pixels
+
+
+def resized(pixels: Tensor, size: int, interpolation: Interpolation) -> Tensor:
+    """Resize uint8 `(H, W, 3)` to `(size, size, 3)`, antialiased."""
+    if interpolation in _PILLOW:  # PyTorch has no Lanczos filter, and its nearest pixel may be another one
+        picture = as_picture(pixels).resize((size, size), _PILLOW[interpolation])
+        return as_pixels(picture)
+    images = pixels.unsqueeze(0).permute(0, 3, 1, 2)  # a view, channels_last
+    images = F.interpolate(images, (size, size), mode=interpolation, antialias=True)
+    return images[0].permute(1, 2, 0)
+
+
+def as_picture(pixels: Tensor) -> Image.Image:
+    """Uint8 `(H, W, 3)` as a picture in RGB, which the libraries that change colours take."""
+    return Image.fromarray(np.ascontiguousarray(pixels.numpy()))
