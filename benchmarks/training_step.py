@@ -1,21 +1,27 @@
-"""A training step of the naive published networks against ours: time and memory, in one run.
+"""A training step of the naive published networks against ours: time, memory, and where the time goes, in one run.
 
-    python benchmarks/training_step.py [NAME ...] [--threads 2] [--rounds 10] [--json training.json]
+    python benchmarks/training_step.py [NAME ...] [--threads 2] [--rounds 10] [--json training_step.json]
 
 Forward, cross entropy, backward and a step of SGD with momentum; batch 32 for the mobile networks, 8 for the large
 ones, or `--batch`. What is measured:
 
-  naive        the module of `benchmarks/naive`, NCHW, in a process as it starts
-  ours         as `overtone train` computes: channels_last, and freed memory kept by the process (engine/allocator.py)
-  ours, given  the same without that setting of the process: what is left is the network's and the layout's share
-  naive, kept  the naive module with that setting
+  naive           the module of `benchmarks/naive`, NCHW, in a process as it starts
+  ours            as `overtone train` computes: channels_last, and the process keeps freed memory (engine/allocator.py)
+  ours, given     the same without that setting of the process: what is left is the network's and the layout's share
+  naive, kept     the naive module with that setting
+  ours, bfloat16  as `--run.precision bfloat16`; where the processor has it
+  ours, compiled  as `--run.compile`; only where `--kinds` asks for it, as it needs a C++ compiler and minutes
 
 The setting is one of the whole process, so each has a process of its own; they take turns step by step, the others
 waiting. All begin with the same weights, and the losses of the first step must agree. MB: the highest point of a step
 beyond the process with the network and the batch built.
+
+The least time is that of the multiply-adds (three for each of the forward pass) at the rate at which this machine
+multiplies large matrices in float32. The profile is that of `ours` and, in another column, of `ours, bfloat16`.
 """
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import statistics
@@ -27,45 +33,72 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from naive import NAMES, proved_pair
+from step_profile import profile_of
 
 from overtone.config import Optim
 from overtone.deployment.peak_memory import begin_peak, peak, resident
+from overtone.deployment.race import Timing, gemm, gemm_gflops
+from overtone.deployment.runtimes import computes_bfloat16
 from overtone.engine.allocator import keep_freed_memory
 from overtone.engine.optim import build_optimizer
+from overtone.models.multiply_adds import count_multiply_adds
 from overtone.verbs.benchmark_report import machine
 
-KINDS = ("naive", "ours", "ours, given", "naive, kept")
+COMPILED, BFLOAT16 = "ours, compiled", "ours, bfloat16"
+KINDS = ("naive", "ours", "ours, given", "naive, kept", BFLOAT16, COMPILED)
+KEPT = ("ours", "naive, kept", BFLOAT16, COMPILED)
+PROFILED = ("ours", BFLOAT16)
 BATCHES = {"mobilenetv2_x100": 32, "hbonet_x100": 32}
 LARGE_BATCH = 8
-SAME_LOSS = 1e-3
+SAME_LOSS, SAME_LOSS_BFLOAT16 = 1e-3, 5e-2
+PRODUCTS = 10
+PASSES = 3  # forward, gradient of the inputs, gradient of the weights
+
+
+class Step:
+    """A network of one kind with its optimiser; calling it takes a step and gives the loss."""
+
+    def __init__(self, name: str, kind: str, batch: int, size: int) -> None:
+        naive, ours = proved_pair(name, size)
+        self.net = (naive if kind.startswith("naive") else ours).train()
+        generator = torch.Generator().manual_seed(0)
+        self.images = torch.randn(batch, 3, size, size, generator=generator)
+        self.targets = torch.arange(batch)
+        self.half = kind == BFLOAT16
+        self.optimizer: torch.optim.Optimizer = torch.optim.SGD(self.net.parameters(), lr=1e-3, momentum=0.9)
+        if kind.startswith("ours"):
+            self.net = self.net.to(memory_format=torch.channels_last)
+            self.images = self.images.contiguous(memory_format=torch.channels_last)
+            self.optimizer = build_optimizer(self.net, Optim(name="sgd", lr=1e-3, momentum=0.9))
+        if kind == COMPILED:
+            self.net.compile()
+
+    def __call__(self) -> float:
+        """Take the step."""
+        with torch.autocast("cpu", torch.bfloat16) if self.half else contextlib.nullcontext():
+            logits = self.net(self.images)
+        loss = F.cross_entropy(logits.float(), self.targets)
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss.item()
 
 
 def work(connection: Connection, name: str, kind: str, batch: int, args: argparse.Namespace) -> None:
     """Take a step for every word that comes, and answer with its seconds and its loss."""
     torch.set_num_threads(args.threads)
-    if kind in ("ours", "naive, kept"):
+    if kind in KEPT:
         keep_freed_memory()
-    naive, ours = proved_pair(name, args.size)
-    net = (naive if kind.startswith("naive") else ours).train()
-    del naive, ours
-    generator = torch.Generator().manual_seed(0)
-    images, targets = torch.randn(batch, 3, args.size, args.size, generator=generator), torch.arange(batch)
-    optimizer: torch.optim.Optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9)
-    if kind.startswith("ours"):
-        net = net.to(memory_format=torch.channels_last)
-        images = images.contiguous(memory_format=torch.channels_last)
-        optimizer = build_optimizer(net, Optim(name="sgd", lr=1e-3, momentum=0.9))
+    step = Step(name, kind, batch, args.size)
     before = resident()
     begin_peak()
     connection.send("ready")
     while connection.recv() == "step":
         started = time.perf_counter()
-        loss = F.cross_entropy(net(images), targets)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        connection.send((time.perf_counter() - started, loss.item()))
-    connection.send(peak() - before)
+        loss = step()
+        connection.send((time.perf_counter() - started, loss))
+    memory = peak() - before
+    connection.send((memory, profile_of(step) if kind in PROFILED else None))
 
 
 def measure(name: str, args: argparse.Namespace) -> dict:
@@ -92,13 +125,12 @@ def measure(name: str, args: argparse.Namespace) -> dict:
                 losses.append(loss)
             if number >= args.warm_up:
                 seconds[index].append(taken)
-    memory = []
+    ends = []
     for pipe, worker in zip(pipes, workers, strict=True):
         pipe.send("end")
-        memory.append(pipe.recv())
+        ends.append(pipe.recv())
         worker.join()
-    if max(losses) - min(losses) > SAME_LOSS * max(losses):
-        raise SystemExit(f"{name}: the losses of the first step differ: {losses}")
+    check_losses(name, args.kinds, losses)
     rows = [
         {
             "kind": kind,
@@ -107,10 +139,59 @@ def measure(name: str, args: argparse.Namespace) -> dict:
             "images_per_second": batch / statistics.median(found),
             "ratio": statistics.median(a / b for a, b in zip(seconds[0], found, strict=True)),
             "peak_mb": megabytes,
+            "profile": profile,
         }
-        for kind, found, megabytes in zip(args.kinds, seconds, memory, strict=True)
+        for kind, found, (megabytes, profile) in zip(args.kinds, seconds, ends, strict=True)
     ]
-    return {"model": name, "batch": batch, "size": args.size, "rounds": args.rounds, "rows": rows}
+    shape = {"model": name, "batch": batch, "size": args.size, "rounds": args.rounds}
+    return shape | {"least_ms": least_ms(name, batch, args.size)} | {"rows": rows}
+
+
+def check_losses(name: str, kinds: list[str], losses: list[float]) -> None:
+    """Refuse results of networks that do not compute the same."""
+    for kind, loss in zip(kinds, losses, strict=True):
+        bound = SAME_LOSS_BFLOAT16 if kind == BFLOAT16 else SAME_LOSS
+        if abs(loss - losses[0]) > bound * losses[0]:
+            raise SystemExit(f"{name}: the losses of the first step differ: {dict(zip(kinds, losses, strict=True))}")
+
+
+def least_ms(name: str, batch: int, size: int) -> float:
+    """What the multiply-adds of a step would take at the rate of a product of large matrices in float32."""
+    _, ours = proved_pair(name, size)
+    operations = 2 * PASSES * batch * count_multiply_adds(ours, (3, size, size))
+    product, seconds = gemm(torch.float32), []
+    for _ in range(PRODUCTS):
+        started = time.perf_counter()
+        product()
+        seconds.append(time.perf_counter() - started)
+    return operations / gemm_gflops(Timing(tuple(seconds))) / 1e6
+
+
+def show(result: dict) -> None:
+    """Print the times and the profile of one network."""
+    print(
+        f"\n{result['model']}, batch {result['batch']}, {result['size']} pixels, {result['rounds']} steps of each; "
+        f"multiply-adds at the machine's float32 rate: {result['least_ms']:.0f} ms"
+    )
+    print(f"{'':16}{'ms':>9}{'fastest':>9}{'images/s':>10}{'ratio':>8}{'MB':>8}")
+    for row in result["rows"]:
+        print(
+            f"{row['kind']:16}{row['ms']:9.1f}{row['fastest_ms']:9.1f}{row['images_per_second']:10.1f}"
+            f"{row['ratio']:8.2f}{row['peak_mb']:8.0f}"
+        )
+    profiles = {row["kind"]: row["profile"] for row in result["rows"] if row["profile"]}
+    print(f"{'ms in one step':44}" + "".join(f"{kind:>16}" for kind in profiles))
+    for group in {group: None for found in profiles.values() for group in found}:
+        cells = (f"{found.get(group, 0):16.0f}" for found in profiles.values())
+        print(f"  {group:42}" + "".join(cells), flush=True)
+
+
+def keep(path: Path, about: dict, result: dict) -> None:
+    """Write a result into a file, in the place of an earlier one of that network; each with its machine."""
+    earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    others = [found for found in earlier if found["model"] != result["model"]]
+    found = sorted([*others, {**result, "machine": about}], key=lambda one: NAMES.index(one["model"]))
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> int:
@@ -122,26 +203,21 @@ def main() -> int:
     parser.add_argument("--warm-up", type=int, default=2)
     parser.add_argument("--batch", type=int)
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="ratios are to the first")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, help="ratios are to the first")
+    parser.add_argument("--json", type=Path, help="file; results of other networks in it stay")
     args = parser.parse_args()
     unknown = set(args.names) - set(NAMES)
     if unknown:
         parser.error(f"no naive form of {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
-    about, results = machine() | {"threads": args.threads}, []
+    args.kinds = args.kinds or [kind for kind in KINDS[:-1] if kind != BFLOAT16 or computes_bfloat16()]
+    torch.set_num_threads(args.threads)
+    about = machine()
     print(", ".join(f"{key} {value}" for key, value in about.items()))
     for name in args.names or NAMES:
-        results.append(measure(name, args))
-        print(f"\n{name}, batch {results[-1]['batch']}, {args.size} pixels, {args.rounds} steps of each")
-        print(f"{'':14}{'ms':>9}{'fastest':>9}{'images/s':>10}{'ratio':>8}{'MB':>8}")
-        for row in results[-1]["rows"]:
-            print(
-                f"{row['kind']:14}{row['ms']:9.1f}{row['fastest_ms']:9.1f}{row['images_per_second']:10.1f}"
-                f"{row['ratio']:8.2f}{row['peak_mb']:8.0f}",
-                flush=True,
-            )
-    if args.json is not None:
-        args.json.write_text(json.dumps({"machine": about, "results": results}, indent=2) + "\n", encoding="utf-8")
+        result = measure(name, args)
+        show(result)
+        if args.json is not None:
+            keep(args.json, about, result)
     return 0
 
 

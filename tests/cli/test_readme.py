@@ -48,7 +48,7 @@ def test_the_commands_of_the_readme_run(overtone, tmp_path, monkeypatch):
         if any(part in command for part in NOT_HERE):
             continue
         words = shlex.split(command)[1:]
-        settings = TINY if words[0] == "train" else ()
+        settings = {"train": TINY, "tune": ("--precisions", "float32", "--rounds", "2")}.get(words[0], ())
         if "--model.weights" in words:  # they say which network it is
             settings = [setting for setting in settings if not setting.startswith("--model.name")]
         outcome = overtone(*words, *settings)

@@ -32,6 +32,9 @@ def net_of(architecture: str) -> nn.Module:
     if hasattr(net, "stages"):
         for index, stage in enumerate(net.stages):
             net.stages[index] = stage[:1]
+    for later in ("layer2", "layer3", "layer4"):  # the first keeps two: its second block changes no shape
+        if hasattr(net, later):
+            setattr(net, later, getattr(net, later)[:1])
     return net
 
 

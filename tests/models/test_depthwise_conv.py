@@ -71,15 +71,16 @@ def test_wide_filters_are_cut_on_maps_that_are_large_enough(kernel_size, width, 
     monkeypatch.setattr(depthwise_conv, "_wide_filter_gradient", lambda *args: taken.append(True) or original(*args))
     monkeypatch.setattr(depthwise_conv, "_HAS_FAST_KERNEL", True)
     torch.manual_seed(0)
-    x, weight = torch.randn(2, 4, 9, width, requires_grad=True), torch.randn(4, 1, kernel_size, kernel_size)
-    weight, bias = weight.requires_grad_(), torch.randn(4, requires_grad=True)
-    y = depthwise_conv2d(x, weight, bias)
+    x = torch.randn(2, 4, 9, width, requires_grad=True)
+    conv = nn.Conv2d(4, 4, kernel_size, padding=kernel_size // 2, groups=4)
+    y = depthwise_conv2d(x, conv, scale=0.5)
+    torch.testing.assert_close(y, conv(x) * 0.5)
     grad = torch.randn_like(y)
     y.backward(grad)
-    expected_x, expected_weight = plain_gradients(x, weight, grad, 1)
+    expected_x, expected_weight = plain_gradients(x, conv.weight, grad * 0.5, 1)
     torch.testing.assert_close(x.grad.double(), expected_x, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(weight.grad.double(), expected_weight, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(bias.grad, grad.sum((0, 2, 3)))
+    torch.testing.assert_close(conv.weight.grad.double(), expected_weight, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(conv.bias.grad, grad.sum((0, 2, 3)) * 0.5)
     assert bool(taken) == in_pieces
 
 
@@ -101,9 +102,9 @@ def test_under_autocast_the_gradients_are_those_of_bfloat16(kernel_size, stride,
 
 def test_gradients_of_the_gradients_are_there():
     torch.manual_seed(0)
+    small = DepthwiseConv2d(3, 3).double()
     x = torch.randn(2, 3, 2, 2, dtype=torch.float64, requires_grad=True)  # small enough for the taps
-    weight = torch.randn(3, 1, 3, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradgradcheck(depthwise_conv2d, (x, weight))
+    assert torch.autograd.gradgradcheck(lambda x: small(x).square(), x)
     wide = torch.randn(2, 4, 9, 9, requires_grad=True)
     layer = DepthwiseConv2d(4, 5)
     (grad,) = torch.autograd.grad(layer(wide).square().sum(), wide, create_graph=True)
@@ -116,10 +117,10 @@ def test_gradients_per_sample_are_there():
     images, layer = torch.randn(3, 4, 9, 9), DepthwiseConv2d(4, 5)
 
     def loss(weight, image):
-        return depthwise_conv2d(image[None], weight).square().sum()
+        return torch.func.functional_call(layer, {"weight": weight}, image[None]).square().sum()
 
     found = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(layer.weight.detach(), images)
-    loss(layer.weight, images[1]).backward()
+    layer(images[1:2]).square().sum().backward()
     torch.testing.assert_close(found[1], layer.weight.grad, rtol=1e-4, atol=1e-4)
 
 
@@ -127,3 +128,11 @@ def test_gradients_per_sample_are_there():
 def test_a_trace_records_a_plain_convolution():
     traced = torch.jit.trace(DepthwiseConv2d(4, 5), torch.zeros(1, 4, 9, 9), check_trace=False)
     assert "PythonOp" not in str(traced.inlined_graph) and "_convolution" in str(traced.inlined_graph)
+
+
+@pytest.mark.parametrize("pixels", [2, 12])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_filter_s_gradient_lies_as_the_filter(pixels, layout):
+    conv = DepthwiseConv2d(36, 5).to(memory_format=layout)
+    conv(torch.randn(2, 36, pixels, pixels).to(memory_format=layout)).sum().backward()
+    assert conv.weight.grad.stride() == conv.weight.stride()

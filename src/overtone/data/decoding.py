@@ -125,7 +125,7 @@ def open_scaled(path: Path, exif: Exif = "ignore") -> StoredJpeg | Tensor:
     """A JPEG file to decode in part and at a smaller size, or the pixels (`decode_pixels`) of another file.
 
     Raises:
-        BadImage: see `decode_image`; of a JPEG file only the header is read.
+        BadImage: see `decode_image`; of a JPEG file only the header is looked at.
     """
     with _explained(path):
         content = Path(path).read_bytes()

@@ -132,7 +132,7 @@ def check_request(request: Request) -> None:
 
     Raises:
         OvertoneError: a runtime that is not installed, a precision that it or the processor lacks, int8 without
-            pictures, or an open number of images where the runtime needs a fixed one.
+            pictures, an open number of images where the runtime needs a fixed one, or a folder without pictures.
     """
     runtime = runtime_named(request.runtime)
     runtime.check(request.precision, to_write=True)
@@ -142,6 +142,8 @@ def check_request(request: Request) -> None:
         )
     if request.dynamic_batch and not runtime.takes_any_batch:
         raise OvertoneError(f"{runtime.title} takes a fixed number of images here; leave --dynamic-batch out")
+    if request.pictures is not None:
+        given_pictures(request.pictures, 1)
 
 
 def predictor_for(model: nn.Module, preprocess: Preprocess, request: Request, folder: Path) -> Predictor:

@@ -56,8 +56,9 @@ class OpenVino(Runtime):
         program = job.program(with_channels_first(job.net))
         with quiet():
             model = openvino.convert_model(program)
-            if not job.dynamic_batch and job.kind != "picture":
-                model.reshape(list(job.example.shape))  # otherwise sizes are left open, which is slower
+            if job.kind != "picture":  # sizes that are left open cost speed
+                images = -1 if job.dynamic_batch else len(job.example)
+                model.reshape([images, *job.example.shape[1:]])
             model.inputs[0].get_tensor().set_names({INPUT})
             model.outputs[0].get_tensor().set_names({OUTPUT})
             if job.precision.startswith("int8"):

@@ -40,34 +40,36 @@ class DepthwiseConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, ceil(H / stride), ceil(W / stride))."""
-        return depthwise_conv2d(input, self.weight, self.bias, self.stride[0])
+        return depthwise_conv2d(input, self)
 
 
-def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1) -> Tensor:
-    """Filter every channel by its own odd square filter, with zeros around the map.
+def depthwise_conv2d(x: Tensor, conv: nn.Conv2d, scale: float = 1.0) -> Tensor:
+    """What a depthwise convolution makes of a map: every channel through its own odd square filter.
 
     Args:
         x: (B, C, H, W).
-        weight: (C, 1, k, k).
-        bias: (C,).
-        stride: 1 or 2.
+        conv: has C groups, the stride 1 or 2 and the padding `kernel_size // 2`.
+        scale: factor of the output. It is applied to the filters, which are far smaller than the maps.
 
     Returns:
-        (B, C, ceil(H / stride), ceil(W / stride)), as `F.conv2d` with padding `k // 2` and C groups.
+        (B, C, ceil(H / stride), ceil(W / stride)).
     """
-    if differentiates_on_cpu(x) and torch.is_autocast_enabled("cpu"):
-        dtype = torch.get_autocast_dtype("cpu")
-        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-    if _has_slow_gradient(x, weight, stride):
-        return _DepthwiseConv2d.apply(x, weight, bias, stride)  # pyright: ignore[reportReturnType]
-    return F.conv2d(x, weight, bias, stride, weight.shape[-1] // 2, 1, len(weight))
+    weight, bias, stride = conv.weight, conv.bias, conv.stride[0]
+    if scale != 1.0:
+        weight, bias = weight * scale, None if bias is None else bias * scale
+    if differentiates_on_cpu(x):
+        if torch.is_autocast_enabled("cpu"):
+            dtype = torch.get_autocast_dtype("cpu")
+            x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+        if _has_slow_gradient(x, weight, stride):
+            return _DepthwiseConv2d.apply(x, weight, bias, stride)  # pyright: ignore[reportReturnType]
+    return F.conv2d(x, weight, bias, conv.stride, conv.padding, 1, conv.groups)
 
 
 def _has_slow_gradient(x: Tensor, weight: Tensor, stride: int) -> bool:
     """Whether gradients will be asked for, and PyTorch's way to them is slow."""
     return (
-        differentiates_on_cpu(x)
-        and weight.requires_grad
+        weight.requires_grad
         and x.ndim == 4
         and x.dtype == weight.dtype
         and (_is_small(x, stride) or _is_wide(x, weight, stride) or _skips_pixels_in_bfloat16(x, stride))
@@ -112,6 +114,8 @@ class _DepthwiseConv2d(torch.autograd.Function):
             grad_x = _input_gradient(x, weight, grads[0], ctx.stride)
         if wanted[1]:
             grad_weight = _weight_gradient(x, weight, grads[0], ctx.stride)
+            if grad_weight is not None and grad_weight.stride() != weight.stride():  # DDP wants them alike
+                grad_weight = torch.empty_like(weight).copy_(grad_weight)
         if wanted[2]:  # PyTorch would compute the filter's gradient again with it
             grad_bias = grads[0].sum((0, 2, 3))
         return grad_x, grad_weight, grad_bias, None

@@ -29,12 +29,9 @@ class DepthwiseFilter(nn.Conv2d):
 
         Args:
             input: The maps.
-            scale: Factor of the output. It is applied to the kernel, which is far smaller than the maps.
+            scale: Factor of the output.
         """
-        weight, bias = self.weight, self.bias
-        if scale != 1.0:
-            weight, bias = weight * scale, None if bias is None else bias * scale
-        return depthwise_conv2d(input.permute(0, 3, 1, 2), weight, bias).permute(0, 2, 3, 1)
+        return depthwise_conv2d(input.permute(0, 3, 1, 2), self, scale).permute(0, 2, 3, 1)
 
 
 class GlobalLocalFilter(nn.Module):

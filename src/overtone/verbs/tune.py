@@ -31,6 +31,8 @@ def tune(chosen: options.Tune) -> int:
     check_size(loaded.model, origin.architecture, origin.preprocess)
     out = chosen.out or default_folder(loaded, "auto")
     check_folder(out, chosen.overwrite)
+    if calibration != chosen.calibration:
+        note(f"pictures for int8 and for the check: {calibration} (--calibration names others)")
     tried = candidates(chosen.runtimes, chosen.precisions, calibration)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +75,6 @@ def _calibration(chosen: options.Tune) -> Path | None:
     if folder is None and chosen.data.root is not None:
         training = chosen.data.root / "train"
         folder = training if training.is_dir() else chosen.data.root
-        note(f"pictures for int8 and for the check: {folder} (--calibration names others)")
     if folder is not None:
         given_pictures(folder, 1)
     return folder
