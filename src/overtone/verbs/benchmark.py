@@ -292,5 +292,6 @@ def _print(report: Report) -> None:
         left=4,
     )
     rates = ", ".join(f"{rate:.0f} GFLOP/s in {name}" for name, rate in report.gemm_gflops.items())
-    print_line(f"{report.machine['processor']}, {report.machine['threads']} threads; products of matrices: {rates}")
+    products = f"; products of matrices: {rates}" if rates else ""  # int8 has none to be held against
+    print_line(f"{report.machine['processor']}, {report.machine['threads']} threads{products}")
     print_line("ms: median of a call, ± between its quartiles; top-1: published, in float32")
