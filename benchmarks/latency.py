@@ -24,7 +24,7 @@ from naive import NAMES, proved_pair
 from torch import nn
 
 from overtone.deployment.contenders import ALL, Contender, lane_of, why_not
-from overtone.deployment.lane import Lane
+from overtone.deployment.lane import Lane, told
 from overtone.deployment.quiet import quiet
 from overtone.deployment.race import Timing, gemm, gemm_gflops, race
 from overtone.deployment.runtimes import PRECISIONS, computes_bfloat16
@@ -111,8 +111,7 @@ def measure(name: str, args: argparse.Namespace, folder: Path) -> dict:
                     tried.write(net)
                 racers.append(Racer(label, tried.precision, lanes.enter_context(lane_of(tried))))
             except Exception as error:  # an exporter that cannot take the network is a result
-                line = str(error).strip().partition("\n")[0]
-                left_out.append(f"{label}, {tried.precision}: {type(error).__name__}: {line[:150]}")
+                left_out.append(f"{label}, {tried.precision}: {told(error)}")
         kinds = {"float32": torch.float32} | ({"bfloat16": torch.bfloat16} if computes_bfloat16() else {})
         products = [lanes.enter_context(Lane(gemm, kind)) for kind in kinds.values()]
         timings = race([lane.turn for lane in [*products, *(racer.lane for racer in racers)]], args.rounds)

@@ -153,6 +153,21 @@ def test_a_network_that_a_converter_cannot_take_is_one_line(net, tmp_path, monke
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("where", ["load", "run"])
+def test_a_network_that_a_runtime_cannot_run_here_is_one_line(net, tmp_path, monkeypatch, where):
+    """A processor on which its compiler has no kernels for the network, say: the line that says something is told."""
+
+    def fail(self, *args):
+        raise RuntimeError("Exception from core.cpp:132:\nCheck '!empty()' failed at factory.hpp:117:\nNo kernels.\n")
+
+    changed = torch_runtime.TorchExported if where == "load" else runtimes.Predictor
+    monkeypatch.setattr(changed, "load" if where == "load" else "predict", fail)
+    message = r"PyTorch cannot run .* in float32 on this machine \(RuntimeError: No kernels\); try another"
+    with pytest.raises(OvertoneError, match=message):
+        export(net, origin(), Request("torch"), tmp_path / "export")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("iostream error")])
 def test_a_full_disk_is_one_line_and_leaves_nothing(net, tmp_path, monkeypatch, error):
     """Whether the converter says so, or fails in words of its own while the disk has no room for the weights."""

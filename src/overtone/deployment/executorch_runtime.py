@@ -54,7 +54,7 @@ class ExecuTorch(Runtime):
             lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
         (folder / self.file).write_bytes(lowered.buffer)
 
-    def open(self, folder: Path, precision: str, batch: int | None) -> Predictor:
+    def load(self, folder: Path, precision: str, batch: int | None) -> Predictor:
         """Read model.pte."""
         return ExecuTorchPredictor(folder / self.file, batch)
 

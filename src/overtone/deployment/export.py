@@ -36,7 +36,7 @@ from overtone.deployment.inputs import InputKind, as_batch, example_input, input
 from overtone.deployment.parity import Parity, bound_of, compare
 from overtone.deployment.pictures import generated_pictures, given_pictures, read_pictures
 from overtone.deployment.run_script import run_script
-from overtone.deployment.runtimes import Job, Predictor, Runtime
+from overtone.deployment.runtimes import Job, Predictor, Runtime, first_line, in_one_line
 from overtone.deployment.targets import runtime_named
 from overtone.errors import OvertoneError
 
@@ -173,13 +173,8 @@ def check_size(model: nn.Module, name: str, preprocess: Preprocess) -> None:
             model(example_input("normalised", preprocess, 1))
     except (RuntimeError, ValueError, AssertionError) as error:
         raise OvertoneError(
-            f"{name} cannot take images of {size}x{size} pixels ({_first_line(error)}); choose another --size"
+            f"{name} cannot take images of {size}x{size} pixels ({first_line(error)}); choose another --size"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = (line.strip().rstrip(".") for line in str(error).splitlines())
-    return next((line[:300] for line in lines if line), "no reason given")
 
 
 def open_export(folder: Path) -> tuple[Predictor, About]:
@@ -232,16 +227,12 @@ def _convert(runtime: Runtime, job: Job, folder: Path) -> None:
         OvertoneError: the converter of the runtime cannot take this network; their exceptions are of every kind.
     """
     try:
-        runtime.write(job, folder)
-    except (OvertoneError, OSError, MemoryError):
-        raise
-    except Exception as error:
+        with in_one_line(f"{runtime.title} cannot take this network in {job.precision}"):
+            runtime.write(job, folder)
+    except OvertoneError as error:
         if shutil.disk_usage(folder).free < _bytes_of(job.net):  # not every converter says why it could not write
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-        raise OvertoneError(
-            f"{runtime.title} cannot take this network in {job.precision} ({type(error).__name__}: "
-            f"{_first_line(error)}); try another runtime or precision"
-        ) from error
+        raise
 
 
 def _bytes_of(net: nn.Module) -> int:
@@ -288,10 +279,12 @@ def _pictures(request: Request, preprocess: Preprocess) -> _Pictures:
 
 def _prove(model: nn.Module, preprocess: Preprocess, request: Request, pictures: _Pictures, folder: Path) -> Parity:
     predictor, about = open_export(folder)
-    logits = np.concatenate(list(_answers(predictor, about, pictures.checked)))
+    title = runtime_named(request.runtime).title
+    with in_one_line(f"{title} cannot run this network in {request.precision} on this machine"):
+        logits = np.concatenate(list(_answers(predictor, about, pictures.checked)))
     bound = bound_of(request.precision, about.input.kind)
     parity = compare(_reference(model, preprocess, pictures.checked), logits, bound, pictures.kind)
-    parity.check(f"the {runtime_named(request.runtime).title} form in {request.precision}")
+    parity.check(f"the {title} form in {request.precision}")
     return parity
 
 

@@ -17,6 +17,8 @@ import torch
 
 from overtone.deployment.peak_memory import peak_of, resident
 from overtone.deployment.quiet import quiet_process
+from overtone.deployment.runtimes import first_line
+from overtone.errors import OvertoneError
 
 _WARM_UP = 3
 _TURN_SECONDS = 0.05  # of timed calls in a turn, as long as none is longer
@@ -132,8 +134,13 @@ def _serve(
     except (EOFError, BrokenPipeError):
         return
     except Exception as error:  # the one who asks reports it
-        line = str(error).strip().partition("\n")[0]
-        pipe.send((False, f"{type(error).__name__}: {line[:200]}"))
+        pipe.send((False, told(error)))
+
+
+def told(error: Exception) -> str:
+    """What went wrong, in a line."""
+    ours = isinstance(error, OvertoneError | LaneError)
+    return str(error) if ours else f"{type(error).__name__}: {first_line(error)}"
 
 
 def _timed(call: Callable[[], object], calls: int) -> list[float]:

@@ -52,7 +52,7 @@ class OnnxRuntime(Runtime):
                 converted.save(str(whole))
                 _quantise(whole, folder / self.file, job)
 
-    def open(self, folder: Path, precision: str, batch: int | None) -> Predictor:
+    def load(self, folder: Path, precision: str, batch: int | None) -> Predictor:
         """Read model.onnx."""
         return OnnxPredictor(folder / self.file, batch)
 

@@ -65,7 +65,7 @@ class OpenVino(Runtime):
                 model = _quantised(model, job)
             openvino.save_model(model, folder / self.file, compress_to_fp16=False)
 
-    def open(self, folder: Path, precision: str, batch: int | None) -> Predictor:
+    def load(self, folder: Path, precision: str, batch: int | None) -> Predictor:
         """Read model.xml."""
         return OpenVinoPredictor(folder / self.file, precision, batch)
 

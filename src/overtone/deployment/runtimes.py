@@ -5,6 +5,8 @@ import importlib.util
 import os
 import shutil
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,32 @@ from overtone.deployment.quiet import quiet
 from overtone.errors import OvertoneError
 
 PRECISIONS = ("float32", "bfloat16", "int8", "int8+bfloat16")
+
+
+@contextmanager
+def in_one_line(what: str) -> Iterator[None]:
+    """Translate the exceptions of exporters and runtimes, which are of every kind.
+
+    Args:
+        what: the beginning of the message: who cannot do what.
+
+    Raises:
+        OvertoneError: for them. Errors of the system, and those that are told already, stay as they are.
+    """
+    try:
+        yield
+    except (OvertoneError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise OvertoneError(f"{what} ({reason}); try another runtime or precision") from error
+
+
+def first_line(error: Exception) -> str:
+    """The line of an exception that says something: not where it comes from, where others follow."""
+    lines = [line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()]
+    telling = (line for line in lines if not line.endswith(":"))
+    return next((line[:300] for line in (*telling, *lines)), "no reason given")
 
 
 class Predictor(ABC):
@@ -143,9 +171,18 @@ class Runtime(ABC):
     def write(self, job: Job, folder: Path) -> None:
         """Write the artifact into a folder."""
 
-    @abstractmethod
     def open(self, folder: Path, precision: str, batch: int | None) -> Predictor:
-        """Read an artifact; it computes with as many threads as PyTorch has been given."""
+        """Read an artifact; it computes with as many threads as PyTorch has been given.
+
+        Raises:
+            OvertoneError: the runtime cannot run it on this machine.
+        """
+        with in_one_line(f"{self.title} cannot run {folder / self.file} in {precision} on this machine"):
+            return self.load(folder, precision, batch)
+
+    @abstractmethod
+    def load(self, folder: Path, precision: str, batch: int | None) -> Predictor:
+        """What `open` gives; exceptions of the runtime's own are translated there."""
 
     @abstractmethod
     def script(self, precision: str) -> tuple[str, str]:

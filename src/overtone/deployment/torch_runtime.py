@@ -52,7 +52,7 @@ class TorchExported(Runtime):
             torch.export.save(program, content)
         (folder / self.file).write_bytes(content.getbuffer())
 
-    def open(self, folder: Path, precision: str, batch: int | None) -> Predictor:
+    def load(self, folder: Path, precision: str, batch: int | None) -> Predictor:
         """Read model.pt2."""
         with quiet():
             module = torch.export.load(folder / self.file).module()
@@ -89,7 +89,7 @@ class AheadOfTime(TorchExported):
             torch._inductor.aoti_compile_and_package(program, package_path=content)
         (folder / self.file).write_bytes(content.getbuffer())
 
-    def open(self, folder: Path, precision: str, batch: int | None) -> Predictor:
+    def load(self, folder: Path, precision: str, batch: int | None) -> Predictor:
         """Read model.pt2."""
         with quiet():
             return TorchPredictor(torch._inductor.aoti_load_package(str(folder / self.file)), batch)

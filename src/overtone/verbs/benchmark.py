@@ -12,7 +12,7 @@ from torch import nn
 
 from overtone import options, zoo
 from overtone.deployment.contenders import ALL, Contender, lane_of, why_not
-from overtone.deployment.lane import Lane, LaneError
+from overtone.deployment.lane import Lane, LaneError, told
 from overtone.deployment.quiet import quiet
 from overtone.deployment.race import Timing, gemm, gemm_gflops, race
 from overtone.deployment.runtimes import PRECISIONS, computes_bfloat16
@@ -189,8 +189,7 @@ def _contenders(
             try:
                 made.append(_prepared(entrant, contender))
             except Exception as error:  # other people's exporters: one that fails is a result, too
-                line = str(error).strip().partition("\n")[0]
-                left_out.append(f"{entrant.name}, {runtime}, {precision}: {type(error).__name__}: {line}")
+                left_out.append(f"{entrant.name}, {runtime}, {precision}: {told(error)}")
     return made
 
 
