@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.export import ExportedProgram
 
+from overtone.deployment.executorch_graph import in_xnnpack_operations
 from overtone.deployment.quiet import quiet_process
 from overtone.deployment.runtimes import Job, Predictor, Runtime
 
@@ -50,7 +52,9 @@ class ExecuTorch(Runtime):
 
             # Its passes refuse weights that are channels_last; XNNPACK lays them out itself.
             job.net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-            program = _quantised(job) if job.precision == "int8" else job.program()
+            program = job.program(in_xnnpack_operations(job.program()))
+            if job.precision == "int8":
+                program = job.program(_quantised(program, job))
             lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
         (folder / self.file).write_bytes(lowered.buffer)
 
@@ -70,7 +74,7 @@ class ExecuTorch(Runtime):
         return {"executorch": version("executorch")}
 
 
-def _quantised(job: Job) -> Any:
+def _quantised(program: ExportedProgram, job: Job) -> Any:
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
         get_symmetric_quantization_config,
@@ -78,7 +82,7 @@ def _quantised(job: Job) -> Any:
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
     quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
-    observed = prepare_pt2e(job.program().module(), quantizer)
+    observed = prepare_pt2e(program.module(), quantizer)
     for image in job.calibration:
         observed(torch.from_numpy(image))
-    return job.program(convert_pt2e(observed))
+    return convert_pt2e(observed)
