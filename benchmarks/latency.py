@@ -58,7 +58,7 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--runtimes", nargs="+", choices=ALL, default=list(ALL))
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
-    parser.add_argument("--json", type=Path, help="file; results of other networks in it stay")
+    parser.add_argument("--json", type=Path, help="file; results of other networks and processors in it stay")
     args = parser.parse_args()
     unknown = set(args.names) - set(NAMES)
     if unknown:
@@ -76,11 +76,16 @@ def main() -> int:
 
 
 def keep(path: Path, about: dict, result: dict) -> None:
-    """Write a result into a file, in the place of an earlier one of that network; each with its machine."""
+    """Write a result into a file, in the place of an earlier one of that network on such a processor."""
+    found = {**result, "machine": about}
     earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    others = [found for found in earlier if found["model"] != result["model"]]
-    found = sorted([*others, {**result, "machine": about}], key=lambda one: NAMES.index(one["model"]))
-    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    kept = [one for one in earlier if place_of(one) != place_of(found)]
+    path.write_text(json.dumps(sorted([*kept, found], key=place_of), indent=1) + "\n", encoding="utf-8")
+
+
+def place_of(result: dict) -> tuple[str, int]:
+    """What a result is of: the processor, and the network."""
+    return result["machine"]["processor"], NAMES.index(result["model"])
 
 
 def measure(name: str, args: argparse.Namespace, folder: Path) -> dict:

@@ -9,7 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from exported_nets import CLASSES, PREPROCESS, SIZE, inputs, logits_of, needs, origin, pictures_in, plain_net, tiny_net
+from exported_nets import (
+    CLASSES,
+    FAMILIES,
+    PREPROCESS,
+    SIZE,
+    inputs,
+    logits_of,
+    needs,
+    net_of,
+    origin,
+    pictures_in,
+    plain_net,
+    tiny_net,
+)
 from PIL import Image
 from test_export import check_script
 
@@ -61,6 +74,24 @@ def test_smaller_numbers_agree_within_their_bound(net, pictures, tmp_path, runti
     expected = logits_of(net, 3)
     got = predictor.predict(inputs(3))
     assert np.abs(got - expected).max() < 0.3 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8+bfloat16"])
+@pytest.mark.slow
+def test_global_filters_stay_out_of_int8(pictures, tmp_path, precision):
+    """OpenVINO quantises the rest, and compiles it on every processor."""
+    needs("openvino", precision)
+    net = net_of(FAMILIES["hornet"])
+    about = export(net, origin(), Request("openvino", precision, pictures=pictures, checked=16), tmp_path / "export")
+    assert about.parity["rms"] <= 0.3 and about.parity["agreement"] >= 0.85
+    graph = openvino_runtime._openvino().Core().read_model(tmp_path / "export" / "model.xml")
+    before = {"MatMul": set(), "Convolution": set()}
+    for node in graph.get_ops():
+        if "aten.bmm" in node.get_friendly_name() or node.get_type_name() == "Convolution":
+            sources = (value.get_source_output().get_node().get_type_name() for value in node.inputs())
+            before.setdefault(node.get_type_name(), set()).update(sources)
+    assert before["MatMul"] and "FakeQuantize" not in before["MatMul"]
+    assert "FakeQuantize" in before["Convolution"]
 
 
 def some(number: int) -> list[Image.Image]:

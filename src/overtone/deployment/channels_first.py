@@ -9,30 +9,11 @@ import copy
 
 import torch
 import torch.nn.functional as F
+from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 
+from overtone.deployment.channel_norm import ChannelNorm
 from overtone.deployment.gated_conv import DeployedGlobalLocalFilter, DeployedGnConv, DeployedHorNetBlock
-
-
-class ChannelNorm(nn.Module):
-    """A layer norm over the channels of (B, C, H, W), in plain arithmetic: exporters transpose around the fused one.
-
-    Args:
-        norm: of the channels of (B, H, W, C).
-    """
-
-    def __init__(self, norm: nn.LayerNorm) -> None:
-        super().__init__()
-        self.eps = norm.eps
-        self.weight = _unless(norm.weight, 1.0)
-        self.bias = _unless(norm.bias, 0.0)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise each pixel."""
-        x = x - x.mean(1, keepdim=True)
-        x = x * torch.rsqrt((x * x).mean(1, keepdim=True) + self.eps)
-        x = x if self.weight is None else x * self.weight
-        return x if self.bias is None else x + self.bias
 
 
 class ChannelsFirstFilter(nn.Module):
@@ -104,6 +85,8 @@ def with_channels_first(net: nn.Module) -> nn.Module:
     for name, module in list(net.named_modules()):
         if type(module) is DeployedHorNetBlock:
             net.set_submodule(name, ChannelsFirstBlock(module))
+        elif name and type(module) is LayerNorm2d:
+            net.set_submodule(name, ChannelNorm(module))
     return net
 
 
@@ -114,10 +97,3 @@ def _convolution(linear: nn.Module) -> nn.Conv2d:
     conv.weight = nn.Parameter(linear.weight.detach()[:, :, None, None], requires_grad=False)
     conv.bias = nn.Parameter(linear.bias.detach(), requires_grad=False)
     return conv
-
-
-def _unless(values: Tensor, trivial: float) -> nn.Parameter | None:
-    """Values per channel (C, 1, 1); None where all are trivial."""
-    if bool((values == trivial).all()):
-        return None
-    return nn.Parameter(values.detach()[:, None, None], requires_grad=False)
