@@ -116,7 +116,7 @@ def measure(name: str, args: argparse.Namespace, folder: Path) -> dict:
                     tried.write(net)
                 racers.append(Racer(label, tried.precision, lanes.enter_context(lane_of(tried))))
             except Exception as error:  # an exporter that cannot take the network is a result
-                left_out.append(f"{label}, {tried.precision}: {told(error)}")
+                left_out.append(f"{label}, {tried.precision}: {told(error).replace(f'{folder}/', '')}")
         kinds = {"float32": torch.float32} | ({"bfloat16": torch.bfloat16} if computes_bfloat16() else {})
         products = [lanes.enter_context(Lane(gemm, kind)) for kind in kinds.values()]
         timings = race([lane.turn for lane in [*products, *(racer.lane for racer in racers)]], args.rounds)
