@@ -11,7 +11,6 @@ end, what was aimed at.
 
 import argparse
 import contextlib
-import json
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from naive import NAMES, proved_pair
+from results import keep
 from torch import nn
 
 from overtone.deployment.contenders import ALL, Contender, lane_of, why_not
@@ -73,19 +73,6 @@ def main() -> int:
             if args.json is not None:
                 keep(args.json, about, result)
     return 0
-
-
-def keep(path: Path, about: dict, result: dict) -> None:
-    """Write a result into a file, in the place of an earlier one of that network on such a processor."""
-    found = {**result, "machine": about}
-    earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    kept = [one for one in earlier if place_of(one) != place_of(found)]
-    path.write_text(json.dumps(sorted([*kept, found], key=place_of), indent=1) + "\n", encoding="utf-8")
-
-
-def place_of(result: dict) -> tuple[str, int]:
-    """What a result is of: the processor, and the network."""
-    return result["machine"]["processor"], NAMES.index(result["model"])
 
 
 def measure(name: str, args: argparse.Namespace, folder: Path) -> dict:

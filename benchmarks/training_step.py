@@ -22,7 +22,6 @@ multiplies large matrices in float32. The profile is that of `ours` and, in anot
 
 import argparse
 import contextlib
-import json
 import multiprocessing
 import statistics
 import sys
@@ -33,6 +32,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from naive import NAMES, proved_pair
+from results import keep
 from step_profile import profile_of
 
 from overtone.config import Optim
@@ -186,14 +186,6 @@ def show(result: dict) -> None:
         print(f"  {group:42}" + "".join(cells), flush=True)
 
 
-def keep(path: Path, about: dict, result: dict) -> None:
-    """Write a result into a file, in the place of an earlier one of that network; each with its machine."""
-    earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    others = [found for found in earlier if found["model"] != result["model"]]
-    found = sorted([*others, {**result, "machine": about}], key=lambda one: NAMES.index(one["model"]))
-    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-
-
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -204,7 +196,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, help="ratios are to the first")
-    parser.add_argument("--json", type=Path, help="file; results of other networks in it stay")
+    parser.add_argument("--json", type=Path, help="file; results of other networks and processors in it stay")
     args = parser.parse_args()
     unknown = set(args.names) - set(NAMES)
     if unknown:
