@@ -2,7 +2,7 @@
 
 PyTorch is fastest where the channels lie last and 1x1 convolutions are linears. Compilers that choose the layout
 themselves see a transposition in every change between the two orders, and copy: OpenVINO took 54 ms for HorNet-T 7x7 in
-that form and takes 47 ms in this one (`benchmarks/latency.py` measures the latter). The arithmetic is the same.
+that form and takes 47 ms in this one (two cores). The arithmetic is the same.
 """
 
 import copy
@@ -79,7 +79,10 @@ class ChannelsFirstBlock(nn.Module):
 
 
 def with_channels_first(net: nn.Module) -> nn.Module:
-    """A deployed network whose HorNet blocks are convolutions; it shares the weights of the one given, which stays."""
+    """A deployed network whose HorNet blocks are convolutions and whose norms of maps are plain arithmetic.
+
+    It shares the weights of the one given, which stays.
+    """
     shared = {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers())}
     net = copy.deepcopy(net, dict(shared))
     for name, module in list(net.named_modules()):
