@@ -53,6 +53,16 @@ def test_maps_that_are_asked_for_stay() -> None:
     torch.testing.assert_close(net.state_dict(), before, rtol=0, atol=0)
 
 
+def test_a_maximum_over_the_map_is_not_centred() -> None:
+    net = reduced_net("hornet_tiny_7x7").double().eval()
+    net.reset_classifier(7, "max")
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = with_channels_first(overtone.deploy(net, 64))
+    centre_maps(found)
+    with torch.inference_mode():
+        torch.testing.assert_close(found(images), net(images), rtol=1e-9, atol=1e-9)
+
+
 def test_other_networks_stay() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU())
     found = with_channels_first(net)

@@ -46,3 +46,9 @@ def test_windows_that_hang_over_the_edge_stay_as_they_are():
 def test_very_wide_maps_are_not_multiplied_by_an_identity(channels, products):
     targets, _ = graph_of(nn.Upsample(scale_factor=2), 1, channels, 2, 2)
     assert targets.count("aten.conv_transpose2d.input") == products
+
+
+def test_a_scale_that_is_no_whole_number_is_kept_to():
+    """2.05 times ten pixels are twenty, but not the same ones."""
+    targets, _ = graph_of(nn.Upsample(scale_factor=2.05), 1, 2, 10, 10)
+    assert "aten.upsample_nearest2d.vec" in targets

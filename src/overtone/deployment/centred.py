@@ -31,10 +31,11 @@ class Centred(nn.Module):
 def centre_maps(net: nn.Module) -> None:
     """Rewrite a network of `with_channels_first` if it is a HorNet, bare or behind its preprocessing.
 
-    Its logits stay the same; the maps of its stages do not, so that a network that gives maps is left as it is.
+    Its logits stay the same; the maps of its stages do not, so that a network that gives maps is left as it is, and one
+    that takes their maximum: an average of centred maps is centred, a maximum is not.
     """
     found = net.net if isinstance(net, FromPixels) else net
-    if not isinstance(found, HorNet):
+    if not isinstance(found, HorNet) or "max" in found.global_pool.pool_type:
         return
     for before, stage in zip(found.downsample_layers.children(), found.stages.children(), strict=True):
         assert isinstance(before, nn.Sequential)

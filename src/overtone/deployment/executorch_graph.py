@@ -6,13 +6,14 @@ operations (two cores).
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 
 _aten = torch.ops.aten
-_MOST_CHANNELS = 512  # beyond, the product with the identity costs more than the plain loop
+_MOST_WEIGHTS = 4 * 512**2  # of an identity: 4 MB of file in float32
 _CEIL_MODE = 4  # the argument's place
 
 
@@ -65,7 +66,11 @@ def _upsample(module: fx.GraphModule, node: fx.Node) -> None:
     channels, height, width = _value(before).shape[1:]
     new_height, new_width = node.meta["val"].shape[2:]
     factor = new_height // height
-    if channels > _MOST_CHANNELS or (new_height, new_width) != (factor * height, factor * width):
+    given = node.args[2]  # is kept to, even where it is no whole number and the size is rounded
+    scales = _pair(given) if given else (factor, factor)
+    if (new_height, new_width) != (factor * height, factor * width) or scales != (factor, factor):
+        return
+    if (channels * factor) ** 2 > _MOST_WEIGHTS:
         return
     name = f"identity_{channels}_{factor}"
     if not hasattr(module, name):
@@ -106,6 +111,6 @@ def _value(node: object) -> Tensor:
     return node.meta["val"]
 
 
-def _pair(numbers: object) -> tuple[int, int]:
+def _pair(numbers: object) -> tuple[Any, Any]:
     assert isinstance(numbers, list | tuple)
     return (numbers[0], numbers[-1])
