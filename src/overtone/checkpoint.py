@@ -24,7 +24,7 @@ from torch import Tensor
 from overtone.config import Preprocess, from_dict, to_dict
 from overtone.errors import OvertoneError
 
-FORMAT = 1
+FORMAT = 2
 SUFFIX = ".safetensors"
 TRAINING_PREFIX = "training/"
 _MANIFEST, _PROOF = "overtone", "overtone.sha256"
@@ -41,17 +41,21 @@ class Manifest:
 
     Attributes:
         architecture: the name that builds the network, ours or timm's; `model_args` are the constructor's arguments.
-        classes: names of the classes in the order of the outputs.
+        labels: names of the outputs, in their order; checkpoints of format 1 call them `classes`.
         preprocess: from a decoded image to the input.
         recipe: the resolved recipe as plain values, if the network was trained here.
         metrics: figures of the network at this point, such as `top1` (percent) on the validation images.
         progress: where the training stood (`epoch`, `step`, …), empty for weights alone.
         versions: versions of overtone and what it stands on.
         source: where weights that were not trained here come from.
+        task: what the network does, a name in `overtone.tasks`.
+        head: the dense head over the backbone; None for a network that is whole by itself.
+        settings: what the task found beside the weights, as plain values, such as a threshold per label.
+        split: how validation samples were chosen: `seeded`, and digests of the training's sources.
     """
 
     architecture: str
-    classes: tuple[str, ...]
+    labels: tuple[str, ...]
     preprocess: Preprocess
     model_args: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] | None = None
@@ -59,6 +63,10 @@ class Manifest:
     progress: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, Any] = field(default_factory=dict)
     source: str | None = None
+    task: str = "classification"
+    head: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    split: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
 
@@ -259,6 +267,8 @@ def _manifest_of(path: Path, metadata: Mapping[str, str] | None) -> Manifest:
     try:
         values = json.loads(metadata[_MANIFEST])
         newer = values.get("format", 0) > FORMAT
+        if "classes" in values:  # format 1
+            values["labels"] = values.pop("classes")
         manifest = None if newer else from_dict(Manifest, values)
     except (ValueError, TypeError, AttributeError) as error:
         raise DamagedCheckpoint(

@@ -64,6 +64,8 @@ class Model:
     """Stochastic depth: the highest rate of dropping a residual branch."""
     freeze: bool = False
     """Train only the classifier; the backbone keeps its weights and running statistics."""
+    head: str | None = None
+    """Dense head over the backbone, for tasks that need one."""
     args: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of the constructor, such as `levels` or `width_mult`."""
 
@@ -216,9 +218,18 @@ class Distill:
 
 
 @dataclass(frozen=True)
+class TaskSettings:
+    """Settings of one task alone; each task that has any derives its own (`tasks/<task>/settings.py`)."""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that changes the numbers of a training."""
 
+    task: str = "classification"
+    """What is learned: classification, multilabel, segmentation or detection."""
+    settings: TaskSettings = TaskSettings()
+    """Settings of that task."""
     model: Model = Model()
     """The network."""
     data: Data = Data()

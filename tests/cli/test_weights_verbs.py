@@ -91,7 +91,7 @@ def test_convert_there_and_back(overtone, folder):
     outcome = overtone("weights", "convert", folder / "weights" / FILE, "--out", there)
     assert outcome.code == 0, outcome.err
     manifest = read_manifest(there)
-    assert manifest.architecture == "mobilenetv2_x010" and manifest.classes == synsets()
+    assert manifest.architecture == "mobilenetv2_x010" and manifest.labels == synsets()
     assert (manifest.preprocess.size, manifest.preprocess.interpolation) == (224, "bilinear")
     assert manifest.source is not None and SMALL in manifest.source and "git blob sha1" in manifest.source
     assert overtone("weights", "verify", there).code == 0
@@ -177,7 +177,7 @@ def test_convert_a_file_of_nobody(overtone, folder):
     outcome = overtone("weights", "convert", folder / "mine.pth", "--out", out)
     assert outcome.code == 0, outcome.err
     manifest = read_manifest(out)
-    assert manifest.architecture.startswith("harm_wrn") and manifest.classes == tuple(f"class {i}" for i in range(7))
+    assert manifest.architecture.startswith("harm_wrn") and manifest.labels == tuple(f"class {i}" for i in range(7))
     loaded = zoo.load_model(str(out))
     picture = torch.randn(1, 3, 32, 32)
     with torch.no_grad():

@@ -69,7 +69,7 @@ def test_run_folder_holds_what_it_should(pictures, tmp_path, capsys):
     record = json.loads((folder / files.RECIPE).read_text())
     assert record["recipe"] == to_dict(recipe) and record["classes"] == ["blue", "green", "red"]
     manifest = read_manifest(folder / files.BEST)
-    assert manifest.classes == ("blue", "green", "red") and manifest.preprocess == recipe.data.preprocess
+    assert manifest.labels == ("blue", "green", "red") and manifest.preprocess == recipe.data.preprocess
     assert manifest.metrics["epoch"] == summary.best_epoch and manifest.versions["torch"] == torch.__version__
     best = max(rows, key=lambda row: row["top1"])
     assert summary.report.top1 == best["top1"] == manifest.metrics["top1"]
@@ -87,7 +87,7 @@ def test_best_checkpoint_gives_the_reported_accuracy(pictures, tmp_path):
     recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, preprocess=Preprocess(size=32)))
     summary = train(recipe, run_for(folder), "try")
     loaded = zoo.load_model(str(folder))
-    assert loaded.classes == ("blue", "green", "red")
+    assert loaded.labels == ("blue", "green", "red")
     evaluation, images = _evaluated(loaded, pictures)
     assert evaluation == summary.report and len(images) == 9
 

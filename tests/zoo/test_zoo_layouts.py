@@ -75,7 +75,7 @@ def test_checkpoints_of_overtone(name: str, tmp_path: Path) -> None:
     write_checkpoint(path, manifest, net.state_dict(), {"optimizer/step": torch.tensor(3)})
     for spec in (path, tmp_path):  # the file, and the run folder
         loaded = zoo.load_model(str(spec))
-        assert loaded.layout == "overtone" and loaded.classes == classes and loaded.preprocess == preprocess
+        assert loaded.layout == "overtone" and loaded.labels == classes and loaded.preprocess == preprocess
         assert identical(loaded.model.published_state_dict(), net.published_state_dict())
     description = zoo.describe(path)
     assert description.architecture == architecture and description.num_classes == len(classes)

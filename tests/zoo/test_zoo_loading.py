@@ -419,7 +419,7 @@ def test_a_flipped_bit_is_found_and_the_last_checkpoint_used(tmp_path: Path) -> 
 def test_a_run_with_other_classes_or_channels(tmp_path: Path) -> None:
     folder = run_folder(tmp_path)
     loaded = zoo.load_model(str(folder), num_classes=3, in_chans=1)
-    assert loaded.classes is None and loaded.model.num_classes == 3 and loaded.model.in_chans == 1
+    assert loaded.labels is None and loaded.model.num_classes == 3 and loaded.model.in_chans == 1
     assert loaded.preprocess == Preprocess(size=32)
 
 
@@ -440,7 +440,7 @@ def test_a_repository_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("overtone.zoo.hub.load_state_dict_from_hf", lambda name, weights_only: net.state_dict())
     loaded = zoo.load_model("hf-hub:somebody/tiny")
     assert asked == ["somebody/tiny"] and loaded.architecture == "hornet_tiny_gf"
-    assert loaded.classes == tuple("abcdefghij") and loaded.preprocess.crop_fraction == 0.9
+    assert loaded.labels == tuple("abcdefghij") and loaded.preprocess.crop_fraction == 0.9
     assert identical(loaded.model.published_state_dict(), net.published_state_dict())
     other = zoo.load_model("hf-hub:somebody/tiny", num_classes=4, in_chans=1)
     assert other.model.num_classes == 4 and other.model.in_chans == 1 and other.classes is None

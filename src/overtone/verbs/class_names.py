@@ -32,8 +32,8 @@ def classes_of(loaded: zoo.LoadedModel) -> tuple[str, ...] | None:
         OvertoneError: the network has no classifier.
     """
     count = num_outputs(loaded)
-    if loaded.classes is not None:
-        return loaded.classes
+    if loaded.labels is not None:
+        return loaded.labels
     row = loaded.published or _row_by_shape(loaded)
     if row is not None:
         return published_classes(row, count)
@@ -44,7 +44,7 @@ def classes_of(loaded: zoo.LoadedModel) -> tuple[str, ...] | None:
 
 def supposed_classes(loaded: zoo.LoadedModel) -> str | None:
     """What `classes_of` supposes of a bare file, for people; None where it knows."""
-    row = None if loaded.classes is not None or loaded.published is not None else _row_by_shape(loaded)
+    row = None if loaded.labels is not None or loaded.published is not None else _row_by_shape(loaded)
     if row is None:
         return None
     return f"its {num_outputs(loaded)} classes are supposed to be those of the published {row.full_name}"

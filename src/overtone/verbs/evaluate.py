@@ -81,7 +81,7 @@ def check_classes(loaded: LoadedModel, images: ImageList, root: Path) -> None:
     Raises:
         OvertoneError: it does not, by number, by name or by order; the message shows the difference.
     """
-    if loaded.classes is None:
+    if loaded.labels is None:
         outputs = num_outputs(loaded)
         if outputs != len(images.classes):
             raise OvertoneError(
@@ -89,19 +89,19 @@ def check_classes(loaded: LoadedModel, images: ImageList, root: Path) -> None:
                 "evaluate on the classes that it was trained on"
             )
         return
-    if loaded.classes == images.classes:
+    if loaded.labels == images.classes:
         return
-    only_model = [name for name in loaded.classes if name not in set(images.classes)]
-    only_data = [name for name in images.classes if name not in set(loaded.classes)]
+    only_model = [name for name in loaded.labels if name not in set(images.classes)]
+    only_data = [name for name in images.classes if name not in set(loaded.labels)]
     if only_model or only_data:
         sides = (("the model", only_model), ("the data", only_data))
         difference = "; ".join(f"only in {side}: {_some(names)}" for side, names in sides if names)
     else:
-        pairs = zip(loaded.classes, images.classes, strict=True)
+        pairs = zip(loaded.labels, images.classes, strict=True)
         at, (theirs, ours) = next((at, pair) for at, pair in enumerate(pairs) if pair[0] != pair[1])
         difference = f"their order: class {at} is {theirs!r} in the model and {ours!r} in the data"
     raise OvertoneError(
-        f"the classes of {loaded.source} ({len(loaded.classes)}) and of {root} ({len(images.classes)}) differ: "
+        f"the classes of {loaded.source} ({len(loaded.labels)}) and of {root} ({len(images.classes)}) differ: "
         f"{difference}; name the class folders as the model's classes"
     )
 
@@ -125,7 +125,7 @@ def _matched(loaded: LoadedModel, images: ImageList, root: Path) -> ImageList:
     classes = classes_of(loaded) if loaded.trained else None
     if classes is None or not _of_imagenet(images) or not set(images.classes) <= set(classes):
         check_classes(loaded, images, root)
-        if loaded.trained and loaded.classes is None and not _of_imagenet(images):
+        if loaded.trained and loaded.labels is None and not _of_imagenet(images):
             names = _some(list(images.classes))
             note(f"weights: they have no class names; the outputs are taken for the folders in their order ({names})")
         return images

@@ -117,7 +117,7 @@ def num_outputs(loaded: LoadedModel) -> int:
     Raises:
         OvertoneError: it has no classifier.
     """
-    count = len(loaded.classes) if loaded.classes is not None else int(getattr(loaded.model, "num_classes", 0))
+    count = len(loaded.labels) if loaded.labels is not None else int(getattr(loaded.model, "num_classes", 0))
     if count < 1:
         raise OvertoneError(f"{loaded.source} has no classifier; give a network that tells classes apart")
     return count

@@ -75,9 +75,9 @@ def check_resumable(folder: Path, checkpoint: Manifest, given: Manifest, val: Se
     Raises:
         OvertoneError: the classes, the recipe or the seeded split differ; the message shows how.
     """
-    if checkpoint.classes != given.classes:
+    if checkpoint.labels != given.labels:
         raise OvertoneError(
-            f"the classes of {folder} and of the data differ: {_class_difference(checkpoint.classes, given.classes)}; "
+            f"the classes of {folder} and of the data differ: {_class_difference(checkpoint.labels, given.labels)}; "
             "resume with the data that the run began with"
         )
     _check_recipe(folder, checkpoint.recipe or {}, given.recipe or {})

@@ -31,7 +31,7 @@ def loaded_export(folder: Path) -> LoadedModel:
     return LoadedModel(
         model=RuntimeModule(predictor, about.num_classes, about.input.kind),
         architecture=about.architecture,
-        classes=about.classes,
+        labels=about.classes,
         preprocess=about.preprocess,
         manifest=_manifest(about),
         source=f"{folder} ({runtime_named(about.runtime).title}, {about.precision}; {about.source})",

@@ -66,7 +66,7 @@ class Session(Watch):
             )
         self.manifest = Manifest(
             architecture=recipe.model.name.partition(".")[0],
-            classes=self.classes,
+            labels=self.classes,
             preprocess=recipe.data.preprocess,
             model_args=dict(recipe.model.args),
             recipe=to_dict(recipe),

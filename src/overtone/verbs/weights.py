@@ -237,7 +237,7 @@ def _described(found: zoo.Description) -> dict[str, Any]:
         "published as": None if found.published is None else found.published.full_name,
         "proof": None if found.proof is None else str(found.proof),
         "source": None if manifest is None else manifest.source,
-        "class names": None if manifest is None else list(manifest.classes),
+        "class names": None if manifest is None else list(manifest.labels),
         "preprocess": None if manifest is None else to_dict(manifest.preprocess),
         "notes": list(found.notes),
     }

@@ -29,7 +29,7 @@ def convert_weights(chosen: options.WeightsConvert) -> int:
     if chosen.to == "safetensors":
         manifest = manifest_of(loaded)
         write_checkpoint(chosen.out, manifest, loaded.model.state_dict())
-        _say(loaded, chosen.out, f"{manifest.architecture}, {len(manifest.classes)} classes")
+        _say(loaded, chosen.out, f"{manifest.architecture}, {len(manifest.labels)} classes")
         return 0
     if not hasattr(loaded.model, "published_state_dict"):
         raise OvertoneError(
@@ -49,7 +49,7 @@ def manifest_of(loaded: zoo.LoadedModel) -> Manifest:
     classes = (classes_of(loaded) if count else None) or tuple(f"class {index}" for index in range(count))
     return Manifest(
         architecture=loaded.architecture,
-        classes=classes,
+        labels=classes,
         preprocess=loaded.preprocess,
         model_args=loaded.model_args,
         versions={"overtone": __version__, "torch": version("torch"), "timm": version("timm")},

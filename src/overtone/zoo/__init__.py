@@ -5,7 +5,7 @@ anything, `layouts` finds the state dict in it, `inference` tells the network by
 put it into one, and `resolver` does all of this for a name.
 """
 
-from overtone.zoo.building import build, classifier_of, preprocess_of, published_row
+from overtone.models.building import build, classifier_of, preprocess_of, published_row
 from overtone.zoo.cache import cache_folder, file_name, weights_folders
 from overtone.zoo.fetch import Located, fetch_published, find_published
 from overtone.zoo.inference import Description, describe, infer_architecture

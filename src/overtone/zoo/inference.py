@@ -99,7 +99,7 @@ def describe(path: Path) -> Description:
     num_classes, in_chans = args.pop("num_classes", None), args.pop("in_chans", None if inferred is None else 3)
     if state.manifest is not None:
         architecture, args = state.manifest.architecture, dict(state.manifest.model_args)
-        num_classes = len(state.manifest.classes)
+        num_classes = len(state.manifest.labels)
     elif row is not None:
         architecture, args = row.architecture, {}
     dtypes: dict[str, int] = {}

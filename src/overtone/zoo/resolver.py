@@ -15,9 +15,9 @@ from overtone.checkpoint import SUFFIX, Manifest
 from overtone.config import Preprocess
 from overtone.errors import OvertoneError
 from overtone.models._cfg import PUBLISHED_PREFIX
+from overtone.models.building import build, classifier_of, is_ours, preprocess_of
 from overtone.published import Published, find
 from overtone.zoo.adapting import head_rows_of
-from overtone.zoo.building import build, classifier_of, is_ours, preprocess_of
 from overtone.zoo.cache import WEIGHTS_SUFFIXES, Folders
 from overtone.zoo.download import Progress
 from overtone.zoo.fetch import Located, fetch_published
@@ -38,10 +38,13 @@ class LoadedModel:
     Attributes:
         model: the network.
         architecture: its name; `model_args` are the constructor's arguments beside the number of classes.
-        classes: names in the order of the outputs, or None where the weights do not tell.
+        labels: names in the order of the outputs, or None where the weights do not have them.
         preprocess: what its input must have gone through.
         manifest: of the checkpoint, or None for a bare architecture.
-        source: what was loaded, for people.
+        source: display string of what was loaded; never parsed.
+        task: what the network does, a name in `overtone.tasks`.
+        path: the file that the weights were read from, or None.
+        tag: the pretrained tag that the weights were asked for by, such as `dli14_in1k`, or None.
         trained: whether it has weights from a training rather than random ones.
         notes: what had to be assumed or adapted, for people.
         layout: of the file; see `State`.
@@ -50,7 +53,7 @@ class LoadedModel:
 
     model: nn.Module
     architecture: str
-    classes: tuple[str, ...] | None
+    labels: tuple[str, ...] | None
     preprocess: Preprocess
     source: str
     model_args: Mapping[str, Any] = field(default_factory=dict)
@@ -60,6 +63,9 @@ class LoadedModel:
     layout: str | None = None
     published: Published | None = None
     proof: Proof | None = None
+    task: str = "classification"
+    path: Path | None = None
+    tag: str | None = None
 
 
 @dataclass(frozen=True)
@@ -122,7 +128,7 @@ def load_model(
         model=model.eval(),
         architecture=spec.partition(".")[0],
         model_args=_without_classes(arguments),
-        classes=None,
+        labels=None,
         preprocess=preprocess_of(model),
         source=spec if tagged else f"{spec} with random weights",
         trained=tagged,
@@ -297,15 +303,15 @@ def _from_published(located: Located, wish: _Wish, state: State | None = None) -
 
 
 def _from_manifest(path: Path, manifest: Manifest, state: State, wish: _Wish) -> LoadedModel:
-    arguments = dict(manifest.model_args) | wish.arguments(len(manifest.classes))
+    arguments = dict(manifest.model_args) | wish.arguments(len(manifest.labels))
     loaded = _filled(manifest.architecture, arguments, state, str(path), wish, ())
-    classes: tuple[str, ...] | None = manifest.classes
+    classes: tuple[str, ...] | None = manifest.labels
     if wish.num_classes not in (None, len(classes)):
         rows = head_rows_of(loaded.model, len(classes), wish.num_classes)
         classes = None if rows is None else tuple(classes[row] for row in rows)
     return dataclasses.replace(
         loaded,
-        classes=classes,
+        labels=classes,
         preprocess=manifest.preprocess,
         manifest=manifest,
     )
@@ -321,7 +327,7 @@ def _from_hub(spec: str, wish: _Wish) -> LoadedModel:
         raise OvertoneError(f"{spec} is of the architecture {hub.architecture!r}, which is not known here; update timm")
     state = State(HUB_LAYOUT, hub_state_dict(spec))
     loaded = _filled(hub.architecture, arguments, state, spec, wish, (), hub.pretrained_cfg)
-    return dataclasses.replace(loaded, classes=hub.classes if wish.num_classes in (None, num_classes) else None)
+    return dataclasses.replace(loaded, labels=hub.classes if wish.num_classes in (None, num_classes) else None)
 
 
 def _filled(
@@ -352,7 +358,7 @@ def _filled(
         model=model.eval(),
         architecture=name.partition(".")[0],
         model_args=_without_classes(arguments),
-        classes=None,
+        labels=None,
         preprocess=preprocess_of(model),
         source=source,
         notes=notes,
