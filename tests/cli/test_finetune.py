@@ -15,9 +15,9 @@ from overtone.config import Model, Preprocess, Recipe
 from overtone.errors import OvertoneError
 from overtone.published import find
 from overtone.recipes import load_recipe
-from overtone.verbs import starting_point
-from overtone.verbs.starting_point import fitted_to_weights
+from overtone.zoo import starting
 from overtone.zoo.hub import HubModel
+from overtone.zoo.starting import fitted_to_weights
 
 TAG = "hbonet_x035.dli14_in1k_r192"
 SETTINGS = (*(word for word in TINY if "model.name" not in word), "--train.epochs=1", "--optim.lr=0", "--model.freeze")
@@ -118,7 +118,7 @@ def test_a_repository_of_the_hub(monkeypatch):
     net = timm.create_model("test_resnet", num_classes=4)
     cfg = {"num_classes": 4, "input_size": (3, 160, 160), "crop_pct": 0.9, "classifier": "fc", "first_conv": "conv1.0"}
     hub = HubModel("test_resnet", {"num_classes": 4}, cfg)
-    monkeypatch.setattr(starting_point, "hub_model", lambda spec: hub)
+    monkeypatch.setattr(starting, "hub_model", lambda spec: hub)
     monkeypatch.setattr("overtone.zoo.resolver.hub_state_dict", lambda spec: net.state_dict())
     fitted = fitted_to_weights(recipe_with("hf-hub:somebody/tiny"))
     assert (fitted.model.name, dict(fitted.model.args)) == ("test_resnet", {})

@@ -1,7 +1,8 @@
 """The families, registered with timm when this package is imported.
 
-Every module here that has `architecture_of` is a family and is found by itself: a new family is one new file. `from overtone.models import hbonet, mobilenetv2` gives constructors as in the published READMEs, and
-every architecture is a function here too.
+Every module here that has `architecture_of` is a family and is found by itself: a new family is one new file. A family
+defined elsewhere calls `register_family`. `from overtone.models import hbonet, mobilenetv2` gives constructors as in
+the published READMEs, and every architecture is a function here too.
 """
 
 import importlib

@@ -149,7 +149,9 @@ def _remedy(where: str) -> str:
 # --- timm's own networks
 
 # Parameters that fetch, open or call something, or are not about the structure of the network.
-_NEVER = re.compile(r"pretrained.*|checkpoint_path|cache_dir|features_only|out_indices|device|dtype|.*_(cfg|url|file|dir)")
+_NEVER = re.compile(
+    r"pretrained.*|checkpoint_path|cache_dir|features_only|out_indices|device|dtype|.*_(cfg|url|file|dir)"
+)
 _DEPTHS = re.compile(r"depths?|layers|.*_(depths?|layers|blocks)|num_(blocks|stages)")
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}|")
 

@@ -40,8 +40,7 @@ def build(name: str, **arguments: Any) -> nn.Module:
 
 
 def check_known(name: str) -> None:
-    """Raise OvertoneError, with the names closest to it, where timm has no architecture of that name, ours or its own.
-    """
+    """Raise OvertoneError, with the closest names, where no architecture has that name, ours or timm's own."""
     if not timm.is_model(name):
         close = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=3)  # ours are registered there
         hint = f"did you mean {', '.join(close)}?" if close else "`overtone models` lists them"
@@ -49,7 +48,7 @@ def check_known(name: str) -> None:
 
 
 def published_row(name: str) -> Published | None:
-    """The published row that a name stands for: `architecture.tag`, or an architecture, whose first weights it is; else None."""
+    """The published row that a name stands for, of an architecture the first one with weights; None without one."""
     return find(name) or next((row for row in rows_of(name) if row.urls), None)
 
 

@@ -14,12 +14,12 @@ from overtone.engine.folder import RECIPE, SPLIT
 from overtone.engine.loop import evaluate as measure
 from overtone.errors import OvertoneError
 from overtone.tasks.classification import Classification, ClassificationReport
-from overtone.verbs.class_names import classes_of, supposed_classes
 from overtone.verbs.console import as_json, note, print_json, print_line, print_table, progress, warn
 from overtone.verbs.inference import Inference, introduce, loaded_for, num_outputs, ready
 from overtone.verbs.plots import plot_confusion
 from overtone.verbs.running import in_runtime, runtime_of
 from overtone.zoo import LoadedModel
+from overtone.zoo.class_names import classes_of, supposed_classes
 
 _REPORT, _PLOT = "evaluation.json", "confusion.png"
 _MOST_CLASSES_SHOWN = 20

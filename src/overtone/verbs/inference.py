@@ -20,6 +20,7 @@ from overtone.errors import OvertoneError
 from overtone.verbs.console import note, warn
 from overtone.verbs.running import loaded_export
 from overtone.zoo import LoadedModel
+from overtone.zoo.class_names import num_outputs as num_outputs
 
 _FEW_IMAGES = 256
 _MOST_WORKERS = 8
@@ -109,15 +110,3 @@ def _workers(asked: int | None, num_images: int) -> int:
         return 0  # read sooner than a process has started
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, _MOST_WORKERS)
-
-
-def num_outputs(loaded: LoadedModel) -> int:
-    """How many classes the network tells apart.
-
-    Raises:
-        OvertoneError: it has no classifier.
-    """
-    count = len(loaded.labels) if loaded.labels is not None else int(getattr(loaded.model, "num_classes", 0))
-    if count < 1:
-        raise OvertoneError(f"{loaded.source} has no classifier; give a network that tells classes apart")
-    return count

@@ -8,10 +8,10 @@ import torch
 from overtone import options
 from overtone.data.sources import ImageList, find_images
 from overtone.errors import OvertoneError
-from overtone.verbs.class_names import names_of, supposed_classes
 from overtone.verbs.console import note, print_json, print_table, progress, warn
 from overtone.verbs.inference import Inference, introduce, loaded_for, ready
 from overtone.verbs.running import in_runtime
+from overtone.zoo.class_names import names_of, supposed_classes
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from overtone.config import Distill, Preprocess
 from overtone.engine.placement import Placement
 from overtone.errors import OvertoneError
 from overtone.tasks.distillation import Teacher
-from overtone.verbs.class_names import classes_of
 from overtone.verbs.inference import num_outputs
+from overtone.zoo.class_names import classes_of
 
 _MOST_NAMED = 3
 
