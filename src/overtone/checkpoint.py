@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -303,7 +303,7 @@ def _manifest_of(path: Path, metadata: Mapping[str, str] | None) -> Manifest:
 
 
 _DEEPEST = 16
-_RECIPE_TYPES = get_type_hints(Recipe)
+_SECTIONS = frozenset(name for name, kind in get_type_hints(Recipe).items() if is_dataclass(kind))
 _MAPPINGS = ("model_args", "metrics", "progress", "versions", "settings", "split", "preprocess")
 
 
@@ -313,15 +313,14 @@ def _check_shape(values: Any) -> None:
     if not isinstance(values, dict):
         raise ValueError("it is no mapping")
     recipe = values.get("recipe")
-    sections = [] if recipe is None else [f.name for f in fields(Recipe) if is_dataclass(_RECIPE_TYPES[f.name])]
-    for name, value in [(name, values[name]) for name in _MAPPINGS if name in values] + (
-        [] if recipe is None else [("recipe", recipe)]
-    ):
+    mappings = {name: values[name] for name in _MAPPINGS if name in values}
+    if recipe is not None:
+        mappings["recipe"] = recipe
+        for name in _SECTIONS.intersection(recipe) if isinstance(recipe, dict) else ():
+            mappings[f"recipe.{name}"] = recipe[name]
+    for name, value in mappings.items():
         if not isinstance(value, dict):
             raise ValueError(f"{name} is {value!r:.60}, not a mapping")
-    for name in sections:
-        if not isinstance(recipe.get(name, {}), dict):
-            raise ValueError(f"recipe.{name} is {recipe[name]!r:.60}, not a mapping")
     labels = values.get("labels", values.get("classes"))
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise ValueError("its labels are no list of names")

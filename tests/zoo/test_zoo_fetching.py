@@ -221,7 +221,7 @@ def test_a_web_page_is_no_checkpoint(server: FileServer, cache: Path) -> None:
 def test_a_cut_file_without_hash_and_length_is_no_checkpoint(server: FileServer, cache: Path, tmp_path: Path) -> None:
     content = a_checkpoint(tmp_path / "made.pth")
     url = server.serve("cut", content, length=False, cut_after=len(content) // 2)
-    with pytest.raises(OvertoneError, match="something else than a checkpoint"):
+    with pytest.raises(OvertoneError, match="something other than a checkpoint"):
         fetch_published(without_hash(url))
     assert names(cache) == set()
 
