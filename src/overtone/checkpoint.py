@@ -265,7 +265,7 @@ def _sha256(manifest: str, tensors: Mapping[str, Tensor]) -> str:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
-        raise OvertoneError(f"{path} does not exist; give the path of a checkpoint file or of a run folder")
+        raise OvertoneError(f"{path} is not there; give the path of a checkpoint file or of a run folder")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             yield file

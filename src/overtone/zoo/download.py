@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urljoin
 
 from overtone.errors import OvertoneError
 
@@ -117,15 +118,11 @@ def _is_web(url: str) -> bool:
 class _OnlyWeb(urllib.request.HTTPRedirectHandler):
     """Follows redirects to http and https; urllib would follow one to ftp too."""
 
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        if not _is_web(newurl):
-            raise DownloadFailed(f"it redirects to {newurl[:200]!r}, which is not a web address")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
     def http_error_302(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> Any:
-        scheme = (headers.get("location") or headers.get("uri") or "").partition(":")[0].lower()
-        if scheme in ("file", "ftp", "data"):
-            raise DownloadFailed(f"it redirects to an address of {scheme}:, which is not a web address")
+        target = urljoin(req.full_url, headers.get("location") or headers.get("uri") or "")
+        if not _is_web(target):
+            fp.close()
+            raise DownloadFailed(f"it redirects to {target[:200]!r}, which is not a web address")
         return super().http_error_302(req, fp, code, msg, headers)
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302

@@ -1,7 +1,8 @@
-"""Any file of weights, read safely: what it claims is checked against what it holds before memory is taken.
+"""Any file of weights, read safely, and the state dict in it under its published keys.
 
 Formats: safetensors, PyTorch's zip, and PyTorch's format before that (1.5 and older, as most published files have). No
-code in a file is ever run: `weights_only=True` everywhere, after a reading that refuses by itself (see `pickles`).
+code in a file is ever run: `weights_only=True` everywhere, after a scan that refuses by itself (see `pickles`). What a
+file claims is compared with what it holds before memory is taken.
 """
 
 import argparse
@@ -60,7 +61,7 @@ class FileContents:
 
 
 def inspect_file(path: Path) -> FileContents:
-    """What is in a file of weights; no tensor is read and nothing is built.
+    """Inspect a file of weights; no tensor is read and nothing is built.
 
     Raises:
         OvertoneError: no such file, damaged, not a file of weights, or one that asks for more than tensors.
@@ -71,6 +72,10 @@ def inspect_file(path: Path) -> FileContents:
         with path.open("rb") as file:
             start = file.read(512)
             file.seek(0)
+            # First, since the length of a safetensors header may begin with the byte that pickles begin with.
+            is_safetensors = start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
+            if is_safetensors:
+                return _inspect_safetensors(path)
             if start.startswith(b"PK\x03\x04"):
                 return _inspect_zip(path, file)
             if start.startswith(b"\x80"):
@@ -84,17 +89,17 @@ def inspect_file(path: Path) -> FileContents:
         ) from error
     except (SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
         raise OvertoneError(f"{path} cannot be read: {_first_line(error)}; use another copy") from error
-    raise OvertoneError(f"{path} is no file of weights: {_what_it_is(start)}; use another copy")
+    raise OvertoneError(f"{path} is not a file of weights: {_what_it_is(start)}; use another copy")
 
 
 def read_values(path: Path, contents: FileContents | None = None) -> Any:
-    """The contents of a file of weights, its tensors on the CPU.
+    """Read a file of weights, its tensors on the CPU.
 
-    They may lie in the file, mapped: copy those that are to stay.
+    They may be mapped from the file: copy those that are kept.
 
     Args:
         path: the file.
-        contents: what `inspect_file` said about it, if it has been asked already.
+        contents: what `inspect_file` returned for it, if it has been called already.
 
     Raises:
         OvertoneError: as `inspect_file`.
@@ -204,7 +209,7 @@ def _harmless(names: frozenset[str]) -> list[Any]:
 
 
 def _check_same(path: Path, expected: Any, values: Any) -> None:
-    """Two readers must have seen the same tensors, or the file is made to show different things to each."""
+    """Raise OvertoneError where the scan and PyTorch saw different tensors: the file is made to deceive one of them."""
     pending = [(expected, values)]
     while pending:
         info, value = pending.pop()
@@ -240,13 +245,13 @@ def _what_it_is(start: bytes) -> str:
 
 @dataclass(frozen=True)
 class State:
-    """A state dict out of a file.
+    """A state dict from a file.
 
     Attributes:
         layout: `overtone`; `hub`; `openmmlab`; else `bare` or the wrapper's key (`model`, `state_dict`, `params`,
             `model_ema`, `state_dict_ema`), followed by `+module` where every key had that prefix.
         entries: tensors, or `TensorInfo` where the file was only inspected, under published keys or ours.
-        extra: plain values that stood beside it, such as `epoch` and `best_prec1`.
+        extra: plain values beside it, such as `epoch` and `best_prec1`.
         has_ema: whether a moving average of the weights is there too.
         manifest: of a checkpoint of overtone.
     """
@@ -264,7 +269,7 @@ class State:
 
 
 def inspect_state(path: Path) -> tuple[State, FileContents]:
-    """The state dict in a file without its numbers, and what else is known of the file.
+    """The state dict in a file without its values, and what else is known of the file.
 
     Raises:
         OvertoneError: no such file, damaged, no file of weights, or refused.
@@ -293,7 +298,7 @@ def read_state(path: Path, *, ema: bool = False) -> State:
         return State(OWN_LAYOUT, checkpoint.weights, manifest=checkpoint.manifest)
     contents = inspect_file(path)
     state = _recognised(path, read_values(path, contents), ema=ema)
-    if contents.format == "torch zip":  # they lie in the mapped file
+    if contents.format == "torch zip":  # they are mapped from the file
         state.entries.update({key: value.clone() for key, value in state.entries.items()})
     return state
 
@@ -322,7 +327,7 @@ def _recognised(path: Path, values: Any, *, ema: bool) -> State:
 
 
 def plain_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Of what stands beside the weights, what can be shown: numbers and short texts."""
+    """The numbers and short texts among the values beside the weights."""
     numbers = {key: value.item() if _is_number(value) else value for key, value in extra.items()}
     return {
         key: value
