@@ -11,6 +11,7 @@ from overtone.data.sources.files import find_images
 from overtone.data.sources.image_list import ImageList
 from overtone.data.sources.kinds import SourceKind, open_evaluation, open_splits, register
 from overtone.data.sources.source import Part, Record, Source, Splits, entries
+from overtone.data.sources.table import ClassTable, TaggedImages, TagTable
 
 __all__ = [
     "BadImage",
@@ -20,6 +21,7 @@ __all__ = [
     "Source",
     "SourceKind",
     "Splits",
+    "TaggedImages",
     "entries",
     "find_images",
     "open_evaluation",
@@ -47,4 +49,5 @@ class ClassFolders:
         return class_folders.find_evaluation(data.root, part, trained_on, allow_empty_classes=allow)
 
 
-register(ClassFolders())
+for _kind in (ClassFolders(), ClassTable(), TagTable()):
+    register(_kind)
