@@ -15,6 +15,7 @@ from typing import Literal
 from overtone.config import Data
 from overtone.data.decoding import BadImage, decode_image
 from overtone.data.folders import FORMATS, Found, class_folders, has_images, images_in, subfolders
+from overtone.data.opening import is_folder, resolved_once
 from overtone.errors import OvertoneError
 
 __all__ = ["BadImage", "ImageList", "Splits", "decode_image", "find_evaluation", "find_images", "find_splits"]
@@ -152,13 +153,13 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     """
     found: dict[Path, Path] = {}
     for path in paths:
-        if path.is_dir():
+        if is_folder(path):
             images = images_in({"": path})[""]
             if not images:
                 raise OvertoneError(f"{path} holds no images ({FORMATS}); give image files or a folder of them")
-            found |= {Path(image.path).resolve(): Path(image.path) for image in images}
+            found |= {resolved_once(Path(image.path)): Path(image.path) for image in images}
         else:
-            found.setdefault(path.resolve(), path)
+            found.setdefault(resolved_once(path), path)
     return list(found.values())
 
 
