@@ -21,7 +21,7 @@ from typing import Any
 
 from overtone import __version__
 from overtone.config import Recipe, Run
-from overtone.errors import OvertoneError, Preempted
+from overtone.errors import OvertoneError, Preempted, printable
 from overtone.recipes import check_start, list_recipes, load_recipe, needs_weights, recipe_document
 
 
@@ -414,11 +414,11 @@ def _show_warning(
     """A warning in one line, of what kind if it is about code; with --debug also where it comes from."""
     kind = "" if issubclass(category, UserWarning) else f"{category.__name__}: "
     where = f" ({filename}:{lineno})" if debug else ""
-    sys.stderr.write(f"overtone: warning: {kind}{' '.join(str(message).split())}{where}\n")
+    sys.stderr.write(f"overtone: warning: {kind}{printable(' '.join(str(message).split()))}{where}\n")
 
 
 def _say(message: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    sys.stderr.write(f"overtone: error: {' '.join(message.split())}\n")
+    sys.stderr.write(f"overtone: error: {printable(' '.join(message.split()))}\n")
     return code

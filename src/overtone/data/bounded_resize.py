@@ -43,7 +43,8 @@ class ResizeAndCrop:
     """
 
     def __init__(self, shorter: int, size: int, interpolation: Interpolation) -> None:
-        self.shorter, self.size, self.interpolation = shorter, size, interpolation
+        self.shorter, self.size = shorter, size
+        self.interpolation: Interpolation = interpolation
         self.resize, self.crop = Resize(shorter, InterpolationMode(interpolation)), CenterCrop(size)
 
     def __call__(self, image: Image.Image) -> Image.Image:
@@ -131,7 +132,8 @@ class _Axis:
     """One side of an image of `length` pixels that becomes `new` pixels, more than before."""
 
     def __init__(self, length: int, new: int, interpolation: Interpolation) -> None:
-        self.length, self.interpolation = length, interpolation
+        self.length = length
+        self.interpolation: Interpolation = interpolation
         self.scale = float(np.float32(length)) / new  # Pillow keeps the length as a float of 32 bits
 
     def weights(self, first: int, count: int) -> list[tuple[int, list[int]]]:

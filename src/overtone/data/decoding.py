@@ -26,8 +26,11 @@ from torch import Tensor
 
 from overtone.data.jpeg import frame_size, jpeg_pixels
 from overtone.data.opening import read_file
+from overtone.data.silent_codecs import silent_codecs
 
 Exif = Literal["ignore", "apply"]
+Encoded = Path | bytes
+"""An encoded image: a file, or its bytes."""
 
 # Pillow can open many more, among them formats that start other programs (EPS).
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
@@ -65,7 +68,7 @@ class StoredJpeg:
         size: width and height of the whole picture, pixels.
     """
 
-    def __init__(self, path: Path, content: bytes, size: tuple[int, int]) -> None:
+    def __init__(self, path: Path | None, content: bytes, size: tuple[int, int]) -> None:
         self.path, self.content, self.size = path, content, size
 
     def part(self, top: int, left: int, height: int, width: int, least: int) -> Tensor:
@@ -99,42 +102,42 @@ class StoredJpeg:
         return pixels[first:last, begin:end]
 
 
-def decode_image(path: Path, exif: Exif = "ignore") -> Image.Image:
+def decode_image(source: Encoded, exif: Exif = "ignore") -> Image.Image:
     """Read an image file as a picture in RGB (the table in this module says how).
 
     Args:
-        path: the file; its content decides on the format, not its name.
+        source: the file or its bytes; the content decides on the format, not the name.
         exif: `ignore` leaves the pixels as they are stored, as the published loaders do; `apply` turns the picture as
             its EXIF orientation says. TIFF files are always turned, because Pillow does it while it reads them.
 
     Raises:
         BadImage: the file is missing, empty, cut off, damaged, no image, or holds more than `MAX_PIXELS` pixels.
     """
-    with _explained(path), _opened(io.BytesIO(read_file(path))) as image:
+    with _explained(source), _opened(io.BytesIO(_content(source))) as image:
         return _decoded(image, exif)
 
 
-def decode_pixels(path: Path, exif: Exif = "ignore") -> Tensor:
+def decode_pixels(source: Encoded, exif: Exif = "ignore") -> Tensor:
     """The pixels of `decode_image`, uint8 `(H, W, 3)`, sooner.
 
     Raises:
         BadImage: see `decode_image`.
     """
-    with _explained(path):
-        return _pixels(read_file(path), exif)
+    with _explained(source):
+        return _pixels(_content(source), exif)
 
 
-def open_scaled(path: Path, exif: Exif = "ignore") -> StoredJpeg | Tensor:
+def open_scaled(source: Encoded, exif: Exif = "ignore") -> StoredJpeg | Tensor:
     """A JPEG file to decode in part and at a smaller size, or the pixels (`decode_pixels`) of another file.
 
     Raises:
         BadImage: see `decode_image`; of a JPEG file only the header is looked at.
     """
-    with _explained(path):
-        content = read_file(path)
+    with _explained(source):
+        content = _content(source)
         with _opened(io.BytesIO(content)) as image:
             if _is_upright_jpeg(image, exif):
-                return StoredJpeg(Path(path), content, image.size)
+                return StoredJpeg(_path(source), content, image.size)
         return _pixels(content, exif)
 
 
@@ -143,18 +146,26 @@ def as_pixels(picture: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(picture))
 
 
+def _content(source: Encoded) -> bytes:
+    return source if isinstance(source, bytes) else read_file(source)
+
+
+def _path(source: Encoded | None) -> Path | None:
+    return None if source is None or isinstance(source, bytes) else Path(source)
+
+
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Whatever fails in the block is a `BadImage`."""
+def _explained(source: Encoded | None) -> Iterator[None]:
+    """Whatever fails in the block is a `BadImage`, and no library writes about it to standard error."""
     try:
         # Pillow warns of large pictures, odd EXIF blocks and palettes with transparency: all of them are decided here.
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), silent_codecs():
             warnings.simplefilter("ignore")
             yield
     except MemoryError as error:
-        raise BadImage(Path(path), "not enough memory to decode it") from error
+        raise BadImage(_path(source), "not enough memory to decode it") from error
     except Exception as error:  # Pillow's readers let nearly every kind of exception through
-        raise BadImage(Path(path), _reason(error)) from error
+        raise BadImage(_path(source), _reason(error)) from error
 
 
 def _opened(source: IO[bytes]) -> Image.Image:

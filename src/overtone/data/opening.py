@@ -64,7 +64,7 @@ def _check(status: os.stat_result, most: int) -> None:
 
 
 def _too_large(most: int) -> str:
-    return f"is larger than {most / 1e6:.0f} MB"
+    return f"is larger than {most:,} bytes"
 
 
 def resolved_once(path: Path) -> Path:

@@ -24,7 +24,7 @@ from overtone.checkpoint import write_text
 from overtone.engine.folder import LOG, METRICS, STATUS
 from overtone.engine.state import Snapshot
 from overtone.engine.trackers import Ending, Tracker
-from overtone.errors import OvertoneError
+from overtone.errors import OvertoneError, printable
 
 try:
     import resource
@@ -120,7 +120,7 @@ class Log:
 
     def say(self, text: str) -> None:
         """A line, or several, for people and `log.txt`."""
-        self._console.print(text, markup=False)
+        self._console.print(printable(text, lines=True), markup=False)
         self._write(text)
 
     def training(self, now: Snapshot) -> None:
