@@ -1,5 +1,6 @@
 """The opener of image files: regular files only, at once, within a bound; and what names and libraries may print."""
 
+import contextlib
 import os
 import pickle
 import signal
@@ -184,10 +185,8 @@ def test_libraries_write_nothing_to_standard_error(tmp_path: Path, capfd: pytest
     assert "Decode" in capfd.readouterr().err  # it would have
     for path in (damaged_jpeg(tmp_path / "a.jpg"), tmp_path / "a.tif"):
         for decode in (decode_image, decode_pixels):
-            try:
+            with contextlib.suppress(BadImage):
                 decode(path)
-            except BadImage as error:
-                assert error.reason
     assert capfd.readouterr().err == ""
 
 

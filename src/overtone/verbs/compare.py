@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from overtone.data.opening import resolved_once
 from overtone.engine import folder as files
 from overtone.engine.log import Row, duration, read_rows
 from overtone.engine.trackers import flattened
@@ -139,7 +140,7 @@ def _cell(run: ComparedRun, name: str) -> str:
 
 def _labels(folders: Sequence[Path]) -> list[str]:
     """The shortest ends of the paths that tell the runs apart."""
-    parts = [folder.resolve().parts for folder in folders]
+    parts = [resolved_once(folder).parts for folder in folders]
     if len(set(parts)) < len(parts):
         raise OvertoneError("a run is given twice; leave one out")
     for length in range(1, max(map(len, parts)) + 1):
