@@ -25,6 +25,7 @@ from overtone.engine.folder import LOG, METRICS, STATUS
 from overtone.engine.state import Snapshot
 from overtone.engine.trackers import Ending, Tracker
 from overtone.errors import OvertoneError, printable
+from overtone.plain_json import parse_json
 
 try:
     import resource
@@ -213,7 +214,7 @@ def read_rows(folder: Path, epochs: int | None = None) -> list[Row]:
     rows: dict[int, Row] = {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             continue
         if isinstance(row, dict) and isinstance(row.get("epoch"), int) and (epochs is None or row["epoch"] <= epochs):
