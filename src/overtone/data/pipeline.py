@@ -162,6 +162,11 @@ class ImagePipeline:
         return room.movedim(-1, 1) if inner else room
 
 
+def class_images(transform: Transform | ProgressiveTransform, *, channels_last: bool = False) -> ImagePipeline:
+    """The pipeline of images with one class each: targets int64 `(B,)`."""
+    return ImagePipeline(transform, class_of, torch.empty(0, dtype=torch.int64), channels_last=channels_last)
+
+
 def class_of(record: Record) -> int:
     """The class of a record, the target of a classification."""
     return record.get("label", 0)

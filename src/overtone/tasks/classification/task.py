@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from overtone import config
 from overtone.data.mixing import Mixer, mixer_of
-from overtone.data.pipeline import Batch, ImagePipeline, class_of
+from overtone.data.pipeline import Batch, ImagePipeline, class_images, class_of
 from overtone.data.sources import ImageList, Source
 from overtone.data.transforms import evaluation_transform, recipe_transform
 from overtone.models.building import build_classifier
@@ -86,7 +86,7 @@ class Classification:
         recipe = self._recipe
         if transform is None:
             transform = recipe_transform(recipe) if train else evaluation_transform(recipe.data.preprocess)
-        return ImagePipeline(transform, class_of, torch.empty(0, dtype=torch.int64), channels_last=channels_last)
+        return class_images(transform, channels_last=channels_last)
 
     def prepare(self, batch: Batch, seed: tuple[int, int]) -> Batch:
         """Mix a batch where the recipe says so: targets (B,) then become class probabilities (B, K)."""
