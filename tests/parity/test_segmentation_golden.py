@@ -94,7 +94,12 @@ def test_whole_images(record: SegmentationRecord, model: Segmenter) -> None:
 def _windows_of(record: SegmentationRecord, model: Segmenter, kind: str) -> Callable[[Tensor], Tensor]:
     settings = record.values[kind]
     return partial(
-        sliding_window_logits, model, window=settings["crop"], stride=settings["stride"], size=settings["to"]
+        sliding_window_logits,
+        model,
+        window=settings["crop"],
+        stride=settings["stride"],
+        size=settings["to"],
+        windows_at_once=4,
     )
 
 

@@ -4,6 +4,7 @@ A backbone here maps images (B, in_chans, H, W) to a list of maps (B, channels[i
 being about H / reductions[i], and says `channels` and `reductions`.
 """
 
+import copy
 import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,8 +22,10 @@ from overtone.layers.gnconv import NORM_EPS, resize_complex_weight
 from overtone.models.hornet import HorNet, HorNetStage
 
 NUM_MAPS = 4  # at most, as every head of the field takes them: strides 4, 8, 16, 32
+_ODD_SIZE = (70, 53)
 # Arguments that let transformers take images of any size, each of some families; convolutional nets need none.
-_ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
+_ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False})
+_REFUSALS = (TypeError, RuntimeError, AssertionError, NotImplementedError)
 
 
 class HorNetMaps(nn.Module):
@@ -66,13 +69,13 @@ class TimmMaps(nn.Module):
     Args:
         features: That network.
         size_divisor: Images are padded with zeros on the right and below to sides that this divides, and the maps cut
-            to what the image itself fills. None: the patch size of a transformer that needs it, otherwise 1.
+            to what the image itself fills.
 
     Attributes:
         model: timm's network, pruned to what the maps need.
     """
 
-    def __init__(self, features: nn.Module, size_divisor: int | None = None) -> None:
+    def __init__(self, features: nn.Module, size_divisor: int = 1) -> None:
         super().__init__()
         info: Any = features.feature_info
         channels, reductions = info.channels(), info.reduction()
@@ -89,7 +92,7 @@ class TimmMaps(nn.Module):
             indices = list(range(-features.out_indices, 0)) if isinstance(features.out_indices, int) else None
             self.getter = {"indices": indices or list(features.out_indices), "norm": features.norm}  # type: ignore[arg-type]
             self.is_channels_last = False  # asked for below
-        self.size_divisor = size_divisor or _patch_size(self.model)
+        self.size_divisor = size_divisor
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute activations in the backward pass where timm's network can."""
@@ -127,7 +130,8 @@ def build_backbone(
     Args:
         name: `architecture` or `architecture.tag`.
         pretrained: Load the published weights of that tag.
-        size_divisor: See `TimmMaps`; HorNet takes every size.
+        size_divisor: See `TimmMaps`. None: the least one with which the network takes an odd size, such as the patch
+            size of a transformer; networks that take only one size get that one. Ours take every size.
         arguments: Of the architecture's constructor, such as `in_chans`, `drop_path_rate`, and `output_stride` 16 or 8
             for maps that stay at that stride by dilation. MobileNetV2 has 8 and 16, HBONet has 16; HorNet and the
             harmonic networks have none; of timm's, those whose constructor takes it (ResNet and what is built like it,
@@ -145,37 +149,58 @@ def build_backbone(
     if timm.model_entrypoint(architecture).__module__ == HorNet.__module__:
         return HorNetMaps(_create(name, given, num_classes=0, pretrained=pretrained))  # type: ignore[arg-type]
     is_ours = timm.model_entrypoint(architecture).__module__.startswith("overtone.")
-    for any_size in ({},) if is_ours else _ANY_SIZE:
+    features = _create_features(name, given, pretrained=pretrained, any_size=() if is_ours else _ANY_SIZE)
+    backbone = TimmMaps(features, size_divisor or 1)
+    if size_divisor is None and not is_ours:
+        backbone.size_divisor = _size_divisor_of(backbone, given.get("in_chans", 3))
+    return backbone
+
+
+def _create_features(
+    name: str, given: Mapping[str, Any], *, pretrained: bool, any_size: Sequence[Mapping[str, Any]]
+) -> nn.Module:
+    """The feature network of timm, built to take images of any size where one of the arguments `any_size` does that."""
+    for extra in any_size:
         try:
-            features = _create(name, any_size | given, pretrained=pretrained, features_only=True)
-        except _Unbuildable as error:
-            refusal = error
+            return timm.create_model(name, pretrained=pretrained, features_only=True, **{**extra, **given})
+        except TypeError:  # an argument of another family
             continue
-        return TimmMaps(features, size_divisor)
-    raise refusal
-
-
-class _Unbuildable(OvertoneError):
-    """The constructor refused its arguments, or gives no maps."""
+        except _REFUSALS:  # which ends here, with its message
+            break
+    return _create(name, given, pretrained=pretrained, features_only=True)
 
 
 def _create(name: str, given: Mapping[str, Any], **arguments: Any) -> nn.Module:
     try:
         return timm.create_model(name, **arguments, **given)
-    except (TypeError, RuntimeError, AssertionError, NotImplementedError) as error:
+    except _REFUSALS as error:
         spelled = ", ".join(f"{key}={value!r}" for key, value in given.items()) or "its own arguments"
-        raise _Unbuildable(
+        raise OvertoneError(
             f"{name} cannot be built as a backbone with {spelled}: {error}; change the arguments, or choose another"
         ) from error
 
 
-def _patch_size(model: nn.Module) -> int:
-    """The side of a patch where the network embeds patches and refuses a part of one; otherwise 1."""
-    embedding = getattr(model, "patch_embed", None)
-    if embedding is None or getattr(embedding, "dynamic_img_pad", False):
-        return 1
-    size = getattr(embedding, "patch_size", 1)
-    return max(size) if isinstance(size, Sequence) else int(size)
+def _size_divisor_of(backbone: TimmMaps, in_chans: int) -> int:
+    """The least divisor of image sides, of some, with which the network takes an odd size; 1 where none helps."""
+    config = getattr(backbone.model, "pretrained_cfg", None) or {}
+    default_side = max(config.get("input_size", (3, 224, 224))[1:])
+    embedding = getattr(backbone.model, "patch_embed", None)
+    patch = getattr(embedding, "patch_size", 1)
+    patch = max(patch) if isinstance(patch, Sequence) else int(patch)
+    probe = copy.deepcopy(backbone).to("meta").eval()  # only shapes are followed
+    images = torch.empty(1, in_chans, *_ODD_SIZE, device="meta")
+    return next((n for n in sorted({1, patch, 32, default_side}) if _takes(probe, images, n)), 1)
+
+
+def _takes(backbone: TimmMaps, images: Tensor, size_divisor: int) -> bool:
+    """Whether the network runs on images that are padded so."""
+    backbone.size_divisor = size_divisor
+    try:
+        with torch.no_grad():
+            maps = backbone(images)
+        return all(x.shape[1] == chs for x, chs in zip(maps, backbone.channels, strict=True))
+    except (RuntimeError, AssertionError, ValueError, NotImplementedError):
+        return False
 
 
 def load_backbone_weights(backbone: HorNetMaps | TimmMaps, state: Mapping[str, Tensor]) -> None:
