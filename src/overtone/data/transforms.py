@@ -18,17 +18,15 @@ from timm.data.auto_augment import rand_augment_transform
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torchvision.transforms import (
-    CenterCrop,
     ColorJitter,
     Compose,
-    InterpolationMode,
     RandomCrop,
     RandomHorizontalFlip,
     RandomVerticalFlip,
-    Resize,
 )
 
 from overtone.config import Augment, Interpolation, Preprocess, Recipe
+from overtone.data.bounded_resize import ResizeAndCrop, Squash
 from overtone.data.cropping import Picture, RandomFlip, RandomResizedCrop, as_picture
 from overtone.data.decoding import Exif, as_pixels
 from overtone.errors import OvertoneError
@@ -53,12 +51,18 @@ class PictureTransform(Compose):
         self.exif: Exif = exif
         self.takes: Literal["picture", "pixels", "scaled"] = takes
 
-    def __call__(self, picture: Picture, out: Tensor | None = None) -> Tensor:
-        """Transform one picture; `out` is where `Normalise` may put its values, and then what is returned."""
+    @property
+    def normalise(self) -> "Normalise | None":
+        """The normalisation, where it is the last step: then `pixels` does all the others."""
+        last = self.transforms[-1] if self.transforms else None
+        return last if isinstance(last, Normalise) else None
+
+    def pixels(self, picture: Picture) -> Tensor:
+        """All steps but the last: uint8 `(H, W, 3)`."""
         values: Any = picture
-        for step in self.transforms:
-            values = step(values, out) if isinstance(step, Normalise) else step(values)
-        return values
+        for step in self.transforms[:-1]:
+            values = step(values)
+        return values if isinstance(values, Tensor) else as_pixels(values)
 
 
 class ProgressiveTransform:
@@ -77,13 +81,12 @@ class ProgressiveTransform:
         """The transform of an epoch, counted from 0."""
         return self.transforms[epoch * len(self.transforms) // self.epochs]
 
+    def normalise_of(self, side: int) -> "Normalise | None":
+        """The normalisation that is left to do to images of so many pixels a side, if any is."""
+        last = (transform.normalise for transform in self.transforms)
+        return next((step for step in last if step is not None and step.size == side), None)
 
-_MODES: dict[Interpolation, InterpolationMode] = {
-    "nearest": InterpolationMode.NEAREST,
-    "bilinear": InterpolationMode.BILINEAR,
-    "bicubic": InterpolationMode.BICUBIC,
-    "lanczos": InterpolationMode.LANCZOS,
-}
+
 # Rotations and shears know no Lanczos filter (Pillow's Image.transform).
 _WARP_FILTERS: dict[Interpolation, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,
@@ -163,6 +166,7 @@ class Normalise:
     """
 
     def __init__(self, preprocess: Preprocess) -> None:
+        self.size = preprocess.size
         self.mean, self.std = _channels(preprocess)
         # a row of the input, channels innermost: one run of numbers takes half the time of three channels
         self.row_mean, self.row_std = (values.flatten().repeat(preprocess.size) for values in (self.mean, self.std))
@@ -223,11 +227,10 @@ def _channels(preprocess: Preprocess) -> tuple[Tensor, Tensor]:
 
 def _geometry(preprocess: Preprocess) -> list[Callable]:
     """Pictures of any size to `size` x `size`, the same part every time."""
-    mode = _MODES[preprocess.interpolation]
     if preprocess.resize == "squash":
-        return [Resize((preprocess.size, preprocess.size), mode)]
+        return [Squash(preprocess.size, preprocess.interpolation)]
     shorter = int(preprocess.size / preprocess.crop_fraction)
-    return [Resize(shorter, mode), CenterCrop(preprocess.size)]
+    return [ResizeAndCrop(shorter, preprocess.size, preprocess.interpolation)]
 
 
 def _crop(preprocess: Preprocess, augment: Augment) -> list[Callable]:

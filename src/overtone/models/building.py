@@ -8,9 +8,11 @@ import timm
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
+from overtone import config
 from overtone.config import Preprocess
 from overtone.errors import OvertoneError
 from overtone.models._families import is_ours
+from overtone.models.arguments import MODEL_ARGS, checked_model_args
 from overtone.published import Published, find, rows_of
 
 
@@ -45,6 +47,21 @@ def check_known(name: str) -> None:
         close = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=3)  # ours are registered there
         hint = f"did you mean {', '.join(close)}?" if close else "`overtone models` lists them"
         raise OvertoneError(f"{name[:200]!r} is neither a model nor a checkpoint file nor a run folder; {hint}")
+
+
+def build_classifier(model: config.Model, num_classes: int, *, pretrained: bool = False) -> nn.Module:
+    """The network of a recipe's `model`, with an output for each class.
+
+    Raises:
+        OvertoneError: see `build` and `checked_model_args`.
+    """
+    check_known(model.name)
+    arguments = checked_model_args(model.name, model.args, MODEL_ARGS)
+    if model.drop_rate:
+        arguments["drop_rate"] = model.drop_rate
+    if model.drop_path_rate:
+        arguments["drop_path_rate"] = model.drop_path_rate
+    return build(model.name, pretrained=pretrained, num_classes=num_classes, **arguments)
 
 
 def published_row(name: str) -> Published | None:

@@ -1,16 +1,17 @@
 """`overtone compare`: in what the recipes of runs differ, what came of it, and their curves in one picture."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from overtone.data.opening import resolved_once
 from overtone.engine import folder as files
 from overtone.engine.log import Row, duration, read_rows
 from overtone.engine.trackers import flattened
 from overtone.errors import OvertoneError
 from overtone.options import Compare
+from overtone.plain_json import parse_json
 from overtone.verbs.console import note, print_json, print_line, print_table
 from overtone.verbs.plots import plot_comparison
 from overtone.verbs.runs import run_state
@@ -75,7 +76,7 @@ def _read(folder: Path, label: str) -> ComparedRun:
     if not path.is_file():
         raise OvertoneError(f"{folder} is not a run folder, it has no {files.RECIPE}; overtone runs DIR lists runs")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(path.read_text(encoding="utf-8"))
         recipe = {"recipe": record.get("name"), **flattened(record["recipe"])}
         return ComparedRun(folder, label, recipe, read_rows(folder))
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
@@ -139,7 +140,7 @@ def _cell(run: ComparedRun, name: str) -> str:
 
 def _labels(folders: Sequence[Path]) -> list[str]:
     """The shortest ends of the paths that tell the runs apart."""
-    parts = [folder.resolve().parts for folder in folders]
+    parts = [resolved_once(folder).parts for folder in folders]
     if len(set(parts)) < len(parts):
         raise OvertoneError("a run is given twice; leave one out")
     for length in range(1, max(map(len, parts)) + 1):

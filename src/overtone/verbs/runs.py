@@ -1,6 +1,5 @@
 """`overtone runs`: the runs below a folder, what state they are in and how far they have come."""
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from overtone.engine.folder import is_claimed
 from overtone.engine.log import Row, duration, read_rows
 from overtone.errors import OvertoneError
 from overtone.options import Runs
+from overtone.plain_json import parse_json
 from overtone.verbs.console import note, print_json, print_table
 
 RunState = Literal["running", "finished", "interrupted", "failed", "damaged"]
@@ -152,7 +152,7 @@ def run_state(folder: Path) -> tuple[RunState, str | None]:
 def _read(path: Path) -> tuple[Mapping[str, Any], str | None]:
     """A JSON object, and what is wrong with the file if something is."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         return {}, f"{path.name} cannot be read ({error})"
     return (value, None) if isinstance(value, dict) else ({}, f"{path.name} does not hold an object")

@@ -6,7 +6,7 @@ does all of this for a name, `hub` for a repository, `starting` for a training, 
 """
 
 from overtone.models.building import build, classifier_of, preprocess_of, published_row
-from overtone.zoo.class_names import classes_of, names_of, num_outputs, supposed_classes
+from overtone.zoo.class_names import classes_of, names_of, num_outputs, published_classes, supposed_classes
 from overtone.zoo.fetch import Located, fetch_published, find_published
 from overtone.zoo.inference import Description, describe, infer_architecture
 from overtone.zoo.loading import load_state, nonfinite, published_layout, write_published
@@ -62,6 +62,7 @@ __all__ = [
     "num_outputs",
     "preprocess_of",
     "prove",
+    "published_classes",
     "published_layout",
     "published_row",
     "read_state",

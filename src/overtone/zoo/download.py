@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urljoin
 
 from overtone.errors import OvertoneError
+from overtone.plain_json import parse_json
 
 Progress = Callable[[int, int | None], None]
 TIMEOUT_S = 30.0
@@ -234,7 +235,7 @@ def _remember(url: str, part: Path, response: HTTPResponse, total: int | None) -
 def _resumable(url: str, part: Path) -> tuple[int, str, int | None]:
     """The first byte to ask for (0: all), the validator of the server's file, and its length if known."""
     try:
-        note = json.loads(_note(part).read_text(encoding="utf-8"))
+        note = parse_json(_note(part).read_text(encoding="utf-8"))
         if note["url"] == url and isinstance(note["validator"], str):
             return part.stat().st_size, note["validator"], note["total"]
     except (OSError, ValueError, KeyError, TypeError):

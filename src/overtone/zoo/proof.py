@@ -19,6 +19,7 @@ import torch
 
 from overtone.checkpoint import SUFFIX, has_manifest, write_text
 from overtone.errors import OvertoneError
+from overtone.plain_json import parse_json
 from overtone.published import PUBLISHED, Published, rows_of
 
 CACHE_VARIABLE, WEIGHTS_VARIABLE = "OVERTONE_CACHE", "OVERTONE_WEIGHTS_DIR"
@@ -216,7 +217,7 @@ def records_path() -> Path:
 def _records() -> dict[str, Any]:
     path = records_path()
     try:
-        files = json.loads(path.read_text(encoding="utf-8"))["files"]
+        files = parse_json(path.read_text(encoding="utf-8"))["files"]
         if all(re.fullmatch("[0-9a-f]{64}", entry["sha256"]) for entry in files.values()):
             return files
     except FileNotFoundError:

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from overtone.checkpoint import SUFFIX, Manifest
-from overtone.config import Preprocess
+from overtone.config import Model, Preprocess
 from overtone.errors import OvertoneError
 from overtone.models._families import family_of_model, head_rows_of, is_ours
 from overtone.models.arguments import COMMON, checked_model_args
 from overtone.models.building import build, check_known, preprocess_of
 from overtone.published import Published, find
+from overtone.tasks import task_named
 from overtone.zoo.download import Progress
 from overtone.zoo.fetch import Located, fetch_published
 from overtone.zoo.hub import PREFIX as HUB_PREFIX
@@ -289,10 +290,19 @@ class _Net:
     def build(self) -> nn.Module:
         """The network, initialised; the only place where what a checkpoint holds is built."""
         if self.manifest is not None and self.manifest.task != "classification":
-            # The tasks' own networks come in here: tasks.task_named(self.manifest.task).build(...).
-            raise OvertoneError(f"networks for {self.manifest.task!r:.60} are not known here; update overtone")
+            return self._build_by_task(self.manifest)
         overlay = {"pretrained_cfg_overlay": dict(self.pretrained_cfg)} if self.pretrained_cfg else {}
         return build(self.name, **self.arguments, **overlay)
+
+    def _build_by_task(self, manifest: Manifest) -> nn.Module:
+        if self.arguments.get("in_chans", 3) != 3:
+            raise OvertoneError(
+                f"a network for {manifest.task} cannot be adapted to other channels; leave in_chans out"
+            )
+        count = int(self.arguments["num_classes"])
+        labels = manifest.labels if count == len(manifest.labels) else tuple(map(str, range(count)))
+        args = {name: value for name, value in self.arguments.items() if name not in COMMON}
+        return task_named(manifest.task).build(Model(name=self.name, head=manifest.head, args=args), labels)
 
     @property
     def is_structured_by_file(self) -> bool:

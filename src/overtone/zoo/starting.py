@@ -1,7 +1,7 @@
 """What a training starts from: its network with the weights that a recipe names."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import timm
@@ -13,9 +13,10 @@ from overtone.config import Preprocess, Recipe
 from overtone.errors import OvertoneError
 from overtone.models import is_ours
 from overtone.models._cfg import PUBLISHED_PREFIX
-from overtone.models.arguments import COMMON, MODEL_ARGS, checked_model_args
-from overtone.models.building import build, check_known, classifier_of, preprocess_of
+from overtone.models.arguments import COMMON, checked_model_args
+from overtone.models.building import build, classifier_of, preprocess_of
 from overtone.published import find
+from overtone.tasks.task import Task
 from overtone.zoo.fetch import fetch_published
 from overtone.zoo.hub import PREFIX as HUB_PREFIX
 from overtone.zoo.hub import hub_model, hub_state_dict
@@ -26,32 +27,26 @@ from overtone.zoo.resolver import checkpoint_path, read_checkpoint_of
 
 
 def build_for_training(
-    settings: config.Model, num_classes: int, tell: Callable[[str], object] | None = None
+    task: type[Task], settings: config.Model, labels: Sequence[str], say: Callable[[str], object] | None = None
 ) -> nn.Module:
-    """The network that a recipe trains: built, started from `weights` if it names some, frozen if asked.
+    """The network that a recipe trains: built by its task, started from `weights` if it names some, frozen if asked.
 
-    A start from weights is strict but for the classifier, which is made new when its number of classes differs.
+    A start from weights is strict but for the head, which stays new when its number of outputs differs.
 
     Args:
+        task: builds the network.
         settings: the recipe's.
-        num_classes: outputs.
-        tell: called with a sentence for each thing that was adapted.
+        labels: names of the outputs.
+        say: called with a line for each thing that was adapted.
 
     Raises:
-        OvertoneError: see `build`, `checked_model_args` and `load_weights`.
+        OvertoneError: see `models.building.build` and `load_weights`.
     """
-    check_known(settings.name)
-    arguments = checked_model_args(settings.name, settings.args, MODEL_ARGS)
-    if settings.drop_rate:
-        arguments["drop_rate"] = settings.drop_rate
-    if settings.drop_path_rate:
-        arguments["drop_path_rate"] = settings.drop_path_rate
-    tagged = "." in settings.name
-    model = build(settings.name, pretrained=tagged, num_classes=num_classes, **arguments)
+    model = task.build(settings, labels, pretrained="." in settings.name)
     if settings.weights is not None:
         for adapted in load_weights(model, settings.weights):
-            if tell is not None:
-                tell(adapted)
+            if say is not None:
+                say(adapted)
     if settings.freeze:
         for parameter in model.parameters():
             parameter.requires_grad_(False)
