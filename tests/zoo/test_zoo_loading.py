@@ -25,6 +25,7 @@ from overtone.errors import OvertoneError
 from overtone.layers.dct_conv import HarmConv2d
 from overtone.models._families import head_rows_of
 from overtone.published import PUBLISHED, Published, find
+from overtone.tasks import task_named
 
 # Strictness
 
@@ -248,9 +249,11 @@ def test_timms_arguments_with_published_weights(published_tiny: tuple[Published,
     other = timm.create_model(row.full_name, pretrained=True, num_classes=7, in_chans=1, drop_rate=0.2)
     assert other.num_classes == 7 and torch.equal(other.conv[0].weight, wanted.conv[0].weight)
     torch.testing.assert_close(other.features[0][0].weight, wanted.features[0][0].weight.sum(1, keepdim=True))
-    trained = zoo.build_for_training(Model(name=row.full_name, freeze=True), num_classes=3)
+    trained = zoo.build_for_training(task_named("classification"), Model(name=row.full_name, freeze=True), "abc")
     assert trained.num_classes == 3 and torch.equal(trained.conv[0].weight, wanted.conv[0].weight)
-    started = zoo.build_for_training(Model(name="mobilenetv2_x010", weights=row.full_name), num_classes=3)
+    started = zoo.build_for_training(
+        task_named("classification"), Model(name="mobilenetv2_x010", weights=row.full_name), "abc"
+    )
     assert torch.equal(started.conv[0].weight, wanted.conv[0].weight)
 
 

@@ -19,6 +19,7 @@ from overtone.checkpoint import DamagedCheckpoint, Manifest, read_manifest, veri
 from overtone.config import Data, Model, Preprocess, Recipe, to_dict
 from overtone.errors import OvertoneError
 from overtone.recipes import load_recipe
+from overtone.tasks import task_named
 
 LABELS = tuple("abcdefg")
 
@@ -99,7 +100,7 @@ def test_arguments_within_their_ranges_but_far_beyond_the_file(tmp_path: Path) -
 def test_the_recipe_of_a_run_passes_the_same_gate() -> None:
     for args in ({"checkpoint_path": "evil.pth"}, {"width_mult": 1e9}, {"num_classes": 7}, [1]):
         with pytest.raises(OvertoneError, match=r"--model\.args"):
-            zoo.build_for_training(Model(name="hbonet_x010", args=args), 3)  # type: ignore[arg-type]
+            zoo.build_for_training(task_named("classification"), Model(name="hbonet_x010", args=args), "abc")
 
 
 @pytest.mark.parametrize("where", ["model_args", "pretrained_cfg"])
@@ -178,15 +179,11 @@ def test_a_manifest_of_the_wrong_kind_is_damaged(tmp_path: Path, change: dict[st
         "5",
         "null",
         "{",
-        "\ud800",
     ],
-    ids=["open", "deep", "deep within", "deep mapping", "number", "null", "cut", "surrogate"],
+    ids=["open", "deep", "deep within", "deep mapping", "number", "null", "cut"],
 )
 def test_nested_and_broken_json(tmp_path: Path, text: str) -> None:
-    try:
-        path = with_manifest(tmp_path / "net.safetensors", text)
-    except (UnicodeEncodeError, ValueError):
-        pytest.skip("such a header cannot be written")
+    path = with_manifest(tmp_path / "net.safetensors", text)
     for attempt in (lambda: read_manifest(path), lambda: zoo.load_model(str(path))):
         with pytest.raises(DamagedCheckpoint) as caught:
             attempt()
@@ -253,3 +250,11 @@ def test_a_task_that_is_unknown_here_is_named(tmp_path: Path) -> None:
     path = checkpoint_of(tmp_path / "net.safetensors", task="levitation")
     with pytest.raises(OvertoneError, match="levitation"):
         zoo.load_model(str(path))
+
+
+def test_a_task_builds_what_its_checkpoint_holds(tmp_path: Path) -> None:
+    path = checkpoint_of(tmp_path / "net.safetensors", task="multilabel")
+    loaded = zoo.load_model(str(path))
+    assert loaded.task == "multilabel" and loaded.labels == LABELS and loaded.model.num_classes == len(LABELS)
+    with pytest.raises(OvertoneError, match="in_chans"):
+        zoo.load_model(str(path), in_chans=1)
