@@ -107,7 +107,7 @@ _MEASURE = """
     from pathlib import Path
     from overtone.config import Augment, Preprocess
     from overtone.data.loader import Loader
-from overtone.data.pipeline import class_images
+    from overtone.data.pipeline import class_images
     from overtone.data.sources import ImageList
     from overtone.data.transforms import evaluation_transform, training_transform
 
