@@ -21,10 +21,11 @@ from overtone.checkpoint import write_text
 from overtone.config import Run
 from overtone.engine.folder import TENSORBOARD, TRACKERS
 from overtone.errors import OvertoneError
+from overtone.plain_json import parse_json
 
 Ending = Literal["finished", "interrupted", "failed"]
 Row = Mapping[str, Any]
-_NOT_FIGURES = ("epoch", "step", "is_best")
+_NOT_FIGURES = ("epoch", "step", "is_best", "score", "score_name")
 _MOST_PARAMETERS, _LONGEST_PARAMETER = 100, 250  # what every MLflow server takes in one message, in one value
 _PROJECT = "overtone"
 
@@ -214,7 +215,7 @@ def _module(name: str) -> ModuleType:
 def _known(folder: Path, tracker: str) -> str | None:
     path = folder / TRACKERS
     try:
-        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        known = parse_json(path.read_text(encoding="utf-8")) if path.is_file() else {}
         return known.get(tracker)
     except (ValueError, AttributeError, OSError):  # then it is another run there
         return None
