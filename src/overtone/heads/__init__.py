@@ -1,0 +1,1 @@
+"""Dense heads over the feature maps of any timm backbone."""
