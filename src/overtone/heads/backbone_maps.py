@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import timm
-from timm.models import FeatureInfo
 from timm.layers.norm import LayerNorm2d
+from timm.models import FeatureInfo
 from torch import Tensor, nn
 
 from overtone.errors import OvertoneError

@@ -13,6 +13,11 @@ LARGEST_LOG_FACTOR = math.log(1000.0 / 16)
 _FLOOR = 1e-6  # of the areas that GIoU divides by
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """What a head predicted in float32 or more: boxes and losses need it, also where the network runs in less."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 class BoxCoder:
     """Deltas ((gx - px) / pw, (gy - py) / ph, log(gw / pw), log(gh / ph)) over standard deviations.
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
 
 from overtone.heads.assignment import Assigner
-from overtone.heads.box_coding import BoxCoder, clip_boxes, generalized_iou
+from overtone.heads.box_coding import BoxCoder, at_least_float32, clip_boxes, generalized_iou
 
 POOLED = 7  # side of the features of a region
 _HIDDEN = 1024
@@ -80,7 +80,7 @@ class BoxHead(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Features (N, C, 7, 7) to logits (N, K + 1) and deltas (N, 4 K)."""
         x = self.features(x)
-        return self.cls(x), self.reg(x)
+        return at_least_float32(self.cls(x)), at_least_float32(self.reg(x))
 
     def best_foreground(self, logits: Tensor) -> Tensor:
         """The class of the highest logit but the background's, (N,)."""

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import roi_align
 
+from overtone.heads.box_coding import at_least_float32
+
 POOLED = 14  # side of the features of a region
 MASK_SIDE = 28
 
@@ -30,7 +32,7 @@ class MaskHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (N, C, 14, 14) to logits (N, K, 28, 28)."""
-        return self.predictor(self.convs(x))
+        return at_least_float32(self.predictor(self.convs(x)))
 
     def of_class(self, x: Tensor, classes: Tensor) -> Tensor:
         """Features (N, C, 14, 14) to the logits (N, 28, 28) of one class each."""

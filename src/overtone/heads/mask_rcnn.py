@@ -1,7 +1,7 @@
 """Cascade Mask R-CNN (arXiv:1906.09756) and Mask R-CNN (arXiv:1703.06870) over any timm backbone, as with HorNet.
 
 Eight published detectors on COCO are `cascade_mask_rcnn_hornet_{tiny,small,base,large}_{7x7,gf}`; the ablation of necks
-has `mask_rcnn_hornet_small_7x7` (FPN) and `mask_rcnn_horfpn_{7x7,gf}_hornet_small_7x7`. Mask R-CNN is the cascade of one
+has `mask_rcnn_hornet_small_7x7` (FPN) and `mask_rcnn_horfpn_{7x7,gf}_hornet_small_7x7`. Mask R-CNN is a cascade of one
 stage, with its own box head, losses and limits.
 """
 

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from torchvision.models.detection.rpn import RPNHead
 
 from overtone.heads.assignment import IGNORED, Assigner, sample
-from overtone.heads.box_coding import BoxCoder, best_of_each_image, clip_boxes, limits_of, nms_in_groups
+from overtone.heads.box_coding import (
+    BoxCoder,
+    at_least_float32,
+    best_of_each_image,
+    clip_boxes,
+    limits_of,
+    nms_in_groups,
+)
 
 STRIDES = (4, 8, 16, 32, 64)
 _ASSIGNER = Assigner(positive=0.7, negative=0.3, low_quality=0.3)
@@ -88,7 +95,8 @@ class RegionProposals(nn.Module):
 
     def forward(self, pyramid: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Logits (B, 3, H_i, W_i) and deltas (B, 12, H_i, W_i) of each level."""
-        return self.head(list(pyramid))
+        logits, deltas = self.head(list(pyramid))
+        return [at_least_float32(x) for x in logits], [at_least_float32(x) for x in deltas]
 
     def anchors(self, logits: Sequence[Tensor]) -> list[Tensor]:
         """The anchors of each level, (H_i W_i 3, 4), by row, column, ratio: cell (x, y) has its at (x s, y s)."""
