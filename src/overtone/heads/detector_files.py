@@ -43,7 +43,9 @@ def published_key(key: str, detector: MaskRcnn) -> str:
         key = re.sub(ours, published, key)
     convs = detector.roi.stages[0].convs
     # After the convolutions one module flattens, then linear layers and ReLUs take turns.
-    key = re.sub(r"\.features\.(\d+)\.", lambda match: f".shared_fcs.{(int(match[1]) - convs - 1) // 2}.", key)
+    linear = re.fullmatch(r"(roi_head\.bbox_head\.\d)\.features\.(\d+)\.(\w+)", key)
+    if linear:
+        key = f"{linear[1]}.shared_fcs.{(int(linear[2]) - convs - 1) // 2}.{linear[3]}"
     return key if len(detector.roi.stages) > 1 else re.sub(r"(bbox_head|mask_head)\.0\.", r"\1.", key)
 
 

@@ -29,7 +29,7 @@ def paste_masks(probabilities: Tensor, boxes: Tensor, size: tuple[int, int], thr
     solid = ((boxes[:, 2:] > boxes[:, :2]).all(1)).nonzero()[:, 0]
     cells_high, cells_wide = probabilities.shape[1:]
     step = max(1, _CHUNK_PIXELS // max(1, height * width))
-    for chunk in solid.split(step):
+    for chunk in solid.split(step) if len(solid) else ():
         top, bottom = _range(boxes[chunk, 1], boxes[chunk, 3], height, cells_high)
         left, right = _range(boxes[chunk, 0], boxes[chunk, 2], width, cells_wide)
         if top == bottom or left == right:
