@@ -21,7 +21,7 @@ from typing import Any
 
 from overtone import __version__
 from overtone.config import Recipe, Run
-from overtone.errors import OvertoneError, Preempted, printable, system_refusal
+from overtone.errors import OvertoneError, Preempted
 from overtone.recipes import check_start, list_recipes, load_recipe, needs_weights, recipe_document
 
 
@@ -226,16 +226,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (`| head`) has gone; what is still in the buffer has nowhere to go at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:
-        return _say(system_refusal(error), 2, debug)
     except Exception as error:
         return _say(f"internal error: {type(error).__name__}: {error}; run again with --debug", 1, debug)
 
 
 def run(words: Sequence[str]) -> int:
     """Run one command without the net of `main`: errors come out as exceptions."""
-    if any("\0" in word for word in words):
-        raise OvertoneError("an argument holds a NUL character, which no path and no value can have; remove it")
     if not words or words[0] in ("-h", "--help"):
         sys.stdout.write(_overview())
         return 0
@@ -418,11 +414,11 @@ def _show_warning(
     """A warning in one line, of what kind if it is about code; with --debug also where it comes from."""
     kind = "" if issubclass(category, UserWarning) else f"{category.__name__}: "
     where = f" ({filename}:{lineno})" if debug else ""
-    sys.stderr.write(f"overtone: warning: {kind}{printable(' '.join(str(message).split()))}{where}\n")
+    sys.stderr.write(f"overtone: warning: {kind}{' '.join(str(message).split())}{where}\n")
 
 
 def _say(message: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    sys.stderr.write(f"overtone: error: {printable(' '.join(message.split()))}\n")
+    sys.stderr.write(f"overtone: error: {' '.join(message.split())}\n")
     return code

@@ -141,6 +141,16 @@ def open_scaled(source: Encoded, exif: Exif = "ignore") -> StoredJpeg | Tensor:
         return _pixels(content, exif)
 
 
+def as_rgb(image: Image.Image, exif: Exif = "ignore") -> Image.Image:
+    """One of Pillow's images, opened elsewhere, in RGB by the same rules.
+
+    Raises:
+        BadImage: it cannot be decoded.
+    """
+    with _explained(None):
+        return _decoded(image, exif)
+
+
 def as_pixels(picture: Image.Image) -> Tensor:
     """A picture in RGB as uint8 `(H, W, 3)`."""
     return torch.from_numpy(np.array(picture))

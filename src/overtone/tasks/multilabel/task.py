@@ -9,14 +9,13 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from timm.loss import AsymmetricLossMultiLabel  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor, nn
 
 from overtone import config
 from overtone.data.mixing import Mixer, mixer_of
 from overtone.data.pipeline import Batch, ImagePipeline
 from overtone.data.sources import Record, Source, TaggedImages
-from overtone.data.transforms import evaluation_transform, recipe_transform
+from overtone.data.transforms import PictureTransform, evaluation_transform, recipe_transform
 from overtone.errors import OvertoneError
 from overtone.models.building import build_classifier
 from overtone.tasks.classification.report import check_outputs
@@ -25,6 +24,7 @@ from overtone.tasks.multilabel.settings import MultilabelSettings
 from overtone.tasks.task import Forward, OutputSpec, Setup, blank_images, split_evenly
 
 _HEAVIEST_POSITIVE = 100.0
+_LARGEST = 1 - 1e-7  # probability whose complement still has a logarithm in float32
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,6 @@ class Multilabel:
         self._is_training = setup.train is not None
         self._weights: Tensor | None = None
         self._mixer: Mixer | None = None
-        self._asymmetric = AsymmetricLossMultiLabel(wanted.gamma_negative, wanted.gamma_positive, wanted.clip)
         if setup.train is None:
             return
         if recipe.distill.teacher is not None:
@@ -89,6 +88,10 @@ class Multilabel:
             transform = recipe_transform(recipe) if train else evaluation_transform(recipe.data.preprocess)
         target = functools.partial(_tags, num_labels=len(self.labels))
         return ImagePipeline(transform, target, torch.empty(0, len(self.labels)), channels_last=channels_last)
+
+    def transform(self) -> PictureTransform:
+        """From Pillow's image in RGB to float32 `(3, size, size)`, normalised."""
+        return evaluation_transform(self._recipe.data.preprocess)
 
     def prepare(self, batch: Batch, seed: tuple[int, int]) -> Batch:
         """Mix a batch where the recipe says so: targets become shares."""
@@ -112,14 +115,13 @@ class Multilabel:
     def loss(self, network: Forward, batch: Batch) -> Tensor:
         """The recipe's loss, averaged over the labels and summed over the images.
 
-        Binary cross entropy, with a weight for each label's positives; or the asymmetric loss of Ridnik et al. 2021,
-        arXiv:2009.14119, equation 7.
+        Binary cross entropy, with a weight for each label's positives; or `asymmetric_loss`.
         """
         outputs = network(batch.inputs)
         check_outputs(outputs, self.labels)
         targets = batch.targets * (1 - self._smoothing) + self._smoothing / 2
         if self._wanted.loss == "asymmetric":
-            return self._asymmetric(outputs, targets) / len(self.labels)
+            return asymmetric_loss(outputs, targets, self._wanted).sum() / len(self.labels)
         if self._weights is not None:
             self._weights = self._weights.to(outputs.device)
         loss = F.binary_cross_entropy_with_logits(outputs, targets, pos_weight=self._weights, reduction="sum")
@@ -160,6 +162,24 @@ class Multilabel:
     def _thresholds(self) -> Sequence[float]:
         kept = self.settings.get("thresholds") or ()
         return list(map(float, kept)) if len(kept) == len(self.labels) else [DEFAULT_THRESHOLD] * len(self.labels)
+
+
+def asymmetric_loss(logits: Tensor, targets: Tensor, settings: MultilabelSettings) -> Tensor:
+    """Asymmetric loss (Ridnik et al. 2021, arXiv:2009.14119, equations 4 to 7) of each decision.
+
+    With p the probability and q = max(p - clip, 0): -y (1 - p)^g+ log p - (1 - y) q^g- log (1 - q). timm's own returns
+    a sum or a mean, by its version.
+
+    Args:
+        logits: `(B, K)`.
+        targets: `(B, K)` in 0..1.
+        settings: the exponents and the clip.
+    """
+    p = logits.sigmoid()
+    q = (p - settings.clip).clamp(min=0)
+    positive = (1 - p).pow(settings.gamma_positive) * F.logsigmoid(logits)
+    negative = q.pow(settings.gamma_negative) * torch.log1p(-q.clamp(max=_LARGEST))
+    return -targets * positive - (1 - targets) * negative
 
 
 def positive_weights(source: Source) -> Tensor:

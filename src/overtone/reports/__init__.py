@@ -1,0 +1,1 @@
+"""Plots, tables and pages made of what the engine reports."""
