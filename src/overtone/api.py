@@ -28,7 +28,7 @@ from overtone.recipes import check_start, load_recipe, needs_weights
 from overtone.reports.display import Result
 from overtone.tasks import task_named
 from overtone.verbs.running import loaded_export
-from overtone.verbs.starting_point import fitted_to_weights
+from overtone.zoo.starting import fitted_to_weights
 from overtone.zoo import LoadedModel, names_of
 
 _CHANNELS = 3
