@@ -336,8 +336,8 @@ def test_every_kind_of_proof(kind: str, tmp_path: Path) -> None:
     sha256 = hashlib.sha256(CONTENT).hexdigest()
     value = {"git_blob_sha1": row().git_blob_sha1, "sha256": sha256, "sha256_prefix": sha256[:8]}[kind]
     only = {"git_blob_sha1": None, "sha256": None, "sha256_prefix": None} | {kind: value}
-    proof = zoo.prove(path, row(**only))
+    proof = zoo.verify(path, row(**only))
     assert proof.kind == kind and proof.holds and proof.verified and proof.expected == value
     path.write_bytes(CONTENT + b"\0")
-    proof = zoo.prove(path, row(**only))
+    proof = zoo.verify(path, row(**only))
     assert not proof.holds and not proof.verified and str(proof.actual) in str(proof)

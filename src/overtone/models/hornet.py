@@ -25,7 +25,7 @@ from torch.nn.init import trunc_normal_
 from overtone.errors import OvertoneError
 from overtone.layers.gnconv import NORM_EPS, GnConv, resize_complex_weight
 from overtone.models._cfg import Inferred, PublishedWeights, common_args, default_cfgs_of, unwrap_state_dict
-from overtone.models._hornet_files import arguments_told, foreign_layout
+from overtone.models._hornet_files import foreign_layout, infer_arguments
 from overtone.models._hornet_files import head_rows as head_rows  # the zoo asks the family for it
 from overtone.models.arguments import Rule, choice, either, number, several, whole
 
@@ -353,14 +353,14 @@ default_cfgs = {
 
 def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> Inferred | None:
     """The HorNet that a state dict of these shapes belongs to; None where it is another net."""
-    told = arguments_told(shapes)
-    if told is None:
+    inferred = infer_arguments(shapes)
+    if inferred is None:
         return None
     common = common_args(shapes, "head", shapes["downsample_layers.0.0.weight"][1])
     for name, variant in VARIANTS.items():
-        if {"depths": (2, 3, 18, 2), "orders": (2, 3, 4, 5), "spatial_filter": "7x7"} | variant == told:
+        if {"depths": (2, 3, 18, 2), "orders": (2, 3, 4, 5), "spatial_filter": "7x7"} | variant == inferred:
             return Inferred(name, common)
-    return Inferred("hornet_tiny_7x7", told | common)
+    return Inferred("hornet_tiny_7x7", inferred | common)
 
 
 def _create(variant: str, pretrained: bool, given: dict[str, Any]) -> HorNet:

@@ -203,7 +203,7 @@ def _judged(path: Path, row: Published) -> dict[str, Any]:
     if has_manifest(path):
         read_checkpoint(path)
         return _line(path, row, "verified", "converted; the SHA-256 in its header matches")
-    proof = zoo.prove(path, row)
+    proof = zoo.verify(path, row)
     if not proof.holds:
         return _line(path, row, "altered", str(proof))
     return _line(path, row, "verified" if proof.verified else "unverified", str(proof))

@@ -18,7 +18,7 @@ from overtone.zoo.proof import (
     digests,
     file_name,
     identify,
-    prove,
+    verify,
     weights_folders,
 )
 from overtone.zoo.reading import FileContents, State, inspect_file, inspect_state, read_state
@@ -61,13 +61,13 @@ __all__ = [
     "nonfinite",
     "num_outputs",
     "preprocess_of",
-    "prove",
     "published_classes",
     "published_layout",
     "published_row",
     "read_state",
     "read_state_dict",
     "supposed_classes",
+    "verify",
     "weights_folders",
     "write_published",
 ]

@@ -28,8 +28,8 @@ from overtone.zoo.proof import (
     file_name,
     has_published_hash,
     names_by_hand,
-    prove,
     records_path,
+    verify,
     weights_files,
     weights_folders,
 )
@@ -138,13 +138,13 @@ def _fetched(row: Published, url: str, folder: Path, limits: "_Limits", progress
     os.replace(part, path)
     forget(part)
     flush(folder)
-    proof = prove(path, row, url=url, record=True)
+    proof = verify(path, row, url=url, record=True)
     _warn_of(proof, path)
     return Located(path, proof, url, row)
 
 
 def _proof_of_part(part: Path, row: Published, url: str, name: str) -> Proof:
-    proof = prove(part, row, url=url, name=name)
+    proof = verify(part, row, url=url, name=name)
     if proof.kind == "first_use":  # no hash was published, so at least it must be a whole checkpoint
         try:
             inspect_file(part)
@@ -162,14 +162,14 @@ def _candidates(row: Published, weights_dir: Folders) -> Iterator[Path]:
     if has_published_hash(row):
         for path in weights_files(folders):
             fits = row.size_bytes is None or path.stat().st_size == row.size_bytes
-            if fits and path.suffix != SUFFIX and prove(path, row).verified:
+            if fits and path.suffix != SUFFIX and verify(path, row).verified:
                 yield path
 
 
 def _verified(path: Path, row: Published, altered: list[str]) -> Located | None:
     if path.suffix == SUFFIX and not _converted(path, row):
         return None
-    proof = prove(path, row, record=True)
+    proof = verify(path, row, record=True)
     if not proof.holds:
         hint = f" (recorded in {records_path()})" if proof.kind == "first_use" else ""
         altered.append(f"{path}: {proof}{hint}")

@@ -10,7 +10,7 @@ from overtone.errors import OvertoneError
 from overtone.models import families
 from overtone.models._cfg import Inferred
 from overtone.published import Published
-from overtone.zoo.proof import Proof, identify, prove
+from overtone.zoo.proof import Proof, identify, verify
 from overtone.zoo.reading import State, inspect_state
 
 
@@ -121,7 +121,7 @@ def describe(path: Path) -> Description:
         extra=state.extra,
         has_ema=state.has_ema,
         published=row,
-        proof=None if row is None else prove(path, row),
+        proof=None if row is None else verify(path, row),
         manifest=state.manifest,
         notes=notes,
     )

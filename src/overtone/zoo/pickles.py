@@ -156,7 +156,7 @@ class _Scanner(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue
 
 
 # What a training script leaves beside the tensors: its arguments, and accuracies as numbers of NumPy. A Namespace only
-# stores attributes and a scalar only bytes; whatever lies in them has to be on the list too.
+# stores attributes and a scalar only bytes; whatever is in them has to be on the list too.
 NUMPY_SCALARS = frozenset({"numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype"})
 NAMESPACE = "argparse.Namespace"
 

@@ -150,7 +150,7 @@ def _digests(path: Path, size: int, changed_ns: int) -> Digests:
     return Digests(blob.hexdigest(), whole.hexdigest(), size)
 
 
-def prove(
+def verify(
     path: Path, row: Published, *, url: str | None = None, name: str | None = None, record: bool = False
 ) -> Proof:
     """Compare a file with what is known of a published row.

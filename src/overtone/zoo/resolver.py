@@ -24,7 +24,7 @@ from overtone.zoo.hub import PREFIX as HUB_PREFIX
 from overtone.zoo.hub import hub_model, hub_state_dict
 from overtone.zoo.inference import infer_architecture, inferred_of
 from overtone.zoo.loading import allocated, load_state
-from overtone.zoo.proof import WEIGHTS_SUFFIXES, Folders, Proof, identify, prove
+from overtone.zoo.proof import WEIGHTS_SUFFIXES, Folders, Proof, identify, verify
 from overtone.zoo.reading import HUB_LAYOUT, State, read_state
 
 BEST, LAST = f"best{SUFFIX}", f"last{SUFFIX}"
@@ -206,7 +206,7 @@ def _from_path(spec: str, path: Path, architecture: str | None, wish: _Wish) -> 
         return _from_manifest(path, state.manifest, state, wish)
     row = identify(path)
     if row is not None and architecture in (None, row.architecture):
-        return _from_published(Located(path, prove(path, row), str(path.parent), row), wish, state)
+        return _from_published(Located(path, verify(path, row), str(path.parent), row), wish, state)
     notes: tuple[str, ...] = ()
     if architecture is None:
         inferred = inferred_of(path, state)
