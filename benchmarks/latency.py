@@ -23,11 +23,11 @@ from naive import NAMES, proved_pair
 from results import keep
 from torch import nn
 
-from overtone.deployment.contenders import ALL, Contender, lane_of, why_not
-from overtone.deployment.lane import Lane, told
 from overtone.deployment.quiet import quiet
-from overtone.deployment.race import Timing, gemm, gemm_gflops, race
-from overtone.deployment.runtimes import PRECISIONS, computes_bfloat16
+from overtone.deployment.runtimes.runtime import PRECISIONS, computes_bfloat16
+from overtone.deployment.timing.contenders import ALL, Contender, lane_of, why_not
+from overtone.deployment.timing.lane import Lane, told
+from overtone.deployment.timing.race import Timing, gemm, gemm_gflops, race
 from overtone.verbs.benchmark_report import machine
 
 GOALS = {  # ratio to the naive module: the best in float32, the best in any other precision

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from overtone.timm_registration import register_with_timm
 
 if TYPE_CHECKING:
-    from overtone.deployment.fold import deploy
+    from overtone.deployment.rewrites.deploy import deploy
     from overtone.recipes import load_recipe
     from overtone.registry import create_model, list_models
 
@@ -19,7 +19,7 @@ __all__ = ["__version__", "create_model", "deploy", "list_models", "load_recipe"
 
 _HOMES = {
     "create_model": "overtone.registry",
-    "deploy": "overtone.deployment.fold",
+    "deploy": "overtone.deployment.rewrites.deploy",
     "list_models": "overtone.registry",
     "load_recipe": "overtone.recipes",
 }

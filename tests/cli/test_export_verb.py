@@ -9,8 +9,8 @@ import pytest
 
 from overtone import options
 from overtone.cli import main
-from overtone.deployment import openvino_runtime, runtimes
-from overtone.deployment.targets import RUNTIMES
+from overtone.deployment.runtimes import RUNTIMES, openvino_runtime
+from overtone.deployment.runtimes import runtime as runtimes
 from overtone.deployment.tuning import Candidate
 from overtone.verbs import tune as tune_verb
 

@@ -50,14 +50,19 @@ def with_input(net: nn.Module, kind: InputKind, preprocess: Preprocess) -> nn.Mo
     return FromPixels(net, preprocess, resize=kind == "picture").eval().requires_grad_(False)
 
 
-def example_input(kind: InputKind, preprocess: Preprocess, batch: int) -> Tensor:
-    """Zeros of the shape and type that a network of this kind of input takes."""
-    size = preprocess.size
+def input_shape(kind: InputKind, size: int) -> tuple[int, int, int, int]:
+    """The shape of a single input of a network; that of a `picture` is an example, any height and width will do."""
     if kind == "normalised":
-        return torch.zeros(batch, 3, size, size)
+        return 1, 3, size, size
     # Any size that no other dimension has, so that the exporter takes them for different ones.
     height, width = (size, size) if kind == "pixels" else (size + 13, size + 29)
-    return torch.zeros(batch, height, width, 3, dtype=torch.uint8)
+    return 1, height, width, 3
+
+
+def example_input(kind: InputKind, preprocess: Preprocess, batch: int) -> Tensor:
+    """Zeros of the shape and type that a network of this kind of input takes."""
+    shape = (batch, *input_shape(kind, preprocess.size)[1:])
+    return torch.zeros(shape, dtype=torch.float32 if kind == "normalised" else torch.uint8)
 
 
 class FromPixels(nn.Module):
@@ -70,8 +75,8 @@ class FromPixels(nn.Module):
         self.mean = nn.Buffer(torch.tensor(preprocess.mean).view(3, 1, 1))
         self.std = nn.Buffer(torch.tensor(preprocess.std).view(3, 1, 1))
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Resize where asked, normalise, classify."""
+    def forward(self, pictures: Tensor) -> Any:
+        """Resize where asked, normalise, and run the network."""
         images = pictures.permute(0, 3, 1, 2).to(torch.float32)
         if self.resize is not None:
             images = self.resize(images)

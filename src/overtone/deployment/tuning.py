@@ -10,9 +10,9 @@ from torch import nn
 
 from overtone.deployment.artifact import GOLDEN, About
 from overtone.deployment.export import Origin, Request, check_request, export, open_export
-from overtone.deployment.lane import Lane, LaneError
-from overtone.deployment.race import race
-from overtone.deployment.targets import RUNTIMES
+from overtone.deployment.runtimes import RUNTIMES
+from overtone.deployment.timing.lane import Lane, LaneError
+from overtone.deployment.timing.race import race
 from overtone.errors import OvertoneError
 
 CHECKED = 64  # pictures for which the best class is compared

@@ -15,10 +15,10 @@ from overtone.data.shared_memory import fitting_workers
 from overtone.data.sources import ImageList
 from overtone.deployment.artifact import is_export
 from overtone.deployment.inputs import input_transform
+from overtone.deployment.running import loaded_export
 from overtone.engine.placement import Placement, place
 from overtone.errors import OvertoneError
 from overtone.verbs.console import note, warn
-from overtone.verbs.running import loaded_export
 from overtone.zoo import LoadedModel
 
 _FEW_IMAGES = 256

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from overtone.deployment.peak_memory import peak_of, resident
 from overtone.deployment.quiet import quiet_process
-from overtone.deployment.runtimes import first_line
+from overtone.deployment.runtimes.runtime import first_line
+from overtone.deployment.timing.memory import peak_of, resident
 from overtone.errors import OvertoneError
 
 _WARM_UP = 3
