@@ -1,6 +1,7 @@
 """Small networks that are exported in a second or two, and what their logits are held against."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,8 +51,9 @@ def plain_net() -> nn.Module:
     return fill(nn.Sequential(*layers), "plain").eval()
 
 
-def origin(name: str = "harm_wrn16_4", preprocess: Preprocess = PREPROCESS) -> Origin:
-    return Origin(name, preprocess, "a test", classes=CLASSES, labels=tuple(letter.upper() for letter in CLASSES))
+def origin(name: str = "harm_wrn16_4", preprocess: Preprocess = PREPROCESS, **more: Any) -> Origin:
+    labels = tuple(letter.upper() for letter in CLASSES)
+    return Origin(name, preprocess, "a test", classes=CLASSES, labels=labels, **more)
 
 
 def logits_of(net: nn.Module, number: int, seed: int = 7, preprocess: Preprocess = PREPROCESS) -> np.ndarray:

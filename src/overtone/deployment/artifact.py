@@ -185,7 +185,7 @@ def _check(about: About) -> None:
         "runtime": runtime is not None,
         "precision": runtime is not None and about.precision in runtime.precisions,
         "preprocess": preprocess.size <= _LARGEST_SIZE and len(numbers) == 7 and all(map(math.isfinite, numbers)),
-        "num_classes": 1 <= about.num_classes <= _MOST_CLASSES,
+        "num_classes": type(about.num_classes) is int and 1 <= about.num_classes <= _MOST_CLASSES,
         "classes or labels": all(found is None or len(found) == about.num_classes for found in names),
         "input.shape": about.input.shape[1:] == shape[1:] and about.input.shape[:1] in ((None,), (1,)),
         "input": (about.input.name, about.input.dtype) == (INPUT, "float32" if kind == "normalised" else "uint8"),
