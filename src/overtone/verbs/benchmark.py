@@ -14,7 +14,7 @@ from overtone import options, zoo
 from overtone.deployment.quiet import quiet
 from overtone.deployment.runtimes.runtime import PRECISIONS, computes_bfloat16
 from overtone.deployment.timing.contenders import ALL, Contender, lane_of, why_not
-from overtone.deployment.timing.lane import Lane, LaneError, told
+from overtone.deployment.timing.lane import Lane, LaneError, reason_of
 from overtone.deployment.timing.race import Timing, gemm, gemm_gflops, race
 from overtone.deployment.timing.shipping import Shipped
 from overtone.errors import OvertoneError
@@ -189,7 +189,7 @@ def _contenders(
             try:
                 made.append(_prepared(entrant, contender))
             except Exception as error:  # other people's exporters: one that fails is a result, too
-                left_out.append(f"{entrant.name}, {runtime}, {precision}: {told(error)}")
+                left_out.append(f"{entrant.name}, {runtime}, {precision}: {reason_of(error)}")
     return made
 
 

@@ -139,7 +139,7 @@ class Runtime(ABC):
     carries_code: bool
     """Whether opening a file of this format can run code that the file brings; see `deployment.trust`."""
     takes_pictures = True
-    """Whether the resize of pictures of any size can be in the graph."""
+    """Whether the resize of images of any size can be in the graph."""
     takes_any_batch = True
     """Whether the number of images can be left open."""
 
@@ -169,7 +169,7 @@ class Runtime(ABC):
         return None
 
     def check(self, precision: str, *, to_write: bool) -> None:
-        """Refuse what cannot be.
+        """Refuse what is impossible.
 
         Args:
             precision: of the arithmetic.

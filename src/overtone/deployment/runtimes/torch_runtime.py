@@ -79,7 +79,7 @@ class AheadOfTime(TorchExported):
     name, title = "aoti", "AOTInductor"
 
     def check(self, precision: str, *, to_write: bool) -> None:
-        """Refuse what cannot be, and to compile without a compiler."""
+        """Refuse what is impossible, and compiling without a compiler."""
         super().check(precision, to_write=to_write)
         if to_write:
             check_compiler()

@@ -1,4 +1,4 @@
-"""What a benchmark lets run: a network in a runtime and a precision, for batches of one size, kept in a folder."""
+"""What a benchmark measures: a network in a runtime and a precision, for batches of one size, kept in a folder."""
 
 import copy
 from collections.abc import Callable
@@ -23,7 +23,7 @@ IN_PYTORCH = ("built", "torch", "compile")
 """built: eager, as it is built; torch: eager, in its fastest exact form; compile: that form through torch.compile."""
 ALL = (*IN_PYTORCH, *(name for name in RUNTIMES if name != "torch"))
 _PRECISIONS = ("float32", "bfloat16")  # of PyTorch
-_CALIBRATION = 8  # pictures; the speed of int8 does not depend on its ranges
+_CALIBRATION = 8  # images; the speed of int8 does not depend on its ranges
 
 Call = Callable[[Tensor], object]
 
@@ -72,8 +72,8 @@ class Contender:
         calibration: list[Tensor] = []
         if self.precision.startswith("int8"):
             transform = input_transform("normalised", Preprocess(size=self.size))
-            pictures = generated_images(_CALIBRATION, self.size)
-            calibration = [as_batch(transform, picture).repeat(self.batch, 1, 1, 1) for picture in pictures]
+            images = generated_images(_CALIBRATION, self.size)
+            calibration = [as_batch(transform, image).repeat(self.batch, 1, 1, 1) for image in images]
         job = Job(
             net=deploy(net, self.size) if self.rewritten else net,
             example=self.images(),
