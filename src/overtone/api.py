@@ -18,6 +18,7 @@ from overtone.config import Data, Preprocess, Recipe, Run
 from overtone.data.decoding import decode_image
 from overtone.data.sources import ImageLike, MemoryImages, Part, Splits
 from overtone.deployment.artifact import is_export
+from overtone.deployment.running import loaded_export
 from overtone.engine.evaluation import Evaluation, measure, model_and_source
 from overtone.engine.inference import Computing, Inference, ready
 from overtone.engine.prediction import predict
@@ -27,7 +28,6 @@ from overtone.errors import OvertoneError
 from overtone.recipes import check_start, load_recipe, needs_weights
 from overtone.reports.display import Result
 from overtone.tasks import task_named
-from overtone.verbs.running import loaded_export
 from overtone.verbs.starting_point import fitted_to_weights
 from overtone.zoo import LoadedModel, names_of
 

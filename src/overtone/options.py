@@ -236,6 +236,14 @@ class Export:
 
 
 @dataclass(frozen=True)
+class Trust:
+    """Vouch for the files of an export that came from elsewhere."""
+
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """Folder of the export."""
+
+
+@dataclass(frozen=True)
 class TuningData:
     """Labelled images, so that accuracy decides rather than agreement."""
 

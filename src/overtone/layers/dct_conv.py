@@ -277,6 +277,13 @@ class HarmConv2d(nn.Module):
             conv.bias = nn.Parameter(bias.clone(), self.weight.requires_grad)
         return conv.train(self.training)
 
+    def plain(self) -> nn.Module:
+        """What `folded` returns, or this layer itself where its inner normalisation cannot be folded."""
+        try:
+            return self.folded()
+        except ValueError:
+            return self
+
     # --- the bank, and what nn.Module asks for ----------------------------------------------------------------------
 
     def _bank_dtype(self) -> torch.dtype:

@@ -1,11 +1,11 @@
-"""One small interface to whatever runs a network: `predict(batch) -> logits`."""
+"""The interface of every runtime: how a network is written for it, verified, read again and run."""
 
 import importlib
 import importlib.util
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,10 @@ from torch.export import Dim, ExportedProgram
 from overtone.data.transforms import PictureTransform
 from overtone.deployment.inputs import InputKind
 from overtone.deployment.quiet import quiet
+from overtone.deployment.telemetry import switch_off_telemetry
 from overtone.errors import OvertoneError
 
+INPUT, LOGITS = "images", "logits"
 PRECISIONS = ("float32", "bfloat16", "int8", "int8+bfloat16")
 
 
@@ -32,7 +34,7 @@ def in_one_line(what: str) -> Iterator[None]:
         what: the beginning of the message: who cannot do what.
 
     Raises:
-        OvertoneError: for them. Errors of the system, and those that are told already, stay as they are.
+        OvertoneError: for them. Errors of the system, and an `OvertoneError`, pass unchanged.
     """
     try:
         yield
@@ -44,7 +46,7 @@ def in_one_line(what: str) -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """The line of an exception that says something: not where it comes from, where others follow."""
+    """The first line of an exception that is not merely its location."""
     lines = [line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()]
     telling = (line for line in lines if not line.endswith(":"))
     return next((line[:300] for line in (*telling, *lines)), "no reason given")
@@ -61,7 +63,11 @@ class Predictor(ABC):
         self.batch = batch
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """Logits (B, K), float32, of a batch of any size, in pieces where the runtime takes only so many.
+        """The first output, float32, such as logits (B, K); see `outputs`."""
+        return self.outputs(images)[0]
+
+    def outputs(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Every output of a batch of any size, which is run in pieces where the runtime takes a fixed number.
 
         Args:
             images: as the network takes them: float32 (B, 3, S, S), or uint8 (B, H, W, 3) with preprocessing inside.
@@ -74,12 +80,12 @@ class Predictor(ABC):
             piece = images[start : start + self.batch]
             missing = self.batch - len(piece)
             padded = np.concatenate([piece, np.repeat(piece[-1:], missing, axis=0)]) if missing else piece
-            pieces.append(self.run(padded)[: len(piece)])
-        return np.concatenate(pieces)
+            pieces.append([output[: len(piece)] for output in self.run(padded)])
+        return tuple(map(np.concatenate, zip(*pieces, strict=True)))
 
     @abstractmethod
-    def run(self, images: np.ndarray) -> np.ndarray:
-        """Logits of a batch of a size that the runtime takes."""
+    def run(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The outputs, each (B, …), of a batch of a size that the runtime takes."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,7 @@ class Job:
         precision: of the arithmetic.
         dynamic_batch: whether any number of images is to go; otherwise `example`'s.
         calibration: inputs (1, …) that int8 takes its ranges from.
+        outputs: names of what the network returns, in order.
     """
 
     net: nn.Module
@@ -101,6 +108,7 @@ class Job:
     precision: str
     dynamic_batch: bool = False
     calibration: tuple[np.ndarray, ...] = ()
+    outputs: tuple[str, ...] = (LOGITS,)
 
     def program(self, net: nn.Module | None = None) -> ExportedProgram:
         """The network as a graph (`torch.export`)."""
@@ -116,7 +124,7 @@ class Job:
 
 
 class Runtime(ABC):
-    """A way to run networks: how one is written for it, and how it is read again."""
+    """A way to run networks."""
 
     name: str
     title: str
@@ -127,20 +135,27 @@ class Runtime(ABC):
     tools: tuple[str, ...] = ()
     """And what, beside that, to write them."""
     precisions: tuple[str, ...] = ("float32",)
-    file: str
-    """The artifact's main file."""
+    files: tuple[str, ...]
+    """What an artifact consists of, the main file first; nothing else is read, or removed when it is replaced."""
+    carries_code: bool
+    """Whether opening a file of this format can run code that the file brings; see `deployment.trust`."""
     takes_pictures = True
-    """Whether the resize of pictures of any size can be in the graph."""
+    """Whether the resize of images of any size can be in the graph."""
     takes_any_batch = True
     """Whether the number of images can be left open."""
 
-    def import_library(self) -> None:
-        """Import what runs networks."""
-        for module in self.modules:
-            importlib.import_module(module)
+    @property
+    def file(self) -> str:
+        """The artifact's main file."""
+        return self.files[0]
+
+    def import_library(self) -> Any:
+        """Import what runs networks, without its telemetry; returns the last module."""
+        switch_off_telemetry()
+        return [importlib.import_module(module) for module in self.modules][-1]
 
     def missing(self, precision: str = "float32", *, to_write: bool = True) -> str | None:
-        """Why this runtime is not there, in words; None if it is."""
+        """Why this runtime is not available, in words; None if it is."""
         for module in self.modules + (self.tools if to_write else ()):
             if importlib.util.find_spec(module) is None:
                 return f'{self.title} is not installed ({module}): pip install "overtone[{self.extra}]"'
@@ -155,7 +170,7 @@ class Runtime(ABC):
         return None
 
     def check(self, precision: str, *, to_write: bool) -> None:
-        """Refuse what cannot be.
+        """Refuse what is impossible.
 
         Args:
             precision: of the arithmetic.
@@ -172,8 +187,19 @@ class Runtime(ABC):
     def write(self, job: Job, folder: Path) -> None:
         """Write the artifact into a folder."""
 
+    def verify(self, folder: Path, files: Collection[str]) -> None:  # noqa: B027 - most formats name no other file
+        """Refuse an artifact that would have the runtime open other files than its own.
+
+        Args:
+            folder: of the artifact.
+            files: names of the files whose hashes were verified.
+
+        Raises:
+            OvertoneError: it would.
+        """
+
     def open(self, folder: Path, precision: str, batch: int | None) -> Predictor:
-        """Read an artifact; it computes with as many threads as PyTorch has been given.
+        """Read an artifact that was verified; it computes with as many threads as PyTorch is set to.
 
         Raises:
             OvertoneError: the runtime cannot run it on this machine.
@@ -183,7 +209,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def load(self, folder: Path, precision: str, batch: int | None) -> Predictor:
-        """What `open` gives; exceptions of the runtime's own are translated there."""
+        """What `open` returns; exceptions of the runtime's own are translated there."""
 
     @abstractmethod
     def script(self, precision: str) -> tuple[str, str]:
@@ -195,19 +221,44 @@ class Runtime(ABC):
 
 
 class RuntimeModule(nn.Module):
-    """A predictor as a module, so that whatever evaluates networks evaluates it too; it takes inputs of `kind`."""
+    """A predictor as a module, so that whatever evaluates networks evaluates it too.
 
-    def __init__(self, predictor: Predictor, num_classes: int, kind: InputKind = "normalised") -> None:
+    Args:
+        predictor: the network.
+        num_classes: channels of its first output.
+        kind: of its input.
+        names: of its outputs.
+        title: of the runtime and its precision, for reports.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        num_classes: int,
+        kind: InputKind = "normalised",
+        names: tuple[str, ...] = (LOGITS,),
+        title: str = "",
+    ) -> None:
         super().__init__()
-        self.predictor, self.kind = predictor, kind
+        self.predictor, self.kind, self.names, self.title = predictor, kind, names, title
         self.transform: PictureTransform | None = None  # where it takes other inputs than the network it is of
         self.num_classes = num_classes
         self.in_chans = 3
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, K), float32, where the images are."""
-        logits = self.predictor.predict(images.cpu().numpy())
-        return torch.from_numpy(logits).to(images.device)
+    def forward(self, images: Tensor) -> Tensor | dict[str, Tensor]:
+        """Logits (B, K), float32, on the device of the images; several outputs by name.
+
+        Raises:
+            OvertoneError: the runtime returns other outputs than the export declares.
+        """
+        arrays = self.predictor.outputs(images.cpu().numpy())
+        if len(arrays) != len(self.names) or (len(arrays) == 1 and arrays[0].shape != (len(images), self.num_classes)):
+            raise OvertoneError(
+                f"the export returns outputs of shape {', '.join(str(array.shape) for array in arrays)} instead of "
+                f"{', '.join(self.names)} with {self.num_classes} classes; export again"
+            )
+        outputs = [torch.from_numpy(array).to(images.device) for array in arrays]
+        return outputs[0] if len(outputs) == 1 else dict(zip(self.names, outputs, strict=True))
 
 
 def computes_bfloat16() -> bool:

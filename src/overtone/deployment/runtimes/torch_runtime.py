@@ -7,21 +7,23 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
 from overtone.deployment.quiet import quiet
-from overtone.deployment.runtimes import Job, Predictor, Runtime, check_compiler
+from overtone.deployment.runtimes.pt2_archive import load_program, save_program
+from overtone.deployment.runtimes.runtime import Job, Predictor, Runtime, check_compiler
 
 
 class InBfloat16(nn.Module):
-    """A network whose weights and arithmetic are bfloat16, between an input and logits in float32."""
+    """A network whose weights and arithmetic are bfloat16, between an input and outputs in float32."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net.to(torch.bfloat16)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits in float32."""
-        return self.net(images.to(torch.bfloat16)).to(torch.float32)
+    def forward(self, images: Tensor) -> Any:
+        """The outputs in float32."""
+        return tree_map(lambda output: output.to(torch.float32), self.net(images.to(torch.bfloat16)))
 
 
 class TorchPredictor(Predictor):
@@ -31,31 +33,32 @@ class TorchPredictor(Predictor):
         super().__init__(batch)
         self.function = function
 
-    def run(self, images: np.ndarray) -> np.ndarray:
-        """Logits of a batch."""
+    def run(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The outputs of a batch."""
         with torch.inference_mode():
-            return self.function(torch.from_numpy(images)).float().cpu().numpy()
+            outputs = tree_leaves(self.function(torch.from_numpy(images)))
+        return tuple(output.float().cpu().numpy() for output in outputs)
 
 
 class TorchExported(Runtime):
     """`torch.export`'s file, which PyTorch reads on any machine."""
 
-    name, title, file = "torch", "PyTorch", "model.pt2"
+    name, title = "torch", "PyTorch"
+    files, carries_code = ("model.pt2",), True  # a graph may name any function of PyTorch's modules
     precisions = ("float32", "bfloat16")
 
     def write(self, job: Job, folder: Path) -> None:
         """Write model.pt2."""
         program = job.program(_in_precision(job))
-        # Through memory: PyTorch's own writer ends the process where the disk is full.
-        content = io.BytesIO()
         with quiet():
-            torch.export.save(program, content)
-        (folder / self.file).write_bytes(content.getbuffer())
+            content = save_program(program)
+        # Through memory: PyTorch's own writer ends the process where the disk is full.
+        (folder / self.file).write_bytes(content)
 
     def load(self, folder: Path, precision: str, batch: int | None) -> Predictor:
         """Read model.pt2."""
         with quiet():
-            module = torch.export.load(folder / self.file).module()
+            module = load_program(folder / self.file).module()
         return TorchPredictor(module, batch)
 
     def script(self, precision: str) -> tuple[str, str]:
@@ -66,17 +69,17 @@ class TorchExported(Runtime):
         )
 
     def version(self) -> dict[str, str]:
-        """PyTorch's version stands in every model.json."""
+        """PyTorch's version is in every model.json."""
         return {}
 
 
 class AheadOfTime(TorchExported):
-    """AOTInductor: compiled for this kind of machine, read by PyTorch without compiling."""
+    """AOTInductor: a shared library for this kind of machine, which PyTorch loads without compiling."""
 
-    name, title, file = "aoti", "AOTInductor", "model.pt2"
+    name, title = "aoti", "AOTInductor"
 
     def check(self, precision: str, *, to_write: bool) -> None:
-        """Refuse what cannot be, and to compile without a compiler."""
+        """Refuse what is impossible, and compiling without a compiler."""
         super().check(precision, to_write=to_write)
         if to_write:
             check_compiler()

@@ -1,47 +1,50 @@
 """ONNX Runtime: float32, and int8 by static quantisation (QDQ, per channel)."""
 
 import tempfile
+from collections.abc import Collection
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from overtone.deployment.artifact import INPUT, OUTPUT
 from overtone.deployment.quiet import quiet
-from overtone.deployment.runtimes import Job, Predictor, Runtime
+from overtone.deployment.runtimes.onnx_file import external_files
+from overtone.deployment.runtimes.runtime import INPUT, LOGITS, Job, Predictor, Runtime
+from overtone.errors import OvertoneError
 
 
 class OnnxPredictor(Predictor):
     """A session on the CPU."""
 
-    def __init__(self, path: Path, batch: int | None) -> None:
-        import onnxruntime
-
+    def __init__(self, onnxruntime: Any, path: Path, batch: int | None) -> None:
         super().__init__(batch)
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = torch.get_num_threads()
         settings.log_severity_level = 3
         self.session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
 
-    def run(self, images: np.ndarray) -> np.ndarray:
-        """Logits of a batch."""
-        return np.asarray(self.session.run([OUTPUT], {INPUT: images})[0])
+    def run(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The outputs of a batch."""
+        return tuple(map(np.asarray, self.session.run(None, {INPUT: images})))
 
 
 class OnnxRuntime(Runtime):
     """An ONNX file."""
 
-    name, title, extra, file = "onnx", "ONNX Runtime", "onnx", "model.onnx"
+    name, title, extra = "onnx", "ONNX Runtime", "onnx"
+    files, carries_code = ("model.onnx", "model.onnx.data"), False
     modules, tools = ("onnxruntime",), ("onnx", "onnxscript")
     precisions = ("float32", "int8")
 
     def write(self, job: Job, folder: Path) -> None:
         """Write model.onnx."""
+        self.import_library()
         program = job.program()
         with quiet(), torch.no_grad():
             converted = torch.onnx.export(
-                program, (), dynamo=True, verbose=False, input_names=[INPUT], output_names=[OUTPUT]
+                program, (), dynamo=True, verbose=False, input_names=[INPUT], output_names=list(job.outputs)
             )
             assert converted is not None
             if job.precision == "float32":
@@ -52,15 +55,24 @@ class OnnxRuntime(Runtime):
                 converted.save(str(whole))
                 _quantise(whole, folder / self.file, job)
 
+    def verify(self, folder: Path, files: Collection[str]) -> None:
+        """Refuse tensors that lie in other files than those of the export."""
+        foreign = external_files(folder / self.file) - (set(files) - {self.file})
+        if foreign:
+            raise OvertoneError(
+                f"{folder / self.file} is refused: it would open {sorted(foreign)[0]!r}, which is not a file of this "
+                "export; export the network again"
+            )
+
     def load(self, folder: Path, precision: str, batch: int | None) -> Predictor:
         """Read model.onnx."""
-        return OnnxPredictor(folder / self.file, batch)
+        return OnnxPredictor(self.import_library(), folder / self.file, batch)
 
     def script(self, precision: str) -> tuple[str, str]:
         """Lines for run.py."""
         return "onnxruntime", (
             f'net = onnxruntime.InferenceSession(str(here / "{self.file}"), providers=["CPUExecutionProvider"])\n'
-            f'logits = net.run(["{OUTPUT}"], {{"{INPUT}": images}})[0][0]'
+            f'logits = net.run(["{LOGITS}"], {{"{INPUT}": images}})[0][0]'
         )
 
     def version(self) -> dict[str, str]:

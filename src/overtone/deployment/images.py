@@ -1,4 +1,4 @@
-"""The pictures that an export is checked and calibrated with: a user's, or generated ones."""
+"""The images that an export is checked and calibrated with: a user's, or generated ones."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,24 +10,24 @@ from overtone.data.decoding import BadImage, decode_image
 from overtone.data.sources import find_images
 from overtone.errors import OvertoneError
 
-_SHADES = (3, 5, 8, 16)  # sides of the coarse colour fields that a generated picture is the sum of
+_SHADES = (3, 5, 8, 16)  # sides of the coarse colour fields that a generated image is the sum of
 
 
-def generated_pictures(count: int, size: int, seed: int = 0) -> list[Image.Image]:
-    """Pictures of soft colour fields with a little noise, always the same ones.
+def generated_images(count: int, size: int, seed: int = 0) -> list[Image.Image]:
+    """Images of soft colour fields with a little noise, always the same ones.
 
     Args:
         count: how many.
-        size: pixels, the side of the network's input; the pictures are somewhat larger, upright and lying.
-        seed: another one gives other pictures.
+        size: pixels, the side of the network's input; the images are somewhat larger, in portrait and landscape format.
+        seed: another one gives other images.
     """
     random = np.random.default_rng(seed)
-    return [_picture(random, size, lying=bool(number % 2)) for number in range(count)]
+    return [_image(random, size, landscape=bool(number % 2)) for number in range(count)]
 
 
-def _picture(random: np.random.Generator, size: int, *, lying: bool) -> Image.Image:
+def _image(random: np.random.Generator, size: int, *, landscape: bool) -> Image.Image:
     width, height = round(size * 1.37) + 3, round(size * 1.18) + 2
-    width, height = (width, height) if lying else (height, width)
+    width, height = (width, height) if landscape else (height, width)
     values = np.full((height, width, 3), 127.5)
     for shades in _SHADES:
         coarse = Image.fromarray(random.integers(0, 256, (shades, shades, 3), dtype=np.uint8))
@@ -36,21 +36,21 @@ def _picture(random: np.random.Generator, size: int, *, lying: bool) -> Image.Im
     return Image.fromarray(values.clip(0, 255).astype(np.uint8))
 
 
-def given_pictures(folder: Path, most: int) -> list[Path]:
+def given_images(folder: Path, most: int) -> list[Path]:
     """At most so many image files of a folder, evenly spread over it.
 
     Raises:
         OvertoneError: no such folder, or no images in it.
     """
     if not folder.is_dir():
-        raise OvertoneError(f"{folder} is not a folder; give a folder of pictures like those to come")
+        raise OvertoneError(f"{folder} is not a folder; give a folder of images like those to come")
     found = find_images([folder])
     chosen = np.unique(np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int))
     return [found[position] for position in chosen]
 
 
-def read_pictures(paths: Sequence[Path], exif: str) -> Iterator[Image.Image]:
-    """The pictures of these files; those that cannot be read are left out.
+def read_images(paths: Sequence[Path], exif: str) -> Iterator[Image.Image]:
+    """The images in these files; those that cannot be read are left out.
 
     Raises:
         OvertoneError: none can be read.
@@ -58,10 +58,10 @@ def read_pictures(paths: Sequence[Path], exif: str) -> Iterator[Image.Image]:
     read = 0
     for path in paths:
         try:
-            picture = decode_image(path, "apply" if exif == "apply" else "ignore")
+            image = decode_image(path, "apply" if exif == "apply" else "ignore")
         except BadImage:
             continue
         read += 1
-        yield picture
+        yield image
     if not read:
         raise OvertoneError(f"none of the {len(paths)} images could be read ({paths[0]} …); check the files")

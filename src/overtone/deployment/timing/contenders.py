@@ -1,4 +1,4 @@
-"""What a benchmark lets run: a network in a runtime and a precision, for batches of one size, kept in a folder."""
+"""What a benchmark measures: a network in a runtime and a precision, for batches of one size, kept in a folder."""
 
 import copy
 from collections.abc import Callable
@@ -9,21 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from overtone.config import Preprocess
-from overtone.deployment.fold import deploy
+from overtone.deployment.images import generated_images
 from overtone.deployment.inputs import as_batch, input_transform
-from overtone.deployment.lane import Lane
-from overtone.deployment.pictures import generated_pictures
-from overtone.deployment.runtimes import Job, check_compiler, computes_bfloat16
-from overtone.deployment.shipping import Shipped
-from overtone.deployment.targets import RUNTIMES, runtime_named
-from overtone.deployment.torch_runtime import InBfloat16
+from overtone.deployment.rewrites.deploy import deploy
+from overtone.deployment.runtimes import RUNTIMES, runtime_named
+from overtone.deployment.runtimes.runtime import Job, check_compiler, computes_bfloat16
+from overtone.deployment.runtimes.torch_runtime import InBfloat16
+from overtone.deployment.timing.lane import Lane
+from overtone.deployment.timing.shipping import Shipped
 from overtone.errors import OvertoneError
 
 IN_PYTORCH = ("built", "torch", "compile")
 """built: eager, as it is built; torch: eager, in its fastest exact form; compile: that form through torch.compile."""
 ALL = (*IN_PYTORCH, *(name for name in RUNTIMES if name != "torch"))
 _PRECISIONS = ("float32", "bfloat16")  # of PyTorch
-_CALIBRATION = 8  # pictures; the speed of int8 does not depend on its ranges
+_CALIBRATION = 8  # images; the speed of int8 does not depend on its ranges
 
 Call = Callable[[Tensor], object]
 
@@ -72,8 +72,8 @@ class Contender:
         calibration: list[Tensor] = []
         if self.precision.startswith("int8"):
             transform = input_transform("normalised", Preprocess(size=self.size))
-            pictures = generated_pictures(_CALIBRATION, self.size)
-            calibration = [as_batch(transform, picture).repeat(self.batch, 1, 1, 1) for picture in pictures]
+            images = generated_images(_CALIBRATION, self.size)
+            calibration = [as_batch(transform, image).repeat(self.batch, 1, 1, 1) for image in images]
         job = Job(
             net=deploy(net, self.size) if self.rewritten else net,
             example=self.images(),

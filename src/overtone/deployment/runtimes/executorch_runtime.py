@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch.export import ExportedProgram
 
-from overtone.deployment.executorch_graph import in_xnnpack_operations
 from overtone.deployment.quiet import quiet_process
-from overtone.deployment.runtimes import Job, Predictor, Runtime
+from overtone.deployment.runtimes.executorch_graph import in_xnnpack_operations
+from overtone.deployment.runtimes.runtime import Job, Predictor, Runtime
 
 
 class ExecuTorchPredictor(Predictor):
@@ -26,23 +26,24 @@ class ExecuTorchPredictor(Predictor):
             self.program = Library.get().load_program(path)
             self.method: Any = self.program.load_method("forward")
 
-    def run(self, images: np.ndarray) -> np.ndarray:
-        """Logits of a batch."""
-        return self.method.execute([torch.from_numpy(images)])[0].clone().numpy()
+    def run(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The outputs of a batch."""
+        return tuple(output.clone().numpy() for output in self.method.execute([torch.from_numpy(images)]))
 
 
 class ExecuTorch(Runtime):
     """A .pte file, as ExecuTorch's runtimes on phones and boards read it."""
 
-    name, title, extra, file = "executorch", "ExecuTorch", "executorch", "model.pte"
+    name, title, extra = "executorch", "ExecuTorch", "executorch"
+    files, carries_code = ("model.pte",), True
     modules = ("executorch",)
     precisions = ("float32", "int8")
     takes_pictures = False
     takes_any_batch = False
 
-    def import_library(self) -> None:
+    def import_library(self) -> Any:
         """Import ExecuTorch's runtime."""
-        importlib.import_module("executorch.runtime")
+        return importlib.import_module("executorch.runtime")
 
     def write(self, job: Job, folder: Path) -> None:
         """Write model.pte."""

@@ -5,12 +5,13 @@ depthwise convolution sees the whole, which is one on each half. So the halves m
 pixels. This is exact: the same numbers are multiplied and added.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from overtone.deployment.affine import set_affine
-from overtone.models.hbonet import HarmoniousBottleneck
+from overtone.layers.affine import set_affine
 
 
 class ApartBottleneck(nn.Module):
@@ -20,7 +21,7 @@ class ApartBottleneck(nn.Module):
         block: what it replaces; its layers but the first are shared.
     """
 
-    def __init__(self, block: HarmoniousBottleneck) -> None:
+    def __init__(self, block: Any) -> None:
         super().__init__()
         whole, *rest = block.conv
         assert isinstance(whole, nn.Conv2d)
@@ -44,7 +45,7 @@ class BottleneckChain(nn.Module):
         blocks: each but the first has stride 1 and takes as its halves those of the one before.
     """
 
-    def __init__(self, blocks: list[HarmoniousBottleneck]) -> None:
+    def __init__(self, blocks: list[Any]) -> None:
         super().__init__()
         self.head, self.tail = blocks[0], nn.ModuleList(ApartBottleneck(block) for block in blocks[1:])
 
@@ -56,42 +57,37 @@ class BottleneckChain(nn.Module):
         return torch.cat(halves, dim=1)
 
 
-def keep_halves_apart(net: nn.Module) -> None:
-    """Replace every row of harmonious bottlenecks in a sequence: the chain stands in the place of its last block."""
+def keep_halves_apart(net: nn.Module, kind: type[nn.Module]) -> None:
+    """Replace, in place, every row of blocks of this kind in a sequence; the chain is where its last block was."""
     for sequence in [module for module in net.modules() if isinstance(module, nn.Sequential)]:
-        for start, end in _rows(sequence):
-            chain = BottleneckChain([_block(sequence[index]) for index in range(start, end)])
+        for start, end in _rows(sequence, kind):
+            chain = BottleneckChain(list(sequence[start:end].children()))
             for index in range(start, end - 1):
                 sequence[index] = nn.Identity()
             sequence[end - 1] = chain
 
 
-def _rows(sequence: nn.Sequential) -> list[tuple[int, int]]:
+def _rows(sequence: nn.Sequential, kind: type[nn.Module]) -> list[tuple[int, int]]:
     """Where rows of at least two blocks begin and end."""
     rows, start = [], 0
     for index in range(1, len(sequence) + 1):
-        if index == len(sequence) or not _follows(sequence[index - 1], sequence[index]):
+        if index == len(sequence) or not _follows(sequence[index - 1], sequence[index], kind):
             if index - start > 1:
                 rows.append((start, index))
             start = index
     return rows
 
 
-def _follows(before: nn.Module, block: nn.Module) -> bool:
+def _follows(before: Any, block: Any, kind: type) -> bool:
     """Whether a block can take the halves that the one before makes."""
-    if type(before) is not HarmoniousBottleneck or type(block) is not HarmoniousBottleneck:
+    if type(before) is not kind or type(block) is not kind:
         return False
-    whole = block.conv[0]
-    return (
+    whole = next(block.conv.children())
+    return bool(
         (before.is_added and block.is_added and block.stride == 1)
         and (before.passed_chs, before.half_chs) == (block.half_chs, block.passed_chs)
         and (isinstance(whole, nn.Conv2d) and whole.in_channels == whole.groups == whole.out_channels)
     )
-
-
-def _block(module: nn.Module) -> HarmoniousBottleneck:
-    assert isinstance(module, HarmoniousBottleneck)
-    return module
 
 
 def _channels_of(conv: nn.Conv2d, start: int, count: int) -> nn.Conv2d:

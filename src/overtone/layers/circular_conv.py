@@ -11,12 +11,20 @@ per axis. Beyond about 50 pixels the Fourier transform would win.
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from overtone.errors import OvertoneError
-from overtone.layers.gnconv import resize_complex_weight
 
 WHOLE_MAP_PIXELS = 64  # up to this many, one transform over the whole map is faster than one per axis
+
+
+def resize_complex_weight(weight: Tensor, height: int, width: int) -> Tensor:
+    """Both parts of a global filter (C, h, w, 2) resized bilinearly, corners aligned, to (C, height, width, 2)."""
+    if weight.shape[1:3] == (height, width):
+        return weight
+    parts = F.interpolate(weight.permute(3, 0, 1, 2), (height, width), mode="bilinear", align_corners=True)
+    return parts.permute(1, 2, 3, 0)
 
 
 def circular_kernel(complex_weight: Tensor, height: int, width: int) -> Tensor:

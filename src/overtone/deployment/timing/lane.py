@@ -1,6 +1,6 @@
-"""Something timed in a process of its own, one of several that take turns.
+"""Something timed in its own process, one of several that take turns.
 
-In one process the runtimes' pools of threads disturb each other: those of one still spin when the next begins. With all
+In one process the runtimes' pools of threads disturb each other: those of one still spin when the next starts. With all
 of them in one process, OpenVINO and ONNX Runtime took about twice as long on two cores as they do alone.
 """
 
@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from overtone.deployment.peak_memory import peak_of, resident
 from overtone.deployment.quiet import quiet_process
-from overtone.deployment.runtimes import first_line
+from overtone.deployment.runtimes.runtime import first_line
+from overtone.deployment.timing.memory import peak_of, resident
 from overtone.errors import OvertoneError
 
 _WARM_UP = 3
@@ -29,19 +29,19 @@ Make = Callable[..., Callable[[], object]]
 
 
 class LaneError(RuntimeError):
-    """What was to be timed cannot be made, or failed."""
+    """What was to be timed could not be made, or failed."""
 
 
 class Lane:
     """A process that makes something callable and times it whenever it is its turn.
 
     Args:
-        make: gives what is timed; a function of a module, so that another process finds it.
+        make: returns what is timed; a function of a module, so that another process finds it.
         arguments: of `make`.
         prepare: called before; the memory that it takes (that of libraries, say) is not counted.
 
     Attributes:
-        result: what the first call gave: an array, or None.
+        result: of the first call: an array, or None.
 
     Raises:
         LaneError: `make` or a call failed; the message is the error's first line.
@@ -96,7 +96,7 @@ class Lane:
 
 
 def _context() -> Any:
-    """Processes that begin with the libraries imported and no threads, where the system can fork them."""
+    """A context whose processes start with the libraries imported and without threads, where fork exists."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -111,7 +111,7 @@ def _serve(
     arguments: tuple[object, ...],
     prepare: Callable[[], object] | None,
 ) -> None:
-    """Make it, then time it or measure its memory for every word that comes, until the other side is gone."""
+    """Make it, then time it or measure its memory for each request, until the other side is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     torch.set_num_threads(threads)
@@ -133,12 +133,12 @@ def _serve(
             pipe.send((True, _timed(call, calls) if word == "turn" else peak_of(call, before)))
     except (EOFError, BrokenPipeError):
         return
-    except Exception as error:  # the one who asks reports it
-        pipe.send((False, told(error)))
+    except Exception as error:  # reported by the caller
+        pipe.send((False, reason_of(error)))
 
 
-def told(error: Exception) -> str:
-    """What went wrong, in a line."""
+def reason_of(error: Exception) -> str:
+    """The reason of a failure, in one line."""
     ours = isinstance(error, OvertoneError | LaneError)
     return str(error) if ours else f"{type(error).__name__}: {first_line(error)}"
 

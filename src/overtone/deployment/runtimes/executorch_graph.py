@@ -1,8 +1,8 @@
 """A graph in the operations that XNNPACK has, as far as others of the same result stand in it.
 
 ExecuTorch hands XNNPACK the parts that it can compute and walks through the rest with plain loops, one thread and a
-change of layout on either side. HBONet took 18 ms for that reason, as long as its naive module; it takes 5 ms in these
-operations (two cores).
+change of layout on either side. A network of harmonious bottlenecks took 18 ms for that reason, as long as its naive
+module; it takes 5 ms in these operations (two cores).
 """
 
 from collections.abc import Callable
