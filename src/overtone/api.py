@@ -28,8 +28,8 @@ from overtone.errors import OvertoneError
 from overtone.recipes import check_start, load_recipe, needs_weights
 from overtone.reports.display import Result
 from overtone.tasks import task_named
-from overtone.verbs.starting_point import fitted_to_weights
 from overtone.zoo import LoadedModel, names_of
+from overtone.zoo.starting import fitted_to_weights
 
 _CHANNELS = 3
 

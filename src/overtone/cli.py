@@ -328,7 +328,7 @@ def _train(words: list[str]) -> int:
     if needs_weights(name):
         check_start(name, training)
         # What was not said on the command line comes from the weights: a network that fits them, fed as they were.
-        from overtone.verbs.starting_point import fitted_to_weights
+        from overtone.zoo.starting import fitted_to_weights
 
         training = _parse_training(name, words[1:], fitted_to_weights(training))
     recipe = Recipe(**{field.name: getattr(training, field.name) for field in fields(Recipe)})

@@ -30,6 +30,8 @@ from overtone.layers.inverted_residual import (
 from overtone.layers.map_gradients import dense_gradient, differentiates_on_cpu, halve_resolution
 from overtone.models._cfg import Inferred, common_args, default_cfgs_of, unwrap_state_dict
 from overtone.models._hbonet_deployed import keep_halves_apart
+from overtone.models.arguments import Rule, choice
+from overtone.models.mobilenetv2 import ARGUMENTS as WIDTH_ARGUMENTS
 from overtone.models.mobilenetv2 import MobileNet, channels_told, check_output_stride, fitting_width
 
 __all__ = ["HBONet", "HarmoniousBottleneck", "hbonet"]
@@ -215,6 +217,9 @@ def hbonet(width_mult: float = 1.0, rates: str = "2x", divisor: int | None = Non
     """HBONet of any width, as in the published README; the arguments are those of `HBONet`."""
     return HBONet(width_mult, rates=rates, divisor=divisor, **kwargs)
 
+
+# What a file, a recipe or the command line may choose.
+ARGUMENTS: dict[str, Rule] = {**WIDTH_ARGUMENTS, "rates": choice(*RATES)}
 
 # What each registered architecture is built with.
 VARIANTS: dict[str, dict[str, Any]] = {

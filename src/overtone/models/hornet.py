@@ -29,6 +29,7 @@ from overtone.models._cfg import Inferred, PublishedWeights, common_args, defaul
 from overtone.models._hornet_deployed import DeployedHorNetBlock, centre_maps
 from overtone.models._hornet_files import arguments_told, foreign_layout
 from overtone.models._hornet_files import head_rows as head_rows  # the zoo asks the family for it
+from overtone.models.arguments import Rule, choice, either, number, several, whole
 
 __all__ = ["HorNet", "HorNetBlock", "HorNetStage"]
 
@@ -332,6 +333,19 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dic
             state[key] = resize_complex_weight(value.float(), *own[key].shape[1:3])
     return state
 
+
+# What a file, a recipe or the command line may choose.
+ARGUMENTS: dict[str, Rule] = {
+    "depths": several(whole(1, 36), 1, 4),
+    "base_dim": whole(4, 256),
+    "orders": several(whole(1, 8), 1, 4),
+    "spatial_filter": choice("7x7", "gf"),
+    "filter_size": either(whole(32, 2048), several(whole(32, 2048), 2, 2)),
+    "scale": number(0, 10),
+    "layer_scale_init": number(0, 10),
+    "head_init_scale": number(0, 100),
+    "global_pool": choice("avg", "max", "avgmax", ""),
+}
 
 # What each registered architecture is built with.
 VARIANTS: dict[str, dict[str, Any]] = {
