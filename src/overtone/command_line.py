@@ -74,7 +74,9 @@ def parse(
 
 def _option_names(options: Any, flag_pairs: bool, prefix: str = "") -> Iterator[str]:
     """Every option that a dataclass gives."""
-    for name, hint in typing.get_type_hints(options).items():
+    hints = typing.get_type_hints(options)
+    for name in (field.name for field in dataclasses.fields(options)):
+        hint = hints[name]
         if dataclasses.is_dataclass(hint):
             yield from _option_names(hint, flag_pairs, f"{prefix}{name}.")
             continue

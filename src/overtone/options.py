@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from overtone.config import Recipe, Run
+from overtone.ranges import Checked, Count, Percent, Pixels, PositiveInt
 
 ModelName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -20,7 +21,7 @@ RuntimeName = Literal["torch", "compile", "onnx", "openvino", "executorch", "aot
 
 
 @dataclass(frozen=True)
-class Models:
+class Models(Checked):
     """List architectures: parameters, multiply-adds, default resolution, published top-1."""
 
     pattern: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[PATTERN]")] = ""
@@ -40,16 +41,16 @@ class Training(Recipe):
 
 
 @dataclass(frozen=True)
-class LaunchSlurm:
+class LaunchSlurm(Checked):
     """Train on a Slurm cluster; options with a dot, such as --data.root and --run.out, are those of the training."""
 
     recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
     """The recipe (overtone train --help lists them)."""
-    nodes: int = 1
+    nodes: PositiveInt = 1
     """Machines."""
-    gpus: int = 1
+    gpus: Count = 1
     """GPUs of each machine, with one process each; 0: train on CPUs."""
-    processes: int = 1
+    processes: PositiveInt = 1
     """Processes on each machine, for --gpus 0."""
     partition: str | None = None
     """Partition; default: the cluster's."""
@@ -59,7 +60,7 @@ class LaunchSlurm:
     """Account that pays."""
     qos: str | None = None
     """Quality of service."""
-    cpus_per_gpu: int | None = None
+    cpus_per_gpu: PositiveInt | None = None
     """CPU cores of each GPU's process (with --gpus 0: of each process)."""
     mem: str | None = None
     """Memory of each machine, such as 200G."""
@@ -76,7 +77,7 @@ class LaunchSlurm:
 
 
 @dataclass(frozen=True)
-class Runs:
+class Runs(Checked):
     """List the runs below a folder: state, recipe, best top-1, progress, time."""
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="[DIR]")] = Path("runs")
@@ -86,7 +87,7 @@ class Runs:
 
 
 @dataclass(frozen=True)
-class Compare:
+class Compare(Checked):
     """Show in what the recipes of runs differ, and what came of it: a table, and their curves in one picture."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN RUN …")]
@@ -100,7 +101,7 @@ class Compare:
 
 
 @dataclass(frozen=True)
-class EvaluationData:
+class EvaluationData(Checked, section="data"):
     """The images to evaluate on."""
 
     root: Path
@@ -111,18 +112,18 @@ class EvaluationData:
 
 
 @dataclass(frozen=True)
-class Hardware:
+class Hardware(Checked, section="run"):
     """Where the arithmetic happens."""
 
     device: str = "auto"
     """auto: a GPU if there is one; or cpu, cuda, cuda:1, mps."""
     precision: Precision = "auto"
     """Arithmetic of the forward pass; auto: bfloat16 on GPUs that have it, else float32."""
-    batch_size: int = 64
+    batch_size: PositiveInt = 64
     """Images per forward pass."""
-    workers: int | None = None
+    workers: Count | None = None
     """Processes that read images; default: the number of usable cores, at most 8."""
-    threads: int | None = None
+    threads: PositiveInt | None = None
     """Threads of arithmetic on the CPU; default: PyTorch's."""
 
 
@@ -130,12 +131,12 @@ class Hardware:
 class Device(Hardware):
     """Where the arithmetic happens, and at which size."""
 
-    size: int | None = None
+    size: Pixels | None = None
     """Side of the square input, pixels; default: the model's own."""
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(Checked):
     """Measure top-1, top-5, loss, per-class accuracy and the confusion matrix on a folder of labelled images."""
 
     model: ModelName
@@ -170,7 +171,7 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
-class Predict:
+class Predict(Checked):
     """Name what is in pictures: the most probable classes of each image."""
 
     model: ModelName
@@ -178,7 +179,7 @@ class Predict:
     hf-hub:owner/name; or the folder of an export."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE|DIR …")]
     """Image files, or folders whose images (also those in folders inside) are taken."""
-    top_k: int = 5
+    top_k: PositiveInt = 5
     """Classes to name per image."""
     run: Device = Device()
     """Where the arithmetic happens."""
@@ -199,7 +200,7 @@ class Predict:
 
 
 @dataclass(frozen=True)
-class Export:
+class Export(Checked):
     """Write a network for a runtime into a folder that appears when its outputs have been checked there."""
 
     model: ModelName
@@ -210,7 +211,7 @@ class Export:
     on this machine, as overtone tune finds it."""
     precision: ExportPrecision = "float32"
     """Arithmetic; int8 needs --calibration; auto tries every one."""
-    size: int | None = None
+    size: Pixels | None = None
     """Side of the square input, pixels; default: the model's own."""
     dynamic_batch: bool = False
     """Any number of images in a call, rather than one."""
@@ -229,14 +230,14 @@ class Export:
     """The network of a bare file, where its keys and shapes do not tell."""
     ema: bool = False
     """Take the averaged weights of a training checkpoint."""
-    threads: int | None = None
+    threads: PositiveInt | None = None
     """Threads of arithmetic while it is checked; default: PyTorch's."""
     json: bool = False
     """Print what model.json says instead of a table."""
 
 
 @dataclass(frozen=True)
-class TuningData:
+class TuningData(Checked, section="data"):
     """Labelled images, so that accuracy decides rather than agreement."""
 
     root: Path | None = None
@@ -246,7 +247,7 @@ class TuningData:
 
 
 @dataclass(frozen=True)
-class Tune:
+class Tune(Checked):
     """Try the runtimes and precisions of this machine, print a table, and write the fastest that is right."""
 
     model: ModelName
@@ -258,15 +259,15 @@ class Tune:
     """Precisions to try; default: all, int8 only where there are pictures for it."""
     data: TuningData = TuningData()
     """Images with classes: what loses more than --max-loss on them is left out."""
-    max_loss: float = 1.0
+    max_loss: Percent = 1.0
     """Percentage points of top-1 that may be lost on --data.root."""
-    min_agreement: float = 95.0
+    min_agreement: Percent = 95.0
     """Without --data.root: percent of the pictures whose best class must be the network's own."""
     calibration: Path | None = None
     """Folder of pictures like those to come, for int8 and for the check; default: data.root's train/, or data.root."""
-    size: int | None = None
+    size: Pixels | None = None
     """Side of the square input, pixels; default: the model's own."""
-    rounds: int = 7
+    rounds: PositiveInt = 7
     """Rounds in which all candidates take turns; the latency is the median."""
     out: Path | None = None
     """Folder for the fastest one; default: exports/ and the model's name with -auto."""
@@ -278,14 +279,14 @@ class Tune:
     """The network of a bare file, where its keys and shapes do not tell."""
     ema: bool = False
     """Take the averaged weights of a training checkpoint."""
-    threads: int | None = None
+    threads: PositiveInt | None = None
     """Threads of arithmetic; default: PyTorch's."""
     json: bool = False
     """Print JSON instead of a table."""
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class Benchmark(Checked):
     """Measure speed and memory on this machine's CPU: each contender has a process of its own, and they take turns."""
 
     models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL …")]
@@ -297,15 +298,15 @@ class Benchmark:
     """Precisions, with commas between: float32, bfloat16, int8, int8+bfloat16; all."""
     batch: str = "1"
     """Images per call, with commas between."""
-    size: int | None = None
+    size: Pixels | None = None
     """Side of the square input, pixels; default: each model's own."""
-    threads: int | None = None
+    threads: PositiveInt | None = None
     """Threads of arithmetic; default: PyTorch's."""
     against: str = ""
     """Further networks, with commas between; timm:NAME is one of timm's."""
     train: bool = False
     """Measure a step of training too (float32, bfloat16: autocast)."""
-    rounds: int = 30
+    rounds: PositiveInt = 30
     """Rounds in which all contenders take turns, of up to five calls each."""
     no_memory: bool = False
     """Do not measure memory."""
@@ -318,7 +319,7 @@ class Benchmark:
 
 
 @dataclass(frozen=True)
-class Demo:
+class Demo(Checked):
     """See it work in three minutes: handwritten digits as an image folder, trained, evaluated and predicted."""
 
     out: Path = Path("demo")
@@ -328,7 +329,7 @@ class Demo:
 
 
 @dataclass(frozen=True)
-class ImageNet:
+class ImageNet(Checked, section="data"):
     """ImageNet's validation images."""
 
     root: Path | None = None
@@ -338,7 +339,7 @@ class ImageNet:
 
 
 @dataclass(frozen=True)
-class Reproduce:
+class Reproduce(Checked):
     """The published tables as a test: sizes and costs, or with images the accuracy of every weight at hand."""
 
     only: str = "*"
@@ -358,7 +359,7 @@ class Reproduce:
 
 
 @dataclass(frozen=True)
-class WeightsList:
+class WeightsList(Checked):
     """List every published row: file, size, proof, licence, whether it is at hand, accuracy."""
 
     pattern: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[PATTERN]")] = "*"
@@ -370,7 +371,7 @@ class WeightsList:
 
 
 @dataclass(frozen=True)
-class WeightsFetch:
+class WeightsFetch(Checked):
     """Download published files into the cache, and prove them."""
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME|PATTERN …")]
@@ -380,7 +381,7 @@ class WeightsFetch:
 
 
 @dataclass(frozen=True)
-class WeightsVerify:
+class WeightsVerify(Checked):
     """Prove files: published ones by their published hash, overtone's own by the one they carry."""
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE|NAME …")]
@@ -392,7 +393,7 @@ class WeightsVerify:
 
 
 @dataclass(frozen=True)
-class WeightsConvert:
+class WeightsConvert(Checked):
     """Convert weights into a safetensors file that says what it is, or back into the published layout."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE|NAME")]
@@ -414,7 +415,7 @@ class WeightsConvert:
 
 
 @dataclass(frozen=True)
-class WeightsInspect:
+class WeightsInspect(Checked):
     """Say what a file of weights is, without building the network."""
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
@@ -424,7 +425,7 @@ class WeightsInspect:
 
 
 @dataclass(frozen=True)
-class PrepareImageNet:
+class PrepareImageNet(Checked):
     """Sort ImageNet's archives or its flat validation folder into class folders."""
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]

@@ -96,4 +96,4 @@ def test_finetuning_on_other_classes_gets_a_new_head(overtone, trained, tmp_path
     weights = ["--model.weights", trained / "run", "--run.out", tmp_path / "run"]
     outcome = overtone("train", "finetune", "--data.root", two, *weights, *TINY)
     assert outcome.code == 0, outcome.err
-    assert read_manifest(tmp_path / "run" / zoo.BEST).classes == ("green", "red")
+    assert read_manifest(tmp_path / "run" / zoo.BEST).labels == ("green", "red")

@@ -157,14 +157,6 @@ def slurm_script(options: LaunchSlurm, command: Sequence[str], folder: Path) -> 
 
 
 def _check(options: LaunchSlurm, training: Training, folder: Path) -> None:
-    for name, value, least in (
-        ("nodes", options.nodes, 1),
-        ("gpus", options.gpus, 0),
-        ("processes", options.processes, 1),
-        ("cpus-per-gpu", options.cpus_per_gpu, 1),
-    ):
-        if value is not None and value < least:
-            raise OvertoneError(f"--{name} is {value}; it must be at least {least}")
     if options.gpus and options.processes != 1:
         raise OvertoneError("--processes is for --gpus 0; with GPUs there is one process for each")
     if training.run.overwrite:
