@@ -401,10 +401,12 @@ def _from_plain(hint: Any, value: Any, where: str) -> Any:
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return value if abs(value) > 2**1023 else float(value)
-    kind = {Path: str}.get(hint, origin or hint)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    kind: Any = origin or hint
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise OvertoneError(f"{where} is {_shortened(value)}; it must be of type {kind.__name__}")
-    return Path(value) if hint is Path else value
+    return value
 
 
 def _tuple_from_plain(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:

@@ -1,12 +1,41 @@
 """The one style of error that a user sees, a single line that says what, where, why and what to do; and a stop."""
 
+import re
+
+# C0 and C1 controls, marks and overrides of the writing direction, line separators, halves of surrogate pairs (bytes
+# of a file name that are no UTF-8). Joiners stay: names in several scripts need them.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+
+
+def printable(text: object, *, lines: bool = False) -> str:
+    r"""A text that a terminal shows as it is, on one line: every control character as an escape such as `\x1b`.
+
+    Names of files, labels and what a server answers come from others, and a terminal obeys what they hold.
+
+    Args:
+        text: the text.
+        lines: keep line breaks, for a text of several lines that are ours.
+    """
+    parts = str(text).split("\n") if lines else [str(text)]
+    return "\n".join(_CONTROLS.sub(_escaped, part) for part in parts)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    character = found[0]
+    if "\udc80" <= character <= "\udcff":  # a byte that is no UTF-8, as Python keeps it
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
 
 class OvertoneError(Exception):
     """Something the user can mend; the command line prints the message as one line and exits with code 2.
 
     The message names the file or the value, the reason and what to do. Anything that is not an `OvertoneError`
-    is a defect of ours and keeps its traceback.
+    is a defect of ours and keeps its traceback. As text it holds no control characters, whatever a name in it holds.
     """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class Preempted(BaseException):

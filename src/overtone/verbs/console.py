@@ -12,7 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from overtone.errors import printable
+
 _NUMBERS = re.compile(r"\[([-+\d.eEnul,\s]*)\]")  # digits, signs and null between brackets
+_UNSEEN = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _WIDE = 10_000  # a pipe has no width: nothing is cut
 
 
@@ -29,13 +32,13 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, lef
         justify = "left" if index < left else "right"
         table.add_column(column, justify=justify, no_wrap=index > 0, overflow="fold")
     for row in rows:
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        table.add_row(*(Text("" if cell is None else printable(cell)) for cell in row))
     _stdout().print(table)
 
 
 def print_line(text: str = "") -> None:
     """Print a line on standard output."""
-    _stdout().print(text, markup=False, highlight=False, soft_wrap=True)
+    _stdout().print(printable(text, lines=True), markup=False, highlight=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
@@ -44,19 +47,20 @@ def print_json(value: Any) -> None:
 
 
 def as_json(value: Any) -> str:
-    """A value as readable JSON: a list of numbers stays on one line."""
+    """A value as readable JSON: a list of numbers stays on one line, characters that a terminal obeys are escaped."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
+    text = _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)  # JSON itself escapes those below a blank
     return _NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
 
 
 def note(text: str) -> None:
     """Say something beside the results, on standard error."""
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{printable(text)}\n")
 
 
 def warn(text: str) -> None:
     """Say on standard error that something is not as one would expect."""
-    sys.stderr.write(f"overtone: warning: {text}\n")
+    sys.stderr.write(f"overtone: warning: {printable(text)}\n")
 
 
 @contextmanager
