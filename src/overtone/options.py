@@ -1,23 +1,37 @@
-"""The options of each verb, as data: what `--help` shows and what the verb is called with.
+"""The options of each verb as frozen dataclasses of plain values: the source of `--help`, and the verb's argument.
 
-Frozen dataclasses of plain values; no PyTorch, so that `--help` answers at once. The docstring under a field is its
-help text on the command line.
+The docstring under a field is its help text. No PyTorch is imported, so that `--help` is fast.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from overtone.config import Recipe, Run
+from overtone.errors import OvertoneError
 from overtone.ranges import Checked, Count, Percent, Pixels, PositiveInt
 
 ModelName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+DataFolder = Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[DIR]")]
 Precision = Literal["auto", "float32", "bfloat16"]
 ExportPrecision = Literal["float32", "bfloat16", "int8", "int8+bfloat16"]
 Target = Literal["onnx", "openvino", "executorch", "torch", "aoti"]
 RuntimeName = Literal["torch", "compile", "onnx", "openvino", "executorch", "aoti"]
+
+
+def _with_folder(data: Any, folder: Path | None) -> Any:
+    """Return `data` with the positional folder as its root.
+
+    Raises:
+        OvertoneError: `data.root` already names another folder.
+    """
+    if folder is None or folder == data.root:
+        return data
+    if data.root is not None:
+        raise OvertoneError(f"two folders of images are given, {folder} and --data.root {data.root}; give one")
+    return replace(data, root=folder)
 
 
 @dataclass(frozen=True)
@@ -36,8 +50,15 @@ class Models(Checked):
 class Training(Recipe):
     """Train by a recipe; every value of the recipe is an option, shown with the recipe's value as its default."""
 
+    folder: DataFolder = None
+    """The images: the same as --data.root."""
     run: Run = field(default_factory=Run)
-    """Where and with what the run happens; nothing here changes what is learnt beyond rounding."""
+    """Where and with what the run happens; nothing here changes what is learned beyond rounding."""
+
+    def __post_init__(self) -> None:
+        """Take the positional folder as `data.root`."""
+        super().__post_init__()
+        object.__setattr__(self, "data", _with_folder(self.data, self.folder))
 
 
 @dataclass(frozen=True)
@@ -46,6 +67,8 @@ class LaunchSlurm(Checked):
 
     recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
     """The recipe (overtone train --help lists them)."""
+    folder: DataFolder = None
+    """The images: the same as --data.root."""
     nodes: PositiveInt = 1
     """Machines."""
     gpus: Count = 1
@@ -104,7 +127,7 @@ class Compare(Checked):
 class EvaluationData(Checked, section="data"):
     """The images to evaluate on."""
 
-    root: Path
+    root: Path | None = None
     """Folder with val/ or test/ of class folders, or one folder of class folders (for a network of ImageNet: all or
     some of n01440764/ and so on)."""
     split: Literal["auto", "train", "val", "test", "all"] = "auto"
@@ -142,7 +165,9 @@ class Evaluate(Checked):
     model: ModelName
     """Published weights (overtone weights list), run folder, file of weights of any layout, architecture, or
     hf-hub:owner/name; or the folder of an export."""
-    data: EvaluationData
+    folder: DataFolder = None
+    """The images to evaluate on: the same as --data.root."""
+    data: EvaluationData = EvaluationData()
     """The images to evaluate on."""
     run: Device = Device()
     """Where the arithmetic happens; nothing here but the size changes the figures beyond rounding."""
@@ -168,6 +193,13 @@ class Evaluate(Checked):
     """Print every class; without it, the 20 worst when there are more."""
     json: bool = False
     """Print one JSON object instead of tables."""
+
+    def __post_init__(self) -> None:
+        """Take the positional folder as `data.root`."""
+        super().__post_init__()
+        object.__setattr__(self, "data", _with_folder(self.data, self.folder))
+        if self.data.root is None:
+            raise OvertoneError("no images are given; add a folder of class folders: DIR, or --data.root DIR")
 
 
 @dataclass(frozen=True)

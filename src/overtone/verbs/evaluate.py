@@ -111,6 +111,7 @@ def _model_and_images(chosen: options.Evaluate) -> tuple[LoadedModel, ImageList]
     trained_on = _trained_on(loaded)
     allow_empty = trained_on is not None and trained_on.allow_empty_classes
     data = chosen.data
+    assert data.root is not None  # `options.Evaluate` makes sure of it
     held_out = trained_on if _was_split_by_seed(loaded) else None
     images = find_evaluation(data.root, data.split, held_out, allow_empty_classes=allow_empty)
     if not loaded.trained:
