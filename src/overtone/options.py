@@ -165,8 +165,6 @@ class Evaluate(Checked):
     model: ModelName
     """Published weights (overtone weights list), run folder, file of weights of any layout, architecture, or
     hf-hub:owner/name; or the folder of an export."""
-    folder: DataFolder = None
-    """The images to evaluate on: the same as --data.root."""
     data: EvaluationData = EvaluationData()
     """The images to evaluate on."""
     run: Device = Device()
@@ -191,6 +189,8 @@ class Evaluate(Checked):
     """Replace files of these names in the folder given by --out."""
     per_class: bool = False
     """Print every class; without it, the 20 worst when there are more."""
+    folder: DataFolder = None
+    """The images to evaluate on: the same as --data.root."""
     json: bool = False
     """Print one JSON object instead of tables."""
 
