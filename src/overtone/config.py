@@ -85,15 +85,22 @@ class Data(Checked, section="data"):
     """Folder with `train/` and `val/` (or `test/`) of class folders, or one folder of class folders."""
     preprocess: Preprocess = Preprocess()
     """From a decoded image to the model's input."""
+    table: Path | None = None
+    """CSV or Parquet file with a column of image paths, relative to it or to `root`, and columns of labels."""
     val_fraction: FractionBelowOne = 0.2
-    """Share of each class held out for validation when the folder has no `val/` or `test/`; 0: none, nothing is
-    evaluated then, and the last epoch counts as the best."""
+    """Share of each class held out for validation when the data has no `val/`; 0: none, nothing is evaluated then, and
+    the last epoch counts as the best."""
+    validate_on: Literal["held_out", "test"] = "held_out"
+    """Where there is a `test/` but no `val/`: `held_out` validates on a part of `train/` and measures `test/` once at
+    the end; `test` chooses the best epoch on the test images, which flatters its result."""
     split_seed: Seed = 0
     """Seed of that split."""
     max_bad_fraction: Fraction = 0.001
     """Stop when more than this share of the training images cannot be read."""
     allow_empty_classes: bool = False
     """Keep class folders that hold no image as classes."""
+    accept_changes: bool = False
+    """Resume although training data was added, removed, renamed or relabelled since."""
     scaled_decoding: bool = False
     """Decode JPEG files for training at 1/2, 1/4 or 1/8 of their size where the random crop is at least that much
     larger than the input: quicker for large photographs, and changes pixels; off, they are Pillow's."""
@@ -343,8 +350,8 @@ def to_dict(record: Any) -> Any:
     return str(record) if isinstance(record, Path) else record
 
 
-def from_dict(cls: type[T], values: Any) -> T:
-    """Build the dataclass `cls` from what `to_dict` returned.
+def from_dict(cls: type[T], values: Any, **ready: Any) -> T:
+    """Build the dataclass `cls` from what `to_dict` returned, with the fields in `ready` as they are.
 
     Raises:
         OvertoneError: no mapping, a key that `cls` does not have, or a value of the wrong kind or out of its range.
@@ -358,22 +365,11 @@ def from_dict(cls: type[T], values: Any) -> T:
         raise OvertoneError(
             f"{cls.__name__} has no field {', '.join(unknown)}; it was written by another version of overtone"
         )
-    absent = [name for name, field in names.items() if name not in values and _is_required(field)]
+    absent = [name for name, field in names.items() if name not in (*values, *ready) and _is_required(field)]
     if absent:
         raise OvertoneError(f"{cls.__name__} lacks {', '.join(absent)}; the file is incomplete")
-    return cls(**{name: _from_plain(hints[name], value, f"{cls.__name__}.{name}") for name, value in values.items()})
-
-
-def recipe_from_dict(values: Any, settings: type[TaskSettings]) -> Recipe:
-    """Build a recipe from what `to_dict` returned, with the settings of its task as an instance of `settings`.
-
-    Raises:
-        OvertoneError: as `from_dict`.
-    """
-    if not isinstance(values, Mapping):
-        return from_dict(Recipe, values)
-    rest = {name: value for name, value in values.items() if name != "settings"}
-    return dataclasses.replace(from_dict(Recipe, rest), settings=from_dict(settings, values.get("settings", {})))
+    plain = {name: _from_plain(hints[name], value, f"{cls.__name__}.{name}") for name, value in values.items()}
+    return cls(**plain | ready)
 
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:

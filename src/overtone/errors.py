@@ -1,6 +1,7 @@
 """The one style of error that a user sees, a single line that says what, where, why and what to do; and a stop."""
 
 import re
+from collections.abc import Iterable
 
 # C0 and C1 controls, marks and overrides of the writing direction, line separators, halves of surrogate pairs (bytes
 # of a file name that are no UTF-8). Joiners stay: names in several scripts need them.
@@ -25,6 +26,12 @@ def _escaped(found: re.Match[str]) -> str:
     if "\udc80" <= character <= "\udcff":  # a byte that is no UTF-8, as Python keeps it
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode()
+
+
+def some(names: Iterable[str], limit: int = 8) -> str:
+    """The first names in sorted order, and how many there are beyond."""
+    names = sorted(names)
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 class OvertoneError(Exception):

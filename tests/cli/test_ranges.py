@@ -196,6 +196,7 @@ def test_a_recipe_comes_back_with_the_settings_of_its_task():
         weights: tuple[Positive, ...] = ()
 
     recipe = config.Recipe(task="some", settings=Some(weights=(1.0, 2.0)))
-    assert config.recipe_from_dict(config.to_dict(recipe), Some) == recipe
+    plain = config.to_dict(recipe)["settings"]
+    assert config.from_dict(config.Recipe, {"task": "some"}, settings=config.from_dict(Some, plain)) == recipe
     with pytest.raises(OvertoneError, match="weights is -1"):
-        config.recipe_from_dict({"settings": {"weights": [-1]}}, Some)
+        config.from_dict(Some, {"weights": [-1]})

@@ -1,55 +1,29 @@
-"""Batches in a fixed order from an image list: order, worker processes, images that cannot be read.
+"""Batches in a fixed order from a source: order, worker processes, samples that cannot be read.
 
 Which images a batch holds, in which order, and what is drawn for each of them is a function of (seed, epoch, position)
 alone: neither the number of workers nor a start in the middle of an epoch changes a tensor. Of several processes that
 train together each gets its share of every batch, so their number does not change the order either.
 """
 
-import os
 import signal
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.util import Finalize
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from overtone.data.cropping import Picture
-from overtone.data.decoding import BadImage, Exif, StoredJpeg, decode_image, decode_pixels, open_scaled
-from overtone.data.picture_cache import PictureCache
+from overtone.data.decoded_cache import DecodedCache
+from overtone.data.decoding import BadImage
+from overtone.data.pipeline import Batch, Draw, Pipeline
 from overtone.data.seeding import derived_seed, preserved, reseed
-from overtone.data.sources import ImageList
-from overtone.data.transforms import PictureTransform, ProgressiveTransform, Transform
+from overtone.data.sources.source import Source
 from overtone.errors import OvertoneError
 
-_DECODERS: dict[str, Callable[[Path, Exif], Picture]] = {
-    "picture": decode_image,
-    "pixels": decode_pixels,
-    "scaled": open_scaled,
-}
 _ORDER = 0x6F72646572  # keeps the order's random numbers apart from those of a step of the same number
-
-
-class Batch(NamedTuple):
-    """Images of one step.
-
-    Attributes:
-        images: float32 `(B, 3, H, W)`, normalised, in the loader's memory format; B is 0 (and H, W too) where none
-            could be read.
-        targets: int64 `(B,)`, classes.
-        ids: int64 `(B,)`, positions in the image list.
-        bad: position and reason of each image that could not be read; they are not in `images`.
-    """
-
-    images: Tensor
-    targets: Tensor
-    ids: Tensor
-    bad: tuple[tuple[int, str], ...]
 
 
 class Loader:
@@ -59,27 +33,23 @@ class Loader:
     are listed. The last batch is as small as it comes out. `set_epoch` chooses the epoch before each iteration.
 
     Args:
-        images: the images.
-        transform: from a picture to a tensor; what it draws from the global generators is seeded for each image. A
-            `PictureTransform` says how to decode (`exif`, `takes`); any other callable gets pictures as they are
-            stored. Of a `ProgressiveTransform` each epoch takes its own.
-        batch_size: images in a batch.
-        workers: processes that read images; 0 reads in this one. They stay for all epochs, until `close` or the end.
+        source: the samples.
+        pipeline: from a record to a batch; what it draws from the global generators is seeded for each sample.
+        batch_size: samples in a batch.
+        workers: processes that read samples; 0 reads in this one. They stay for all epochs, until `close` or the end.
         shuffle: training's order.
         seed: of the order and of what is drawn.
-        start_batch: first batch of the first epoch, to go on where a training stopped.
+        start_batch: first batch of the first epoch, to resume where a training stopped.
         pin_memory: put batches into page-locked memory, from which they reach a GPU sooner.
         rank: which of `num_ranks` processes this is. In training's order each gets its share of every batch (of
             `batch_size` images over all of them); otherwise its part of the list, in batches of `batch_size`.
-        cache_bytes: memory for decoded pictures, which each process that reads keeps for the epochs to come.
-        channels_last: lay the images of a batch out with channels innermost, as they are decoded, where the network
-            wants them so.
+        cache_bytes: memory for decoded samples, which each process that reads keeps for the epochs to come.
     """
 
     def __init__(
         self,
-        images: ImageList,
-        transform: Transform | ProgressiveTransform,
+        source: Source,
+        pipeline: Pipeline,
         *,
         batch_size: int,
         workers: int = 0,
@@ -90,16 +60,15 @@ class Loader:
         rank: int = 0,
         num_ranks: int = 1,
         cache_bytes: int = 0,
-        channels_last: bool = False,
     ) -> None:
         if batch_size < 1 or workers < 0:
             raise OvertoneError(f"batch_size is {batch_size}, workers is {workers}; give at least 1 and at least 0")
-        self.images = images
-        self._order = _Order(len(images), batch_size, shuffle, seed, rank, num_ranks)
+        self.source = source
+        self._order = _Order(len(source), batch_size, shuffle, seed, rank, num_ranks)
         self._order.first_batch = start_batch
         with _workers_as_asked():
             self._loader = DataLoader(
-                _Batches(images, transform, seed, PictureCache(cache_bytes), channels_last),
+                _Batches(source, pipeline, seed, DecodedCache(cache_bytes)),
                 batch_size=None,  # an item is a whole batch: one message from a worker, no collation here
                 sampler=self._order,
                 num_workers=workers,
@@ -118,7 +87,7 @@ class Loader:
 
     def num_planned(self, batch: int) -> int:
         """Images of a batch over all processes, readable or not."""
-        return min(self._order.batch_size, len(self.images) - batch * self._order.batch_size)
+        return min(self._order.batch_size, len(self.source) - batch * self._order.batch_size)
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """Choose what the next iteration gives: the batches of `epoch` from `first_batch` on."""
@@ -137,7 +106,7 @@ class Loader:
                 for batch in batches:
                     yield batch._replace(bad=tuple((position, reason) for position, reason in batch.bad))
             except (ConnectionError, EOFError):  # a worker died while it handed something over
-                self.close()  # or PyTorch would tell the same again later, wherever that may be
+                self.close()  # or PyTorch would raise the same again later, wherever that may be
                 raise
 
     def close(self) -> None:
@@ -181,8 +150,8 @@ def worker_death_explained() -> Iterator[None]:
         yield
     except (RuntimeError, ConnectionError, EOFError) as error:
         message = " ".join(str(error).split()) or "it hung up"
-        told = "DataLoader worker" in message and ("exited unexpectedly" in message or "killed by" in message)
-        if isinstance(error, RuntimeError) and not told:
+        is_explained = "DataLoader worker" in message and ("exited unexpectedly" in message or "killed by" in message)
+        if isinstance(error, RuntimeError) and not is_explained:
             raise
         raise OvertoneError(
             f"a process that reads images died ({message}); perhaps memory or /dev/shm ran out: "
@@ -251,77 +220,35 @@ class _Order(Sampler):
 class _Batches(Dataset):
     """(epoch, positions) to a batch."""
 
-    def __init__(
-        self,
-        images: ImageList,
-        transform: Transform | ProgressiveTransform,
-        seed: int,
-        cache: PictureCache,
-        channels_last: bool,
-    ) -> None:
-        # Packed, because a million Python objects would be copied page by page into every forked worker.
-        names = [os.fsencode(path) for path in images.paths]
-        self.names = b"".join(names)
-        self.ends = np.cumsum([len(name) for name in names], dtype=np.int64)
-        self.targets = np.asarray(images.targets, dtype=np.int64)
-        self.transform, self.seed, self.cache = transform, seed, cache
-        self.channels_last = channels_last
-        self.exif: Exif = getattr(transform, "exif", "ignore")
-        self.decode = _DECODERS[getattr(transform, "takes", "picture")]
+    def __init__(self, source: Source, pipeline: Pipeline, seed: int, cache: DecodedCache) -> None:
+        self.source, self.pipeline, self.seed, self.cache = source, pipeline, seed, cache
 
-    def path(self, position: int) -> Path:
-        start = self.ends[position - 1] if position else 0
-        return Path(os.fsdecode(self.names[start : self.ends[position]]))
-
-    def picture(self, position: int) -> Picture:
+    def decoded(self, position: int) -> Any:
+        """The decoded sample at a position, from memory if it is there."""
         kept = self.cache.get(position)
         if kept is not None:
             return kept
-        picture = self.decode(self.path(position), self.exif)
-        if not isinstance(picture, StoredJpeg):
-            self.cache.keep(position, picture)
-        return picture
-
-    def transform_of(self, epoch: int) -> Transform:
-        return self.transform.for_epoch(epoch) if isinstance(self.transform, ProgressiveTransform) else self.transform
+        decoded = self.pipeline.decode(self.source.read(position))
+        self.cache.keep(position, decoded)
+        return decoded
 
     def __getitem__(self, item: tuple[int, list[int]]) -> Batch:
         epoch, positions = item
-        transform = self.transform_of(epoch)
-        images: Tensor | None = None
+        samples: list[Any] = []
         good: list[int] = []
         bad: list[tuple[int, str]] = []
         with preserved():
             for position in positions:
-                out = None if images is None else images[len(good)]
                 try:
-                    picture = self.picture(position)
+                    decoded = self.decoded(position)
                     reseed(self.seed, epoch, position)
-                    image = transform(picture, out) if isinstance(transform, PictureTransform) else transform(picture)
+                    draw = Draw(self.seed, epoch, position, len(self.source), self.decoded)
+                    samples.append(self.pipeline.transform(decoded, draw))
                 except BadImage as error:
                     bad.append((position, error.reason))
                     continue
-                if images is None:
-                    images = self.room_for(image, len(positions))
-                    images[0] = image
-                elif image is not out:
-                    images[len(good)] = image
                 good.append(position)
-        return Batch(
-            torch.empty(0, 3, 0, 0) if images is None else images[: len(good)],
-            torch.from_numpy(self.targets[np.asarray(good, dtype=np.int64)]),
-            torch.tensor(good, dtype=torch.int64),
-            tuple(bad),
-        )
-
-    def room_for(self, image: Tensor, count: int) -> Tensor:
-        """Memory of a batch of so many images like this one."""
-        shape = [count, *image.shape]
-        if self.channels_last:
-            shape.append(shape.pop(1))
-        # NumPy asks the system for large pages, of which a new batch takes ten rather than five thousand small ones.
-        room = torch.from_numpy(np.empty(shape, dtype=image.numpy().dtype))
-        return room.movedim(-1, 1) if self.channels_last else room
+        return self.pipeline.collate(samples, torch.tensor(good, dtype=torch.int64), tuple(bad))
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -53,12 +53,18 @@ class PictureTransform(Compose):
         self.exif: Exif = exif
         self.takes: Literal["picture", "pixels", "scaled"] = takes
 
-    def __call__(self, picture: Picture, out: Tensor | None = None) -> Tensor:
-        """Transform one picture; `out` is where `Normalise` may put its values, and then what is returned."""
+    @property
+    def normalise(self) -> "Normalise | None":
+        """The normalisation, where it is the last step: then `pixels` does all the others."""
+        last = self.transforms[-1] if self.transforms else None
+        return last if isinstance(last, Normalise) else None
+
+    def pixels(self, picture: Picture) -> Tensor:
+        """All steps but the last: uint8 `(H, W, 3)`."""
         values: Any = picture
-        for step in self.transforms:
-            values = step(values, out) if isinstance(step, Normalise) else step(values)
-        return values
+        for step in self.transforms[:-1]:
+            values = step(values)
+        return values if isinstance(values, Tensor) else as_pixels(values)
 
 
 class ProgressiveTransform:
@@ -76,6 +82,11 @@ class ProgressiveTransform:
     def for_epoch(self, epoch: int) -> PictureTransform:
         """The transform of an epoch, counted from 0."""
         return self.transforms[epoch * len(self.transforms) // self.epochs]
+
+    def normalise_of(self, side: int) -> "Normalise | None":
+        """The normalisation that is left to do to images of so many pixels a side, if any is."""
+        last = (transform.normalise for transform in self.transforms)
+        return next((step for step in last if step is not None and step.size == side), None)
 
 
 _MODES: dict[Interpolation, InterpolationMode] = {
@@ -163,6 +174,7 @@ class Normalise:
     """
 
     def __init__(self, preprocess: Preprocess) -> None:
+        self.size = preprocess.size
         self.mean, self.std = _channels(preprocess)
         # a row of the input, channels innermost: one run of numbers takes half the time of three channels
         self.row_mean, self.row_std = (values.flatten().repeat(preprocess.size) for values in (self.mean, self.std))

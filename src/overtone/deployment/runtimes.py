@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from overtone.data.transforms import PictureTransform
 from overtone.deployment.inputs import InputKind
 from overtone.deployment.quiet import quiet
 from overtone.errors import OvertoneError
@@ -199,6 +200,7 @@ class RuntimeModule(nn.Module):
     def __init__(self, predictor: Predictor, num_classes: int, kind: InputKind = "normalised") -> None:
         super().__init__()
         self.predictor, self.kind = predictor, kind
+        self.transform: PictureTransform | None = None  # where it takes other inputs than the network it is of
         self.num_classes = num_classes
         self.in_chans = 3
 

@@ -1,4 +1,4 @@
-"""Several processes that train one network: who they are, what they tell each other, what is said when one is lost.
+"""Several processes that train one network: who they are, what they send each other, what is reported when one is lost.
 
 Started by torchrun or Slurm, each process finds its rank in the environment and joins the others. Every step they agree
 in one small message (gloo, on the CPU, while the device computes) on how many images it has and whether to stop after
@@ -57,9 +57,20 @@ class World:
         """Whether there is no other process."""
         return self.size == 1
 
-    def agree(self, num_images: int, num_bad: int, stop: bool) -> "Agreement":
-        """Begin to agree on a step; every process must call it once a step."""
-        numbers = torch.tensor([num_images, num_bad, int(stop)], dtype=torch.int64)
+    def agree(self, num_samples: int, weight: float, num_bad: int, stop: bool, *, lacks: bool = False) -> "Agreement":
+        """Begin to agree on a step; every process must call it once a step.
+
+        Args:
+            num_samples: of this process's share of the batch.
+            weight: of that share.
+            num_bad: samples of the share that could not be read.
+            stop: whether this process was asked to stop after the step.
+            lacks: whether it has no share at all, because it stopped waiting for it: then nobody takes the step.
+        """
+        shares = [0.0] * self.size
+        shares[self.rank] = num_samples
+        # whole numbers are exact
+        numbers = torch.tensor([weight, num_bad, stop or lacks, lacks, *shares], dtype=torch.float64)
         with self.explained():
             work = None if self.is_alone else dist.all_reduce(numbers, group=self._control, async_op=True)
         return Agreement(self, numbers, work)
@@ -131,27 +142,42 @@ class Agreement:
     _numbers: Tensor
     _work: Any
 
-    def _value(self, index: int) -> int:
+    def _value(self, index: int | slice) -> Tensor:
         if self._work is not None:
             with self.world.explained():
                 self._work.wait()
             self._work = None
-        return int(self._numbers[index])
+        return self._numbers[index]
 
     @property
-    def num_images(self) -> int:
-        """Images of the step, over all processes."""
-        return self._value(0)
+    def num_samples(self) -> int:
+        """Samples of the step, over all processes."""
+        return int(self._value(slice(4, None)).sum())
+
+    @property
+    def largest_share(self) -> int:
+        """Samples of the process that has most of them."""
+        return int(self._value(slice(4, None)).max())
+
+    @property
+    def weight(self) -> float:
+        """What the loss of the step is divided by, over all processes."""
+        return float(self._value(0))
 
     @property
     def num_bad(self) -> int:
-        """Images that could not be read, over all processes."""
-        return self._value(1)
+        """Samples that could not be read, over all processes."""
+        return int(self._value(1))
+
+    @property
+    def lacks(self) -> bool:
+        """Whether a process has no share of the batch: then the step is not taken."""
+        return bool(self._value(3) > 0)
 
     @property
     def stop(self) -> bool:
         """Whether any process was asked to stop: then all do, after this step."""
-        return self._value(2) > 0
+        return bool(self._value(2) > 0)
 
 
 @contextmanager

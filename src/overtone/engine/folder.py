@@ -15,14 +15,16 @@ try:
 except ImportError:  # Windows has no flock; a second run in a folder is not found out there
     fcntl = None
 
-RECIPE, SPLIT, METRICS, LOG = "recipe.json", "split.json", "metrics.jsonl", "log.txt"
+RECIPE, SAMPLES, METRICS, LOG = "recipe.json", "samples.jsonl.gz", "metrics.jsonl", "log.txt"
+OLD_SPLIT, OLD_REPORT = "split.json", "per_class.json"  # before format 2
 BEST, LAST = f"best{SUFFIX}", f"last{SUFFIX}"
-REPORT, SUMMARY, FAULT = "per_class.json", "summary.json", "not_finite.json"
+REPORT, SUMMARY, FAULT = "report.json", "summary.json", "not_finite.json"
 CURVES, CONFUSION, TENSORBOARD = "curves.png", "confusion.png", "tensorboard"
 STATUS, TRACKERS, SLURM = "status.json", "trackers.json", "slurm"
 _LOCK, _TRIES, _TRY_SECONDS = ".lock", 4, 0.05
 # what a run leaves; the recipe goes last, so that a folder half cleared is still known as a run's
-_FILES = (SUMMARY, METRICS, LOG, BEST, REPORT, FAULT, CURVES, CONFUSION, STATUS, TRACKERS, SPLIT, RECIPE)
+_FILES = (SUMMARY, METRICS, LOG, BEST, REPORT, OLD_REPORT, FAULT, CURVES, CONFUSION, STATUS, TRACKERS)
+_FILES += (SAMPLES, OLD_SPLIT, RECIPE)
 _DAMAGED = ".damaged"
 _LAST = re.compile(rf"last(?:-([1-9]\d*))?{re.escape(SUFFIX)}")
 
@@ -167,7 +169,7 @@ def _hold(handle: int) -> bool:
 
 def clear(folder: Path) -> None:
     """Remove what an earlier run has left in the folder, and nothing else."""
-    for path in (*checkpoints(folder), *folder.glob(f"last*{SUFFIX}{_DAMAGED}")):
+    for path in (*checkpoints(folder), *folder.glob(f"*{_DAMAGED}")):
         path.unlink()
     for events in (folder / TENSORBOARD).glob("events.out.tfevents.*"):
         events.unlink()

@@ -1,4 +1,4 @@
-"""Ctrl-C and a scheduler's signals as a wish: the training stops between two steps, where its state is whole."""
+"""Ctrl-C and a scheduler's signals as a request: the training stops between two steps, where its state is whole."""
 
 import signal
 import threading
@@ -15,6 +15,10 @@ _PREEMPTIONS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if
 _SAME_SECONDS = 1.0
 
 
+class WaitEnded(BaseException):
+    """The wait for a batch was cut short by a request to stop."""
+
+
 class StopRequest:
     """Whether someone has asked the training to stop, and by which signal.
 
@@ -24,7 +28,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self._patient, self._since = False, 0.0
+        self._patient, self._is_waiting, self._since = False, False, 0.0
 
     @property
     def is_set(self) -> bool:
@@ -64,10 +68,28 @@ class StopRequest:
         finally:
             self._patient = False
 
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Within the block a request ends the wait at once: whoever is waited for may never answer.
+
+        Raises:
+            WaitEnded: there is a request to stop, from before or from within the block.
+        """
+        self._is_waiting = True
+        try:
+            if self.is_set:
+                raise WaitEnded
+            yield
+        finally:
+            self._is_waiting = False
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._patient:
             if self.signal is None:
                 self.set(number)
+                if self._is_waiting:
+                    self._is_waiting = False
+                    raise WaitEnded
                 return
             if time.monotonic() - self._since < _SAME_SECONDS:
                 return

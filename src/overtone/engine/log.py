@@ -1,6 +1,6 @@
-"""What a training says while it runs: a progress line, a table line an epoch, `metrics.jsonl`, `log.txt`, trackers.
+"""What a training reports while it runs: a progress line, a table line an epoch, `metrics.jsonl`, `log.txt`, trackers.
 
-Everything for people goes to standard error: on a terminal with a moving progress line, elsewhere with a plain line
+Messages go to standard error: on a terminal with a moving progress line, elsewhere with a plain line
 every few minutes. `status.json` says whether the run is running or how it ended.
 """
 
@@ -32,9 +32,8 @@ except ImportError:  # Windows; memory is not known there
     resource = None
 
 Row = Mapping[str, Any]
-_PLACES = {"top1": 2, "top5": 2, "images_per_second": 0}
-_HEADINGS = {"images_per_second": "images/s", "top1": "top-1", "top5": "top-5"}
-_HIDDEN = ("step", "data_wait", "seconds", "is_best", "memory_mb")
+_COLUMNS = {"images_per_second": ("images/s", 0)}
+_HIDDEN = ("step", "data_wait", "seconds", "is_best", "memory_mb", "score", "score_name")
 _MIB, _WIDE = 2**20, 110
 _FIRST_LINE_SECONDS, _LINE_SECONDS = 30.0, 180.0
 
@@ -46,8 +45,9 @@ class Log:
         folder: the run folder.
         trackers: where the figures go beside `metrics.jsonl`; the log starts and closes them.
         config: the settings that the trackers show.
-        rows: the epochs of an earlier part of the run, in which case its files are gone on with.
+        rows: the epochs of an earlier part of the run, whose files are then appended to.
         device: whose memory is measured.
+        columns: heading and decimal places of columns, by the name of the figure.
         line_seconds: how often a line says how far a long epoch has come where there is no terminal.
     """
 
@@ -59,11 +59,13 @@ class Log:
         config: Row | None = None,
         rows: Sequence[Row] | None = None,
         device: torch.device | None = None,
+        columns: Mapping[str, tuple[str, int]] | None = None,
         line_seconds: float = _LINE_SECONDS,
     ) -> None:
         self.rows: list[Row] = list(rows or ())
         self._folder, self._trackers, self._config = folder, list(trackers), dict(config or {})
         self._device, self._line_seconds = device, line_seconds
+        self._columns = {**_COLUMNS, **(columns or {})}
         self._metrics = folder / METRICS
         # lines of epochs that the resumed state does not know of go
         write_text(self._metrics, "".join(_line(row) for row in self.rows))
@@ -74,8 +76,8 @@ class Log:
             "{task.description} {task.percentage:>3.0f}%  {task.fields[figures]}",
             table_column=Column(no_wrap=True, overflow="ellipsis"),
         )
-        columns = (BarColumn(bar_width=16), text) if self._console.width >= _WIDE else (text,)
-        self._progress = Progress(*columns, console=self._console, transient=True, auto_refresh=False)
+        parts = (BarColumn(bar_width=16), text) if self._console.width >= _WIDE else (text,)
+        self._progress = Progress(*parts, console=self._console, transient=True, auto_refresh=False)
         self._bar = self._progress.add_task("", total=None, figures="", visible=False)
         self._headed = False
         self._failing: set[str] = set()
@@ -115,11 +117,11 @@ class Log:
             reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ").removeprefix("OvertoneError: ")
             self._write(f"ended by {type(error).__name__}: {error}")
         self._text.close()
-        with suppress(OvertoneError):  # what ended the run, a full disk say, is what is to be told
+        with suppress(OvertoneError):  # what ended the run, a full disk say, is what is to be reported
             self._mark(ending, reason)
 
     def say(self, text: str) -> None:
-        """A line, or several, for people and `log.txt`."""
+        """Write a line, or several, to the terminal and `log.txt`."""
         self._console.print(text, markup=False)
         self._write(text)
 
@@ -131,9 +133,9 @@ class Log:
         )
         self._show(f"epoch {now.epoch}/{now.epochs}", now.batch, now.batches, "batch", figures)
 
-    def validating(self, done: int, total: int) -> None:
+    def validating(self, done: int, total: int, what: str = "validation") -> None:
         """Move the progress line within a validation."""
-        self._show("validation", done, total, "image", f"{done:,} of {total:,} images")
+        self._show(what, done, total, "image", f"{done:,} of {total:,} images")
 
     def epoch(self, row: Row) -> None:
         """The result of an epoch: a table line, a line of JSON, points for the trackers.
@@ -145,9 +147,11 @@ class Log:
         self.rows.append(row)
         columns = [name for name in row if name not in _HIDDEN]
         if not self._headed:
-            self.say("".join(_cell(_HEADINGS.get(name, name.replace("_", " "))) for name in columns) + _cell("time"))
+            headings = (self._columns.get(name, (name.replace("_", " "),))[0] for name in columns)
+            self.say("".join(map(_cell, headings)) + _cell("time"))
             self._headed = True
-        cells = [_cell(_figure(name, row[name])) for name in columns]
+        places = {name: places for name, (_, places) in self._columns.items()}
+        cells = [_cell(_figure(name, row[name], places.get(name, 4))) for name in columns]
         self.say("".join(cells) + _cell(duration(row["seconds"])) + ("  best" if row["is_best"] else ""))
         self._next_line = time.monotonic() + self._line_seconds
         try:
@@ -256,12 +260,12 @@ def _cell(text: str) -> str:
     return f"{text:>12}"
 
 
-def _figure(name: str, value: Any) -> str:
+def _figure(name: str, value: Any, places: int) -> str:
     if not isinstance(value, float):
         return str(value)
     if name == "lr":
         return f"{value:.3g}"
-    return f"{value:,.{_PLACES.get(name, 4)}f}"
+    return f"{value:,.{places}f}"
 
 
 def _line(row: Row) -> str:

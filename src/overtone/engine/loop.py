@@ -2,24 +2,27 @@
 
 `fit` takes a network through its epochs and hands back one result after each; what to write down and where is for the
 caller. Everything random in a step is seeded by (seed, step) and the order of the images by (seed, epoch), so a
-training that goes on from a saved `State` is the training that was never interrupted.
+training resumed from a saved `State` is the training that was never interrupted.
 """
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from overtone.data.loader import Batch, Loader, worker_death_explained
+from overtone.data.loader import Loader, worker_death_explained
+from overtone.data.pipeline import Batch
 from overtone.engine.distributed import World
+from overtone.engine.interrupt import WaitEnded
 from overtone.engine.placement import Placement
 from overtone.engine.state import Pace, Snapshot, State
 from overtone.engine.step import Trainer
-from overtone.engine.task import R_co, Report, Task
 from overtone.errors import OvertoneError
+from overtone.tasks.task import R_co, Report, Task
 
 BadImage = tuple[int, str]
 
@@ -38,17 +41,21 @@ class Epoch:
 
 
 class Watch:
-    """What `fit` tells its caller on the way; every method may be overridden, none needs to be."""
+    """What `fit` reports to its caller on the way; every method may be overridden, none needs to be."""
 
     def stopped(self) -> bool:
         """Asked after each step: whether to stop here."""
         return False
 
+    def waiting(self) -> AbstractContextManager[None]:
+        """Entered around each wait for a batch; it may end the wait by `WaitEnded`."""
+        return nullcontext()
+
     def stepped(self) -> None:
         """Called after each step, when `state` stands behind it, on every process: time to save, perhaps."""
 
     def bad(self, found: Sequence[BadImage]) -> None:
-        """Training images (position, reason) that could not be read just now."""
+        """Training samples (position, reason) that could not be read just now."""
 
     def progress(self, snapshot: Snapshot) -> None:
         """Called about twice a second."""
@@ -75,10 +82,10 @@ def fit(
         epochs: epochs in all.
         patience: end after so many epochs without a better score.
         max_steps: end after so many steps in all, even within an epoch, which is then evaluated as it is.
-        watch: is told what happens on the way.
+        watch: called as the training proceeds.
 
     Raises:
-        Interrupted: `watch.stopped()` said so; `state` and `trainer` can be saved and gone on from.
+        Interrupted: `watch.stopped()` said so; `state` and `trainer` can be saved and resumed from.
         NotFinite: see `Trainer.step`.
     """
     watch = watch or Watch()
@@ -100,49 +107,58 @@ def evaluate(
     placement: Placement,
     progress: Callable[[int], None] | None = None,
     *,
-    stopped: Callable[[], bool] = lambda: False,
+    watch: Watch | None = None,
     world: World | None = None,
 ) -> R_co:
-    """Evaluate a network, which is left in eval mode, on every image of `loader`.
+    """Evaluate a network, which is left in eval mode, on every sample of `loader`.
 
-    An image that cannot be read is left out and named in the report, never replaced. Several processes that evaluate
-    together each have their part of the images in their loaders, and all of them get the report on the whole.
+    A sample that cannot be read is left out and named in the report, never replaced. Several processes that evaluate
+    together each have their part of the samples in their loaders, and all of them get the report on the whole.
 
     Args:
         task: what is counted.
         model: the network, on its device.
-        loader: the images.
+        loader: the samples.
         placement: where the arithmetic happens.
-        progress: is told the number of images done so far, after each batch.
-        stopped: asked after each batch: whether to stop here.
+        progress: called with the number of samples done so far, after each batch.
+        watch: asked around and after each batch whether to stop there.
         world: the processes that evaluate together.
 
     Raises:
-        Interrupted: `stopped()` said so, on any of the processes.
-        OvertoneError: not a single image could be read.
+        Interrupted: `watch` said so, on any of the processes.
+        OvertoneError: not a single sample could be read.
     """
-    world = world or World()
+    world, watch = world or World(), watch or Watch()
     model.eval()
     world.share_buffers(model)
     tally, bad, used, interrupted = task.tally(), [], 0, False
+    forward = placement.forward(model)
     with worker_death_explained(), torch.no_grad():
-        for batch in loader:
-            bad += [str(loader.images.paths[position]) for position, _ in batch.bad]
-            if len(batch.images):
-                with placement.autocast():
-                    outputs = model(placement.images(batch.images))
-                tally.add(outputs.float(), placement.targets(batch.targets))
-                used += len(batch.images)
+        batches = iter(loader)
+        while True:
+            try:
+                with watch.waiting():
+                    batch = next(batches, None)
+            except WaitEnded:
+                interrupted = True
+                break
+            if batch is None:
+                break
+            bad += [loader.source.name(position) for position, _ in batch.bad]
+            if batch.num_samples:
+                outputs = task.predict(forward, placement.inputs(batch.inputs))
+                tally.add(outputs, placement.targets(batch.targets))
+                used += batch.num_samples
             if progress is not None:
                 progress(used + len(bad))
-            interrupted = stopped()
+            interrupted = watch.stopped()
             if interrupted:
                 break
     parts = world.gather((interrupted, used, bad, None if world.is_alone else tally.counted()))
     if any(part[0] for part in parts):
         raise Interrupted
     if not world.is_alone:
-        used, bad = sum(part[1] for part in parts), [path for part in parts for path in part[2]]
+        used, bad = sum(part[1] for part in parts), [name for part in parts for name in part[2]]
         tally = task.tally().joined([part[3] for part in parts])
     if not used:
         raise OvertoneError(f"none of the {len(bad)} images could be read ({', '.join(bad[:1])} …); check the files")
@@ -158,11 +174,20 @@ def _train_epoch(
     loader.set_epoch(state.epoch, state.batch)
     batches = iter(loader)
     world, stopped = trainer.world, False
-    while (batch := _next(batches, pace, watch)) is not None:
-        agreement = world.agree(len(batch.images), len(batch.bad), watch.stopped())
-        if _is_enough(batch, loader, state.batch, world):
+    while state.batch < len(loader):
+        batch = _next(batches, pace, watch)
+        if batch is None:
+            agreement = world.agree(0, 0.0, 0, stop=True, lacks=True)
+        else:
+            weight = trainer.task.weight(batch)
+            agreement = world.agree(batch.num_samples, weight, len(batch.bad), watch.stopped())
+        if batch is None or agreement.lacks:
+            stopped = True
+            break
+        if _is_enough(batch, loader, state.batch, trainer):
             trainer.step(batch, state.step, agreement)
-            state.images += agreement.num_images
+            state.images += agreement.num_samples
+            state.weight += agreement.weight
         if agreement.num_bad:
             watch.bad([found for part in world.gather(batch.bad) for found in part])
         state.batch += 1
@@ -180,19 +205,24 @@ def _train_epoch(
         raise Interrupted
 
 
-def _is_enough(batch: Batch, loader: Loader, index: int, world: World) -> bool:
+def _is_enough(batch: Batch, loader: Loader, index: int, trainer: Trainer) -> bool:
     """Whether a batch is enough for a step, which all processes must find alike.
 
-    Batch norm needs two images: a lone one in the last batch waits for another epoch.
+    Batch norm needs two samples: a lone one in the last batch waits for another epoch.
     """
-    count = len(batch.images) if world.is_alone else loader.num_planned(index)
-    return count > 1 or (count == 1 and len(loader) == 1)
+    world = trainer.world
+    count = batch.num_samples if world.is_alone else loader.num_planned(index)
+    return count > 1 or (count == 1 and not trainer.normalises_batches)
 
 
 def _next(batches: Iterator[Batch], pace: Pace, watch: Watch) -> Batch | None:
+    """The next batch; None where the wait for it was ended by a request to stop."""
     started = time.perf_counter()
     try:
-        return next(batches, None)
+        with watch.waiting():
+            return next(batches)
+    except WaitEnded:
+        return None
     except OvertoneError:
         if watch.stopped():  # the same signal has ended the processes that read
             return None
@@ -202,24 +232,33 @@ def _next(batches: Iterator[Batch], pace: Pace, watch: Watch) -> Batch | None:
 
 
 def _close_epoch(state: State, pace: Pace, report: Report | None, seconds: float, ended_early: bool) -> Epoch:
-    is_best = report is None or state.best_score is None or report.score > state.best_score
+    is_best = report is None or _is_better(report, state)
     if is_best:
-        state.best_epoch, state.best_score = state.epoch + 1, None if report is None else report.score
+        state.best_epoch = state.epoch + 1
+        state.best_score, state.best_loss = (None, None) if report is None else (report.score, report.loss)
     state.seconds += seconds
     row = {
         "epoch": state.epoch + 1,
         "step": state.step,
         "lr": pace.lr_at(max(state.step - 1, 0)),
-        "train_loss": state.loss_sum / max(state.images, 1),
+        "train_loss": state.loss_sum / (state.weight or 1.0),
         **({} if report is None else report.figures()),
+        **({} if report is None else {"score": report.score, "score_name": report.score_name}),
         "images_per_second": pace.images_per_second(state),
         "data_wait": pace.data_wait,
         "seconds": pace.seconds + seconds,
         "is_best": is_best,
     }
     if not ended_early:
-        state.epoch, state.batch, state.loss_sum, state.images = state.epoch + 1, 0, 0.0, 0
+        state.epoch, state.batch, state.loss_sum, state.images, state.weight = state.epoch + 1, 0, 0.0, 0, 0.0
     return Epoch(row, report, is_best)
+
+
+def _is_better(report: Report, state: State) -> bool:
+    """Whether a report is better than the best so far: a higher score, or the same with a lower loss."""
+    if state.best_score is None or report.score != state.best_score:
+        return state.best_score is None or report.score > state.best_score
+    return state.best_loss is not None and report.loss < state.best_loss
 
 
 def _out_of_patience(state: State, patience: int | None) -> bool:

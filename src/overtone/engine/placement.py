@@ -1,14 +1,17 @@
 """Where the arithmetic happens: device, precision, memory format."""
 
 import contextlib
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from overtone.config import Run
+from overtone.data.pipeline import Batch
 from overtone.errors import OvertoneError
 
 M = TypeVar("M", bound=nn.Module)
@@ -37,13 +40,33 @@ class Placement:
         """Move a network here, in place."""
         return module.to(device=self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
 
-    def images(self, images: Tensor) -> Tensor:
-        """Bring images (B, 3, H, W) here, without waiting for the copy."""
-        return images.to(self.device, memory_format=self.memory_format, non_blocking=True)
+    def inputs(self, inputs: Any) -> Any:
+        """Bring inputs here without waiting for the copy; images (B, 3, H, W) in this memory format."""
+        return tree_map(self._image, inputs)
 
-    def targets(self, targets: Tensor) -> Tensor:
-        """Bring targets here, without waiting for the copy."""
-        return targets.to(self.device, non_blocking=True)
+    def targets(self, targets: Any) -> Any:
+        """Bring targets here without waiting for the copy."""
+        return tree_map(lambda value: value.to(self.device, non_blocking=True) if _is_tensor(value) else value, targets)
+
+    def batch(self, batch: Batch) -> Batch:
+        """Bring a batch here without waiting for the copy; its ids stay."""
+        return batch._replace(inputs=self.inputs(batch.inputs), targets=self.targets(batch.targets))
+
+    def _image(self, value: Any) -> Any:
+        if not _is_tensor(value):
+            return value
+        layout = {"memory_format": self.memory_format} if value.ndim == 4 else {}
+        return value.to(self.device, non_blocking=True, **layout)
+
+    def forward(self, network: Callable[..., Any]) -> Callable[..., Any]:
+        """A network that computes in this precision and gives floating tensors of at least float32."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with self.autocast():
+                outputs = network(*args, **kwargs)
+            return tree_map(_promoted, outputs)
+
+        return call
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context of a forward pass."""
@@ -119,3 +142,12 @@ def _device(name: str) -> torch.device:
     if device.type not in ("cpu", "mps"):
         raise OvertoneError(f"run.device {name!r} is not supported; use auto, cpu, cuda, cuda:1 or mps")
     return device
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor)
+
+
+def _promoted(value: Any) -> Any:
+    is_floating = isinstance(value, Tensor) and value.is_floating_point()
+    return value.to(torch.promote_types(value.dtype, torch.float32)) if is_floating else value

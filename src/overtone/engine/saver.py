@@ -120,8 +120,9 @@ class Saver:
         *,
         best: bool = False,
         report: str | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
-        """Copy all that the training needs to go on from `state`, and write it in the background.
+        """Copy all that the training needs to resume from `state`, and write it in the background.
 
         Args:
             trainer: the networks and the optimiser, between two steps.
@@ -129,11 +130,14 @@ class Saver:
             metrics: figures of the evaluated weights.
             best: write the evaluated weights with their figures as the best ones, before all else.
             report: text that goes with the best.
+            settings: what the task found beside the weights; None: as before.
 
         Raises:
             OvertoneError: the checkpoint before this one could not be written; the last good ones are still there.
         """
         self._background.close()
+        if settings is not None:
+            self.manifest = dataclasses.replace(self.manifest, settings=settings)
         manifest = dataclasses.replace(self.manifest, metrics=metrics)
         weights = copied(trainer.evaluated.state_dict())
         training = copied({}, _training_tensors(trainer))
@@ -202,7 +206,7 @@ def restore(path: Path, checkpoint: Checkpoint, trainer: Trainer) -> State:
     """
     if not checkpoint.manifest.progress:
         raise OvertoneError(f"{path} holds weights but no state of a training; go on from the run's last checkpoint")
-    state = State(**checkpoint.manifest.progress)
+    state = State.from_dict(checkpoint.manifest.progress)
     trained = _with_prefix(checkpoint.training, _MODEL) if trainer.average is not None else checkpoint.weights
     try:
         trainer.model.load_state_dict(trained)

@@ -1,4 +1,4 @@
-"""The log of the processes that do not speak."""
+"""The no-op log of ranks > 0."""
 
 from collections.abc import Sequence
 from types import TracebackType
@@ -28,7 +28,7 @@ class SilentLog(Log):
     def training(self, now: Snapshot) -> None:
         """Not shown."""
 
-    def validating(self, done: int, total: int) -> None:
+    def validating(self, done: int, total: int, what: str = "validation") -> None:
         """Not shown."""
 
     def epoch(self, row: Row) -> None:

@@ -1,8 +1,9 @@
 """Where a training stands, and how fast it moves."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 _SHOW_SECONDS = 0.5
 
@@ -17,9 +18,11 @@ class State:
         step: optimiser steps taken.
         loss_sum: loss summed over the images of the current epoch so far.
         images: number of those images.
+        weight: what their losses are divided by.
         seconds: time spent in training and validation.
         best_epoch: the epoch (from 1) with the best score so far, 0 before any.
         best_score: that score.
+        best_loss: the loss of that epoch.
         bad: positions of training images found unreadable.
     """
 
@@ -31,7 +34,14 @@ class State:
     seconds: float = 0.0
     best_epoch: int = 0
     best_score: float | None = None
+    best_loss: float | None = None
     bad: list[int] = field(default_factory=list)
+    weight: float = 0.0
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "State":
+        """The state that a checkpoint holds; before format 2 every loss was divided by the number of images."""
+        return cls(**{"weight": float(values.get("images", 0)), **values})
 
 
 @dataclass(frozen=True)
@@ -98,7 +108,7 @@ class Pace:
             epochs=self.epochs,
             batch=state.batch,
             batches=self.batches,
-            loss=loss_sum / max(state.images, 1),
+            loss=loss_sum / (state.weight or 1.0),
             lr=self.lr_at(max(state.step - 1, 0)),
             images_per_second=self.images_per_second(state),
             data_wait=self.data_wait,

@@ -1,10 +1,11 @@
-"""One optimiser step: forward, loss, backward, the proof that all of it is finite, update.
+"""One optimiser step: prepare, split, loss of each part, backward, a check that all of it is finite, update.
 
-With several processes each takes its share of the batch, and the loss is divided by the images of all of them, so that
+With several processes each takes its share of the batch, and the loss is divided by the weight of all of them, so that
 the gradient is that of one process with the whole batch.
 """
 
 import contextlib
+import functools
 import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -19,13 +20,13 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
-from overtone.data.loader import Batch
+from overtone.data.pipeline import Batch
 from overtone.data.seeding import derived_seed
 from overtone.engine.distributed import Agreement, World
 from overtone.engine.optim import set_schedule
 from overtone.engine.placement import Placement
-from overtone.engine.task import Task
 from overtone.errors import OvertoneError
+from overtone.tasks.task import Task
 
 _CHECK_STEPS = 50
 # whether each forward pass brings the first process's buffers to all (evaluation does, once); renamed in newer PyTorch
@@ -38,8 +39,8 @@ class NotFinite(OvertoneError):
 
     Attributes:
         step: the optimiser step, counted from 0.
-        ids: positions in the training list of the images of its batch.
-        loss: the mean loss over these images.
+        ids: positions in the training source of the samples of its batch.
+        loss: the mean loss over these samples.
         rank: the process whose loss it was, where several train together and one can be named.
     """
 
@@ -67,14 +68,13 @@ class Trainer:
         weight_decay_at: weight decay by step of the groups that decay; None: each keeps its own.
         placement: where the arithmetic happens.
         seed: seed of what is random in a step.
-        micro_batch: most images per forward pass, parts are of equal size; None for the whole batch.
+        micro_batch: most samples per forward pass, parts are of equal size; None for the whole batch.
         clip_grad: largest norm of the gradient; None for any.
         average: moving average of the weights, which is then what is evaluated.
         deferred: check losses for NaN only now and then, and let the optimiser skip on the device meanwhile; default:
             on CUDA, where reading each loss would make the device wait.
         world: the processes that train together, each with a `Trainer` of the same network.
         sync_bn: whether batch norm takes its statistics over all of them.
-        blank_size: side of the black image that a process without images of its own computes on, pixels.
     """
 
     def __init__(
@@ -93,7 +93,6 @@ class Trainer:
         deferred: bool | None = None,
         world: World | None = None,
         sync_bn: bool = False,
-        blank_size: int = 224,
     ) -> None:
         if micro_batch is not None and micro_batch < 1:
             raise OvertoneError(f"run.micro_batch is {micro_batch}; it must be at least 1")
@@ -106,7 +105,7 @@ class Trainer:
         self._skip = torch.zeros((), device=placement.device)
         self._unchecked: list[tuple[int, Tensor, Tensor, Tensor]] = []
         self._loss_sum = torch.zeros((), device=placement.device)
-        self.world, self.sync_bn, self.blank_size = world or World(), sync_bn, blank_size
+        self.world, self.sync_bn = world or World(), sync_bn
         self._network: nn.Module = model
         if not self.world.is_alone:
             devices = [placement.device] if placement.device.type == "cuda" else None
@@ -114,11 +113,18 @@ class Trainer:
                 self._network = DistributedDataParallel(
                     model, device_ids=devices, gradient_as_bucket_view=True, **_OWN_BUFFERS
                 )
+        self._forward = placement.forward(self._network)
 
     @property
     def evaluated(self) -> nn.Module:
         """The network that is evaluated and kept: the moving average if there is one."""
         return self.model if self.average is None else self.average.module
+
+    @functools.cached_property
+    def normalises_batches(self) -> bool:
+        """Whether some batch norm takes its statistics from the batch, which then must hold more than one sample."""
+        set_training_mode(self.model)
+        return any(isinstance(module, _BatchNorm) and module.training for module in self.model.modules())
 
     @property
     def is_sound(self) -> bool:
@@ -132,14 +138,14 @@ class Trainer:
         self._loss_sum = torch.tensor(loss_sum, dtype=dtype, device=self.placement.device)
 
     def loss_sum(self) -> float:
-        """Loss summed over the images since `start` (waits for the device)."""
+        """Loss summed over the samples since `start` (waits for the device)."""
         return self._loss_sum.item()
 
     def step(self, batch: Batch, step: int, agreement: Agreement | None = None) -> None:
         """One optimiser step on a whole batch, or this process's share of it.
 
         Args:
-            batch: the images.
+            batch: the samples.
             step: optimiser steps taken so far.
             agreement: on this step, where several processes train.
 
@@ -154,37 +160,44 @@ class Trainer:
         rank = self.world.rank
         self.placement.seed(derived_seed(self.seed, step, rank) if rank else derived_seed(self.seed, step))
         set_schedule(self.optimizer, self.lr_at(step), self.weight_decay_at and self.weight_decay_at(step))
-        images, targets = self.placement.images(batch.images), self.placement.targets(batch.targets)
-        if len(images):
-            images, targets = self.task.prepare(images, targets, (self.seed, step))
-        elif agreement is None or agreement.num_images == 0:
+        batch = self.placement.batch(batch)
+        if batch.num_samples:
+            batch = self.task.prepare(batch, (self.seed, step))
+        elif agreement is None or agreement.num_samples == 0:
             return  # none could be read, on any process
-        with self._statistics_kept(len(images)):
-            own = self._gradients(images, targets, agreement)
+        with self._statistics_kept(batch.num_samples):
+            own = self._gradients(batch, agreement)
         loss_sum = self.world.add_up(own.clone())
         self._update(loss_sum, step, batch.ids, own)
         self._loss_sum += loss_sum
 
-    def _gradients(self, images: Tensor, targets: Tensor, agreement: Agreement | None) -> Tensor:
-        """Forward and backward, in parts if need be; gives the loss summed over this process's images."""
-        count = len(images)
-        if not count:
-            images, targets = self._blank(images, targets)
-        parts = 1 if self.micro_batch is None else max(math.ceil(count / self.micro_batch), 1)
+    def _gradients(self, batch: Batch, agreement: Agreement | None) -> Tensor:
+        """Forward and backward, in parts if need be; gives the loss summed over this process's samples."""
+        # the gradients of several processes are averaged: divide by their mean weight
+        weight = self.task.weight(batch) if agreement is None else agreement.weight / self.world.size
         losses = []
-        cut = zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True)
-        for index, (part, wanted) in enumerate(cut):
-            with self._exchanging(index == parts - 1):
-                with self.placement.autocast():
-                    outputs = self._network(part)
-                loss = self.task.loss(outputs.to(torch.promote_types(outputs.dtype, torch.float32)), wanted, part)
-                if not count:
+        parts = self._parts(batch, agreement)
+        for index, part in enumerate(parts):
+            is_blank = not part.num_samples
+            if is_blank:  # it takes part in every exchange
+                part = self.task.blank(batch, 0 if self.sync_bn else 1)
+            with self._exchanging(index == len(parts) - 1):
+                loss = self.task.loss(self._forward, part)
+                if is_blank:
                     loss = loss * 0
-                # the gradients of several processes are averaged: divide by the mean number of images
-                mean_count = count if agreement is None else agreement.num_images / self.world.size
-                (loss / mean_count).backward()
+                (loss / (weight or 1.0)).backward()
             losses.append(loss.detach())
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+    def _parts(self, batch: Batch, agreement: Agreement | None) -> list[Batch]:
+        """The parts of a batch: where batch norm is synchronised in every forward pass, as many on every process."""
+        if self.micro_batch is None:
+            return [batch]
+        count = batch.num_samples
+        if self.sync_bn and agreement is not None:
+            count = agreement.largest_share
+        parts = max(math.ceil(count / self.micro_batch), 1)
+        return [batch] if parts == 1 else self.task.split(batch, parts)
 
     def _exchanging(self, last: bool) -> AbstractContextManager[object]:
         """Only the last of several backward passes exchanges gradients with the other processes."""
@@ -205,12 +218,6 @@ class Trainer:
             yield
         finally:
             set_training_mode(self.model)
-
-    def _blank(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """What a process without images computes on, so that it takes part in every exchange."""
-        count = 0 if self.sync_bn else 1
-        blank = images.new_zeros(count, 3, self.blank_size, self.blank_size)
-        return self.placement.images(blank), targets.new_zeros(count)
 
     def _update(self, loss_sum: Tensor, step: int, ids: Tensor, own: Tensor) -> None:
         gradients = [p.grad for p in self.parameters if p.grad is not None]
@@ -251,14 +258,14 @@ class Trainer:
 
     def _not_finite(self, step: int, ids: Tensor, own: float) -> NotFinite:
         """The error with the images of all processes; they have all found the same, so all of them come here."""
-        told = self.world.gather((ids.tolist(), own))
-        all_ids = [position for positions, _ in told for position in positions]
-        guilty = [rank for rank, (_, loss) in enumerate(told) if not math.isfinite(loss)]
+        found = self.world.gather((ids.tolist(), own))
+        all_ids = [position for positions, _ in found for position in positions]
+        guilty = [rank for rank, (_, loss) in enumerate(found) if not math.isfinite(loss)]
         if guilty:
-            positions, loss = told[guilty[0]]
+            positions, loss = found[guilty[0]]
             rank = None if self.world.is_alone else guilty[0]
             return NotFinite(step, all_ids if rank is None else positions, loss / max(len(positions), 1), rank)
-        return NotFinite(step, all_ids, sum(loss for _, loss in told) / max(len(all_ids), 1))
+        return NotFinite(step, all_ids, sum(loss for _, loss in found) / max(len(all_ids), 1))
 
 
 def set_training_mode(model: nn.Module) -> None:

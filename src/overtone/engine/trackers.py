@@ -24,7 +24,7 @@ from overtone.errors import OvertoneError
 
 Ending = Literal["finished", "interrupted", "failed"]
 Row = Mapping[str, Any]
-_NOT_FIGURES = ("epoch", "step", "is_best")
+_NOT_FIGURES = ("epoch", "step", "is_best", "score", "score_name")
 _MOST_PARAMETERS, _LONGEST_PARAMETER = 100, 250  # what every MLflow server takes in one message, in one value
 _PROJECT = "overtone"
 

@@ -8,6 +8,7 @@ import timm
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
+from overtone import config
 from overtone.config import Preprocess
 from overtone.errors import OvertoneError
 from overtone.published import Published, find, rows_of
@@ -37,6 +38,20 @@ def build(name: str, **arguments: Any) -> nn.Module:
         if "." not in name and not arguments.get("pretrained"):
             raise
         raise OvertoneError(f"the weights of {name} could not be had: {error}") from error
+
+
+def build_classifier(model: config.Model, num_classes: int, *, pretrained: bool = False) -> nn.Module:
+    """The network of a recipe's `model`, with an output for each class.
+
+    Raises:
+        OvertoneError: see `build`.
+    """
+    arguments = dict(model.args)
+    if model.drop_rate:
+        arguments["drop_rate"] = model.drop_rate
+    if model.drop_path_rate:
+        arguments["drop_path_rate"] = model.drop_path_rate
+    return build(model.name, pretrained=pretrained, num_classes=num_classes, **arguments)
 
 
 def is_ours(architecture: str) -> bool:

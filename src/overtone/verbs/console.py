@@ -36,6 +36,16 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, lef
     _stdout().print(table)
 
 
+def print_tables(tables: Iterable[Any]) -> None:
+    """Print the tables of a report (`tasks.task.Table`), each under its title."""
+    for number, table in enumerate(tables):
+        if number:
+            print_line()
+        if table.title:
+            print_line(table.title)
+        print_table(table.columns, table.rows, left=table.num_text)
+
+
 def print_line(text: str = "") -> None:
     """Print a line on standard output."""
     _stdout().print(printable(text, lines=True), markup=False, highlight=False, soft_wrap=True)

@@ -9,10 +9,9 @@ from overtone import options
 from overtone.deployment.artifact import is_export, sha256
 from overtone.deployment.export import Origin
 from overtone.errors import OvertoneError
-from overtone.verbs.class_names import classes_of, names_of
 from overtone.verbs.console import warn
-from overtone.verbs.inference import introduce, loaded_for, num_outputs
-from overtone.zoo import LoadedModel
+from overtone.verbs.loading import introduce, loaded_for
+from overtone.zoo import LoadedModel, classes_of, names_of, num_outputs
 
 _EXPORTS = Path("exports")
 

@@ -19,11 +19,11 @@ from overtone.checkpoint import write_text
 from overtone.config import Recipe
 from overtone.engine.distributed import World, check_shared_evenly
 from overtone.engine.folder import SLURM, check_folder, is_claimed
+from overtone.engine.resuming import check_begun
 from overtone.errors import OvertoneError
 from overtone.options import LaunchSlurm, Training
 from overtone.recipes import needs_weights
 from overtone.verbs.console import note, print_line
-from overtone.verbs.resuming import check_begun
 
 REQUEUE_CODE = 75
 _WARNING_SECONDS = 120

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from overtone.checkpoint import write_with
-from overtone.tasks.classification import ClassificationReport
+from overtone.tasks.classification.report import ClassificationReport
 
 _BLUE, _ORANGE, _GREY = "#1f6fb4", "#d9730d", "#6b6b6b"
 # told apart also by those who see fewer colours (Okabe and Ito, without the yellow)

@@ -1,30 +1,16 @@
-"""`overtone predict`: the most probable classes of pictures."""
-
-from collections.abc import Iterator
-from dataclasses import dataclass
-
-import torch
+"""`overtone predict`: what a network says of images."""
 
 from overtone import options
 from overtone.data.sources import ImageList, find_images
+from overtone.engine.inference import ready
+from overtone.engine.prediction import Predicted
+from overtone.engine.prediction import predict as predictions_of
 from overtone.errors import OvertoneError
-from overtone.verbs.class_names import names_of, supposed_classes
+from overtone.tasks import task_named
 from overtone.verbs.console import note, print_json, print_table, progress, warn
-from overtone.verbs.inference import Inference, introduce, loaded_for, ready
+from overtone.verbs.loading import computing, introduce, loaded_for
 from overtone.verbs.running import in_runtime
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the network says about one image.
-
-    Attributes:
-        image: the file.
-        best: (index, name, probability in 0..1) of the most probable classes, best first.
-    """
-
-    image: str
-    best: tuple[tuple[int, str, float], ...]
+from overtone.zoo import names_of, supposed_classes
 
 
 def predict(chosen: options.Predict) -> int:
@@ -37,30 +23,30 @@ def predict(chosen: options.Predict) -> int:
         raise OvertoneError("no images are given; add image files or a folder after the model")
     if chosen.top_k < 1:
         raise OvertoneError(f"top_k is {chosen.top_k}; it must be at least 1")
-    paths = tuple(find_images(chosen.images))
+    paths = find_images(chosen.images)
     loaded = loaded_for(chosen)
     names, supposed = names_of(loaded), supposed_classes(loaded)
     introduce(loaded)
     if supposed is not None:
         note(f"weights: {supposed}")
-    inference = ready(*in_runtime(loaded, chosen))
-    images = ImageList(names, paths, (0,) * len(paths))
+    running, settings = in_runtime(loaded, chosen)
+    inference = ready(running, names, computing(settings))
     bad: list[tuple[str, str]] = []
+    found: list[Predicted] = []
     with progress("predicting", len(paths)) as done:
-        predictions = []
-        for found in _batches(inference, images, chosen.top_k, bad):
-            predictions += found
-            done(len(predictions) + len(bad))
+        for part in predictions_of(inference, ImageList(names, paths, [0] * len(paths)), chosen.top_k, bad, warn):
+            found += part
+            done(len(found) + len(bad))
     if chosen.json:
         print_json(
             {
                 "model": loaded.source,
-                "images": [_as_dict(prediction) for prediction in predictions],
+                "images": [{"image": one.image, **one.prediction.to_dict()} for one in found],
                 "bad": [{"image": image, "reason": reason} for image, reason in bad],
             }
         )
     else:
-        _print(predictions)
+        _print(found, ("image", *task_named(loaded.task).prediction_columns))
     for image, reason in bad:
         warn(f"{image} could not be read: {reason}")
     if bad:
@@ -68,37 +54,7 @@ def predict(chosen: options.Predict) -> int:
     return 1 if bad else 0
 
 
-def _batches(
-    inference: Inference, images: ImageList, top_k: int, bad: list[tuple[str, str]]
-) -> Iterator[list[Prediction]]:
-    """Predictions batch by batch; images that cannot be read are appended to `bad` with the reason."""
-    for batch in inference.loader(images):
-        bad += [(str(images.paths[position]), reason) for position, reason in batch.bad]
-        if not len(batch.images):
-            continue
-        with torch.inference_mode(), inference.placement.autocast():
-            outputs = inference.model(inference.placement.images(batch.images))
-        best = outputs.float().softmax(dim=1).topk(min(top_k, len(images.classes)), dim=1)
-        rows = zip(batch.ids.tolist(), best.indices.tolist(), best.values.tolist(), strict=True)
-        yield [
-            Prediction(
-                image=str(images.paths[position]),
-                best=tuple((i, images.classes[i], p) for i, p in zip(indices, probabilities, strict=True)),
-            )
-            for position, indices, probabilities in rows
-        ]
-
-
-def _as_dict(prediction: Prediction) -> dict[str, object]:
-    best = [{"class": name, "index": index, "probability": p} for index, name, p in prediction.best]
-    return {"image": prediction.image, "predictions": best}
-
-
-def _print(predictions: list[Prediction]) -> None:
-    rows = [
-        (prediction.image if rank == 0 else None, name, f"{100 * probability:.2f} %")
-        for prediction in predictions
-        for rank, (_, name, probability) in enumerate(prediction.best)
-    ]
+def _print(found: list[Predicted], columns: tuple[str, ...]) -> None:
+    rows = [(one.image if rank == 0 else None, *row) for one in found for rank, row in enumerate(one.prediction.rows())]
     if rows:
-        print_table(("image", "class", "probability"), rows, left=2)
+        print_table(columns, rows, left=2)

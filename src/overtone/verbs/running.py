@@ -13,6 +13,7 @@ from overtone.checkpoint import Manifest
 from overtone.deployment.artifact import About, is_export
 from overtone.deployment.export import Request, check_request, open_export, predictor_for
 from overtone.deployment.fold import deploy
+from overtone.deployment.inputs import input_transform
 from overtone.deployment.runtimes import RuntimeModule, check_compiler
 from overtone.deployment.targets import runtime_named
 from overtone.errors import OvertoneError
@@ -28,8 +29,10 @@ def loaded_export(folder: Path) -> LoadedModel:
         OvertoneError: damaged, or its runtime is not installed.
     """
     predictor, about = open_export(folder)
+    model = RuntimeModule(predictor, about.num_classes, about.input.kind)
+    model.transform = input_transform(about.input.kind, about.preprocess)
     return LoadedModel(
-        model=RuntimeModule(predictor, about.num_classes, about.input.kind),
+        model=model,
         architecture=about.architecture,
         labels=about.classes,
         preprocess=about.preprocess,

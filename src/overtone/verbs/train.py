@@ -1,87 +1,40 @@
-"""`overtone train`: from a recipe and a folder of images to a run folder with the trained network.
-
-The folder gets `recipe.json` (recipe, run, versions, classes), `split.json` (the images held out, where a seed chose
-them), `metrics.jsonl` (a line an epoch), `log.txt`, `best.safetensors`, `last.safetensors` (with all that the training
-needs to go on), `per_class.json` (the best epoch's report), `summary.json`, `curves.png`, `confusion.png` and
-`tensorboard/`.
-"""
-
-import dataclasses
-import os
-import time
-from contextlib import nullcontext
-from pathlib import Path
+"""`overtone train`: from a recipe and labelled samples to a run folder with the trained network."""
 
 from overtone.config import Recipe, Run
-from overtone.data.loader import worker_death_explained
-from overtone.data.sources import find_splits
-from overtone.engine.allocator import keep_freed_memory
-from overtone.engine.companions import companions, started_by_launcher, usable_cores
-from overtone.engine.distributed import World, check_shared_evenly, joined
-from overtone.engine.folder import check_folder, claimed
-from overtone.engine.interrupt import StopRequest
-from overtone.engine.placement import place
-from overtone.engine.trackers import check_installed
-from overtone.errors import OvertoneError
-from overtone.verbs.resuming import check_begun
-from overtone.verbs.training_session import Session
-from overtone.verbs.training_summary import Summary
+from overtone.engine import folder as files
+from overtone.engine.log import duration
+from overtone.engine.summary import Summary
+from overtone.engine.training import train as run_training
+from overtone.verbs.artist import Artist
+from overtone.verbs.console import print_line, print_tables
 
 
 def train(recipe: Recipe, run: Run, name: str, resume: bool = False) -> Summary:
-    """Train by a recipe and leave everything in the run folder.
-
-    Args:
-        recipe: all that changes the numbers.
-        run: where and with what; `run.out` is the run folder.
-        name: the recipe's name.
-        resume: insist on going on from the last checkpoint in `run.out`, as does `run.resume`; a run of the same
-            recipe that is not finished is gone on with in any case.
-
-    Raises:
-        OvertoneError: data, settings or the folder do not allow it, or the training went wrong in a way to be mended.
-        KeyboardInterrupt: Ctrl-C; the last step taken is saved and how to go on has been said.
-        Preempted: SIGTERM or SIGUSR1; as for Ctrl-C.
-    """
-    resume = resume or run.resume
-    if resume and run.out is None:
-        raise OvertoneError("run.resume needs the run folder to go on with; give it as --run.out")
-    folder = run.out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    run = dataclasses.replace(run, out=folder)
-    processes = recipe.train.processes
-    stop = StopRequest()
-    with stop.handled():
-        if processes == 1 or started_by_launcher(os.environ):
-            return _train(recipe, run, name, resume, stop)
-        check_shared_evenly(recipe.train.batch_size, World(size=processes))
-        check_folder(folder, overwrite=run.overwrite, resume=resume)
-        find_splits(recipe.data)  # what is wrong with the images is said once, not by every process
-        run = dataclasses.replace(run, threads=run.threads or max(1, usable_cores() // processes))
-        with companions(processes, _companion, (recipe, run, name, resume)):
-            return _train(recipe, run, name, resume, stop)
+    """Train by a recipe and print how it ended; see `engine.training.train`."""
+    summary = run_training(recipe, run, name, resume, artist=Artist())
+    print_summary(summary)
+    return summary
 
 
-def _companion(recipe: Recipe, run: Run, name: str, resume: bool) -> None:
-    stop = StopRequest()
-    with stop.handled():
-        _train(recipe, run, name, resume, stop)
-
-
-def _train(recipe: Recipe, run: Run, name: str, resume: bool, stop: StopRequest) -> Summary:
-    splits = find_splits(recipe.data)
-    with joined(run) as world:
-        check_shared_evenly(recipe.train.batch_size, world)
-        folder = world.from_first(run.out)  # named by the time where the user gave none
-        assert folder is not None
-        go_on = check_folder(folder, overwrite=run.overwrite, resume=resume)
-        if go_on:
-            check_begun(folder, recipe, run)
-        check_installed(run)
-        placement = place(run)
-        if placement.device.type == "cpu":
-            keep_freed_memory()
-        world.gather(None)  # all have looked at the folder before the first one writes into it
-        session = Session(recipe, run, name, folder, placement, splits, stop, world)
-        claim = claimed(folder) if world.is_first else nullcontext()
-        with worker_death_explained(), claim, session.opened(go_on) as log:
-            return session.run_in(log)
+def print_summary(summary: Summary) -> None:
+    """Print how the training ended, on standard output."""
+    report, best = summary.report, summary.folder / files.BEST
+    if report is None:
+        print_line(
+            f"{summary.epochs} epochs without validation images, in {duration(summary.seconds)}; "
+            f"{best} is the network of the last one; curves, log and figures are beside it"
+        )
+        return
+    print_line(
+        f"best epoch {summary.best_epoch} of {summary.epochs}: {report.score_name} {report.score:.2f} %, "
+        f"loss {report.loss:.4f} on {report.num_used} of {report.num_expected} validation images; "
+        f"{duration(summary.seconds)} in all"
+    )
+    print_tables(report.tables()[1:2])
+    if summary.test is not None:
+        test = summary.test
+        print_line(
+            f"test: {test.score_name} {test.score:.2f} %, loss {test.loss:.4f} on {test.num_used} of "
+            f"{test.num_expected} images that no choice depended on"
+        )
+    print_line(f"{best} is the best network; curves, log and figures are beside it")

@@ -15,7 +15,7 @@ from overtone.deployment.pictures import given_pictures
 from overtone.deployment.tuning import Candidate, candidates, export_all, measure_all
 from overtone.errors import OvertoneError
 from overtone.verbs.console import note, print_json, print_line, print_table
-from overtone.verbs.evaluate import accuracy
+from overtone.verbs.evaluate import score
 from overtone.verbs.exporting import default_folder, prepared
 
 
@@ -101,12 +101,12 @@ def _accurate(chosen: options.Tune, tried: list[Candidate]) -> list[Candidate]:
         return tried
     root, split = chosen.data.root, chosen.data.split
     settings = options.Device(size=chosen.size, threads=chosen.threads, device="cpu", precision="float32")
-    own = accuracy(chosen.model, root, split, settings, chosen)
+    own = score(chosen.model, root, split, settings, chosen)
     note(f"top-1 of the network in PyTorch: {own:.2f} %")
     measured = []
     for candidate in tried:
         if candidate.reason is None:
-            top1 = accuracy(str(candidate.folder), root, split, settings, chosen)
+            top1 = score(str(candidate.folder), root, split, settings, chosen)
             lost = own - top1
             reason = None if lost <= chosen.max_loss else f"loses {lost:.2f} percentage points of top-1"
             candidate = dataclasses.replace(candidate, top1=top1, reason=reason)

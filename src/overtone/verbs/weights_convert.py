@@ -8,8 +8,8 @@ from overtone import __version__, options, zoo
 from overtone.checkpoint import SUFFIX, Manifest, write_checkpoint
 from overtone.errors import OvertoneError
 from overtone.published import find
-from overtone.verbs.class_names import classes_of, supposed_classes
 from overtone.verbs.console import note, print_line
+from overtone.zoo import classes_of, supposed_classes
 from overtone.zoo.writing import PublishedLayout
 
 

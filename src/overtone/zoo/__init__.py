@@ -7,6 +7,7 @@ put it into one, and `resolver` does all of this for a name.
 
 from overtone.models.building import build, classifier_of, preprocess_of, published_row
 from overtone.zoo.cache import cache_folder, file_name, weights_folders
+from overtone.zoo.class_names import classes_of, names_of, num_outputs, published_classes, supposed_classes
 from overtone.zoo.fetch import Located, fetch_published, find_published
 from overtone.zoo.inference import Description, describe, infer_architecture
 from overtone.zoo.layouts import State, inspect_state, read_state
@@ -42,6 +43,7 @@ __all__ = [
     "build_for_training",
     "cache_folder",
     "checkpoint_path",
+    "classes_of",
     "classifier_of",
     "describe",
     "digests",
@@ -56,13 +58,17 @@ __all__ = [
     "load_pretrained",
     "load_state",
     "load_weights",
+    "names_of",
     "no_weights",
+    "num_outputs",
     "preprocess_of",
     "prove",
+    "published_classes",
     "published_layout",
     "published_row",
     "read_state",
     "read_state_dict",
+    "supposed_classes",
     "weights_folders",
     "write_published",
 ]

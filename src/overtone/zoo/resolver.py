@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from overtone.errors import OvertoneError
 from overtone.models._cfg import PUBLISHED_PREFIX
 from overtone.models.building import build, classifier_of, is_ours, preprocess_of
 from overtone.published import Published, find
+from overtone.tasks.task import Task
 from overtone.zoo.adapting import head_rows_of
 from overtone.zoo.cache import WEIGHTS_SUFFIXES, Folders
 from overtone.zoo.download import Progress
@@ -136,31 +137,26 @@ def load_model(
 
 
 def build_for_training(
-    settings: config.Model, num_classes: int, tell: Callable[[str], object] | None = None
+    task: type[Task], settings: config.Model, labels: Sequence[str], say: Callable[[str], object] | None = None
 ) -> nn.Module:
-    """The network that a recipe trains: built, started from `weights` if it names some, frozen if asked.
+    """The network that a recipe trains: built by its task, started from `weights` if it names some, frozen if asked.
 
-    A start from weights is strict but for the classifier, which is made new when its number of classes differs.
+    A start from weights is strict but for the head, which stays new when its number of outputs differs.
 
     Args:
+        task: builds the network.
         settings: the recipe's.
-        num_classes: outputs.
-        tell: called with each thing that was adapted, for people.
+        labels: names of the outputs.
+        say: called with a line for each thing that was adapted.
 
     Raises:
-        OvertoneError: see `build` and `load_weights`.
+        OvertoneError: see `models.building.build` and `load_weights`.
     """
-    arguments = dict(settings.args)
-    if settings.drop_rate:
-        arguments["drop_rate"] = settings.drop_rate
-    if settings.drop_path_rate:
-        arguments["drop_path_rate"] = settings.drop_path_rate
-    tagged = "." in settings.name
-    model = build(settings.name, pretrained=tagged, num_classes=num_classes, **arguments)
+    model = task.build(settings, labels, pretrained="." in settings.name)
     if settings.weights is not None:
         for adapted in load_weights(model, settings.weights):
-            if tell is not None:
-                tell(adapted)
+            if say is not None:
+                say(adapted)
     if settings.freeze:
         for parameter in model.parameters():
             parameter.requires_grad_(False)

@@ -1,20 +1,24 @@
-"""One label per image: cross entropy, mixing, a teacher, top-1 and top-5, the confusion matrix."""
+"""What an evaluation of a classifier counts and reports: top-1, top-5, per class, the confusion matrix."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from overtone.config import Recipe
-from overtone.data.mixing import Mixer, mixer_of
+from overtone.data.imagenet import readable
 from overtone.errors import OvertoneError
-from overtone.tasks.distillation import Teacher, distillation_loss
+from overtone.tasks.task import Plot, Table
 
 MOST_CLASSES_IN_CONFUSION = 2000
+_FEWEST_CLASSES_FOR_TOP5 = 10
+_MOST_CLASSES_SHOWN = 20
+_MOST_CLASSES_IN_MATRIX = 16
+_MOST_CONFUSIONS = 10
+_MOST_CLASSES_PLOTTED = 100
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,9 @@ class ClassificationReport:
         confusion: images by true class (row) and top-1 (column); empty above 2000 classes.
         bad: paths of the images that could not be read.
     """
+
+    score_name: ClassVar[str] = "top-1"
+    columns: ClassVar[dict[str, tuple[str, int]]] = {"top1": ("top-1", 2), "top5": ("top-5", 2)}
 
     classes: tuple[str, ...]
     num_expected: int
@@ -66,8 +73,61 @@ class ClassificationReport:
         return self.top1
 
     def figures(self) -> dict[str, float]:
-        """The numbers for the log of a training."""
-        return {"val_loss": self.loss, "top1": self.top1, "top5": self.top5}
+        """The numbers for the log of a training; top-5 says nothing of fewer than ten classes."""
+        figures = {"val_loss": self.loss, "top1": self.top1}
+        return figures | ({"top5": self.top5} if len(self.classes) >= _FEWEST_CLASSES_FOR_TOP5 else {})
+
+    def tables(self, *, full: bool = False) -> list[Table]:
+        """All figures, the classes (the worst of many), and the confusion matrix or the most frequent mistakes."""
+        cells = [
+            ("images used", f"{self.num_used} of {self.num_expected}"),
+            ("top-1", f"{self.top1:.2f} %"),
+            ("correct", self.correct_top1),
+        ]
+        if len(self.classes) >= _FEWEST_CLASSES_FOR_TOP5:
+            cells += [("top-5", f"{self.top5:.2f} %"), ("correct", self.correct_top5)]
+        cells.append(("loss", f"{self.loss:.4f}"))
+        main = Table("", tuple(name for name, _ in cells), (tuple(value for _, value in cells),))
+        return [main, self._class_table(full), *self._confusion_tables()]
+
+    def plots(self) -> list[Plot]:
+        """The confusion matrix, where it can be looked at."""
+        if not self.confusion or len(self.classes) > _MOST_CLASSES_PLOTTED:
+            return []
+        title = f"top-1 {self.top1:.2f} % of {self.num_used} images"
+        labels = tuple(map(readable, self.classes))
+        return [Plot("confusion", "matrix", title, labels, self.confusion, axes=("predicted class", "true class"))]
+
+    def _class_table(self, full: bool) -> Table:
+        rows = list(zip(self.classes, self.class_counts, self.class_correct, self.per_class, strict=True))
+        title = ""
+        if len(rows) > _MOST_CLASSES_SHOWN and not full:
+            worst = sorted((share, at) for at, share in enumerate(self.per_class) if share is not None)
+            rows = [rows[at] for _, at in worst[:_MOST_CLASSES_SHOWN]]
+            title = f"the {len(rows)} worst of {len(self.classes)} classes"
+        cells = (
+            (readable(name), count, correct, None if share is None else f"{share:.2f} %")
+            for name, count, correct, share in rows
+        )
+        return Table(title, ("class", "images", "correct", "top-1"), tuple(cells))
+
+    def _confusion_tables(self) -> list[Table]:
+        if not self.confusion:
+            return []
+        names = [readable(name) for name in self.classes]
+        if len(names) <= _MOST_CLASSES_IN_MATRIX:
+            title = "confusion matrix: rows are the true classes, columns the predicted ones"
+            rows = tuple((name, *row) for name, row in zip(names, self.confusion, strict=True))
+            return [Table(title, ("", *names), rows)]
+        mistakes = [
+            (count, names[true], names[predicted])
+            for true, row in enumerate(self.confusion)
+            for predicted, count in enumerate(row)
+            if count and true != predicted
+        ]
+        mistakes.sort(key=lambda mistake: (-mistake[0], mistake[1:]))
+        rows = tuple((true, predicted, count) for count, true, predicted in mistakes[:_MOST_CONFUSIONS])
+        return [Table("most frequent mistakes", ("true class", "predicted", "images"), rows, num_text=2)]
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON values, with the percentages."""
@@ -116,7 +176,7 @@ class ClassificationTally:
 
     def add(self, outputs: Tensor, targets: Tensor) -> None:
         """Count a batch: outputs (B, K), targets (B,)."""
-        _check_outputs(outputs, self.classes)
+        check_outputs(outputs, self.classes)
         best = outputs.topk(min(5, len(self.classes)), dim=1).indices  # (B, 5)
         self._targets.append(targets)
         self._predicted.append(best[:, 0])
@@ -163,96 +223,14 @@ class ClassificationTally:
         )
 
 
-class Classification:
-    """The task of naming an image's one class.
+def check_outputs(outputs: Tensor, labels: Sequence[str]) -> None:
+    """Make sure that a network gives one number for each label.
 
-    Args:
-        classes: names in the order of the outputs.
-        recipe: gives label smoothing, class weights, mixing and distillation; None where nothing is trained.
-        class_counts: training images per class, which balanced class weights are made from.
-        steps_per_epoch: optimiser steps in an epoch, for a recipe that mixes in some epochs only.
-        teacher: gives the outputs that the recipe's distillation learns from.
+    Raises:
+        OvertoneError: it gives another shape.
     """
-
-    def __init__(
-        self,
-        classes: Sequence[str],
-        recipe: Recipe | None = None,
-        class_counts: Sequence[int] | None = None,
-        *,
-        steps_per_epoch: int | None = None,
-        teacher: Teacher | None = None,
-    ) -> None:
-        self.classes = tuple(classes)
-        self.label_smoothing = 0.0
-        self._weights: Tensor | None = None
-        self._mixer: Mixer | None = None
-        self._mixed_steps: int | None = None
-        self._distill, self._teacher = (recipe or Recipe()).distill, teacher
-        if recipe is None:
-            return
-        if (teacher is None) != (recipe.distill.teacher is None):
-            raise ValueError("a recipe with distillation needs its teacher, and no other takes one")
-        self.label_smoothing = recipe.train.label_smoothing
-        self._mixer = mixer_of(recipe.augment, len(self.classes), self.label_smoothing)
-        if self._mixer is not None and recipe.augment.mix_off_epochs:
-            if steps_per_epoch is None:
-                raise ValueError("where mixing is off at the end, the number of steps in an epoch is needed")
-            self._mixed_steps = (recipe.train.epochs - recipe.augment.mix_off_epochs) * steps_per_epoch
-        if recipe.train.class_weights == "balanced":
-            if class_counts is None:
-                raise ValueError("balanced class weights need the number of images of each class")
-            self._weights = balanced_weights(class_counts)
-
-    def prepare(self, images: Tensor, targets: Tensor, seed: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Mix a batch where the recipe says so: targets (B,) then become class probabilities (B, K)."""
-        if self._mixer is None or (self._mixed_steps is not None and seed[1] >= self._mixed_steps):
-            return images, targets
-        return self._mixer(images, targets, seed)
-
-    def loss(self, outputs: Tensor, targets: Tensor, images: Tensor | None = None) -> Tensor:
-        """Cross entropy summed over the images; targets are classes (B,) or probabilities (B, K).
-
-        An image counts with the weight of its class. The sum is meant to be divided by the number of images, not of
-        weights, so that its gradient is the same however a batch is cut. With a teacher, which sees the same `images`,
-        it is (1 - weight) * cross entropy + weight * `distillation_loss`.
-        """
-        loss = self._cross_entropy(outputs, targets)
-        if self._teacher is None or self._distill.weight == 0 or not len(outputs):
-            return loss
-        if images is None:
-            raise ValueError("a teacher needs the images")
-        taught = self._teacher(images)
-        _check_outputs(taught, self.classes)
-        weight = self._distill.weight
-        return (1 - weight) * loss + weight * distillation_loss(outputs, taught, self._distill)
-
-    def _cross_entropy(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        _check_outputs(outputs, self.classes)
-        if self._weights is not None:
-            self._weights = self._weights.to(outputs.device)
-        smoothing = self.label_smoothing if targets.ndim == 1 else 0.0  # the mixer has smoothed probabilities already
-        return F.cross_entropy(outputs, targets, self._weights, reduction="sum", label_smoothing=smoothing)
-
-    def tally(self) -> ClassificationTally:
-        """A new count for an evaluation."""
-        return ClassificationTally(self.classes)
-
-
-def balanced_weights(class_counts: Sequence[int]) -> Tensor:
-    """Weight of each class inverse to its number of images, so that the mean over all images is 1: N / (K * n_c).
-
-    K counts the classes that have images; a class without any weighs 0.
-    """
-    counts = torch.tensor(class_counts, dtype=torch.float64)
-    present = counts > 0
-    weights = counts.sum() / (present.sum() * counts.clamp(min=1))
-    return torch.where(present, weights, 0.0).float()
-
-
-def _check_outputs(outputs: Tensor, classes: Sequence[str]) -> None:
-    if outputs.ndim != 2 or outputs.shape[1] != len(classes):
+    if outputs.ndim != 2 or outputs.shape[1] != len(labels):
         raise OvertoneError(
-            f"the network's output has shape {tuple(outputs.shape)} for {len(classes)} classes; "
-            f"it must be (images, {len(classes)}): choose a network with a classifier of that many classes"
+            f"the network's output has shape {tuple(outputs.shape)} for {len(labels)} labels; "
+            f"it must be (images, {len(labels)}): choose a network with a classifier of that many outputs"
         )

@@ -1,14 +1,14 @@
 """What the outputs of a network are called."""
 
-from overtone import zoo
 from overtone.data.imagenet import NUM_CLASSES, readable, synsets
+from overtone.errors import OvertoneError
 from overtone.models import families
 from overtone.published import Published, rows_of
-from overtone.verbs.inference import num_outputs
 from overtone.zoo.layouts import HUB_LAYOUT, OWN_LAYOUT
+from overtone.zoo.resolver import LoadedModel
 
 
-def names_of(loaded: zoo.LoadedModel) -> tuple[str, ...]:
+def names_of(loaded: LoadedModel) -> tuple[str, ...]:
     """The outputs' names for people, in their order: see `classes_of`; WordNet ids in words, else the position.
 
     Raises:
@@ -20,7 +20,7 @@ def names_of(loaded: zoo.LoadedModel) -> tuple[str, ...]:
     return tuple(readable(name) for name in classes)
 
 
-def classes_of(loaded: zoo.LoadedModel) -> tuple[str, ...] | None:
+def classes_of(loaded: LoadedModel) -> tuple[str, ...] | None:
     """The outputs' names as of class folders, in their order; None where nothing tells.
 
     The weights' own class names; WordNet ids of ImageNet-1K for published networks with 1000 outputs and for timm's
@@ -42,7 +42,7 @@ def classes_of(loaded: zoo.LoadedModel) -> tuple[str, ...] | None:
     return None
 
 
-def supposed_classes(loaded: zoo.LoadedModel) -> str | None:
+def supposed_classes(loaded: LoadedModel) -> str | None:
     """What `classes_of` supposes of a bare file, for people; None where it knows."""
     row = None if loaded.labels is not None or loaded.published is not None else _row_by_shape(loaded)
     if row is None:
@@ -50,7 +50,7 @@ def supposed_classes(loaded: zoo.LoadedModel) -> str | None:
     return f"its {num_outputs(loaded)} classes are supposed to be those of the published {row.full_name}"
 
 
-def _row_by_shape(loaded: zoo.LoadedModel) -> Published | None:
+def _row_by_shape(loaded: LoadedModel) -> Published | None:
     """The published row whose network and number of classes a file of bare tensors has."""
     if loaded.layout in (None, OWN_LAYOUT, HUB_LAYOUT) or set(loaded.model_args) - {"in_chans"}:
         return None
@@ -70,3 +70,15 @@ def published_classes(row: Published, num_outputs: int) -> tuple[str, ...]:
         for synset, index in zip(synsets(), shared, strict=True):
             names[index] = synset
     return tuple(names)
+
+
+def num_outputs(loaded: LoadedModel) -> int:
+    """Number of outputs.
+
+    Raises:
+        OvertoneError: the network has no classifier.
+    """
+    count = len(loaded.labels) if loaded.labels is not None else int(getattr(loaded.model, "num_classes", 0))
+    if count < 1:
+        raise OvertoneError(f"{loaded.source} has no classifier; give a network that has one")
+    return count

@@ -1,21 +1,32 @@
-"""Whether a run may be gone on with: not finished, the same recipe, the same classes, the same images held out."""
+"""Whether a run may be resumed: not finished, the same recipe, the same labels, the same samples."""
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from overtone.checkpoint import Manifest, read_manifest
-from overtone.config import Recipe, Run, from_dict, to_dict
+from overtone.config import Recipe, Run, to_dict
 from overtone.engine import folder as files
-from overtone.errors import OvertoneError
+from overtone.engine.samples import Samples, check_samples
+from overtone.errors import OvertoneError, some
+from overtone.tasks import recipe_from_dict
 
-# where the images and the first weights lie may change between the parts of a run
-_MAY_DIFFER = ("data.root", "model.weights", "data.max_bad_fraction", "train.processes")
+_OLD_VALIDATE_ON = "test"  # before format 2 the test images were validated on where there were no others
+# where the samples and the first weights lie may change between the parts of a run
+_MAY_DIFFER = (
+    "data.root",
+    "data.table",
+    "data.accept_changes",
+    "model.weights",
+    "data.max_bad_fraction",
+    "train.processes",
+)
 
 
 def check_begun(folder: Path, recipe: Recipe, run: Run) -> None:
-    """Refuse early, by what is quickly read, to go on with a run of another recipe or one that is finished.
+    """Refuse early, by what is quickly read, to resume a run of another recipe or one that is finished.
 
     Args:
         folder: the run folder.
@@ -25,14 +36,8 @@ def check_begun(folder: Path, recipe: Recipe, run: Run) -> None:
     Raises:
         OvertoneError: the folder holds a run of another recipe, a finished one, or none at all.
     """
-    checkpoints, path = files.checkpoints(folder), folder / files.RECIPE
-    if path.is_file():
-        try:
-            then = json.loads(path.read_text(encoding="utf-8"))["recipe"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise OvertoneError(
-                f"{path} is not the record of a run; give another --run.out, or --run.overwrite to replace it"
-            ) from error
+    checkpoints, then = files.checkpoints(folder), _recorded(folder)
+    if then is not None:
         _check_recipe(folder, then, to_dict(recipe))
     if not checkpoints or not (folder / files.SUMMARY).is_file() or _was_cut_short(folder):
         return
@@ -45,6 +50,34 @@ def check_begun(folder: Path, recipe: Recipe, run: Run) -> None:
             f"the run in {folder} is finished ({progress['step']} steps); give another --run.out to start anew, "
             "or --run.overwrite to replace it"
         )
+
+
+def as_begun(folder: Path, recipe: Recipe) -> Recipe:
+    """The recipe with the defaults of the version that the run was begun with, where they have changed since.
+
+    Raises:
+        OvertoneError: the folder's record of the recipe cannot be read.
+    """
+    then = _recorded(folder)
+    if then is None or "validate_on" in then.get("data", {}):
+        return recipe
+    return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, validate_on=_OLD_VALIDATE_ON))
+
+
+def _recorded(folder: Path) -> Mapping[str, Any] | None:
+    """The recipe that a run folder has on record; None where it has none."""
+    path = folder / files.RECIPE
+    if not path.is_file():
+        return None
+    try:
+        then = json.loads(path.read_text(encoding="utf-8"))["recipe"]
+        if not isinstance(then, dict) or not isinstance(then.get("data", {}), dict):
+            raise TypeError
+    except (ValueError, KeyError, TypeError) as error:
+        raise OvertoneError(
+            f"{path} is not the record of a run; give another --run.out, or --run.overwrite to replace it"
+        ) from error
+    return then
 
 
 def _was_cut_short(folder: Path) -> bool:
@@ -63,17 +96,20 @@ def is_over(progress: Mapping[str, Any], recipe: Recipe, max_steps: int | None) 
     return epoch >= recipe.train.epochs or impatient or at_the_end
 
 
-def check_resumable(folder: Path, checkpoint: Manifest, given: Manifest, val: Sequence[str]) -> None:
-    """Refuse to go on with a run by another recipe or on other images than it began with.
+def check_resumable(folder: Path, checkpoint: Manifest, given: Manifest, samples: Samples) -> list[str]:
+    """Refuse to resume a run by another recipe or on other samples than it began with.
 
     Args:
         folder: the run folder.
         checkpoint: the manifest of its last checkpoint.
         given: the manifest that the run would write now.
-        val: the validation images now, relative to the data's folder.
+        samples: those of now.
+
+    Returns:
+        What to report of changed samples that the recipe accepts.
 
     Raises:
-        OvertoneError: the classes, the recipe or the seeded split differ; the message shows how.
+        OvertoneError: the labels, the recipe or the samples differ; the message shows how.
     """
     if checkpoint.labels != given.labels:
         raise OvertoneError(
@@ -81,14 +117,26 @@ def check_resumable(folder: Path, checkpoint: Manifest, given: Manifest, val: Se
             "resume with the data that the run began with"
         )
     _check_recipe(folder, checkpoint.recipe or {}, given.recipe or {})
-    split = folder / files.SPLIT
-    if split.is_file():
-        missing = set(json.loads(split.read_text(encoding="utf-8"))["val"]) ^ set(val)
-        if missing:
-            raise OvertoneError(
-                f"the images held out are not those of {split}: {len(missing)} differ, such as {min(missing)}; "
-                "resume with the images that the run began with"
-            )
+    _check_old_split(folder, samples)
+    accept = bool((given.recipe or {}).get("data", {}).get("accept_changes"))
+    return check_samples(folder, checkpoint.split.get("digest"), samples, accept=accept)
+
+
+def _check_old_split(folder: Path, samples: Samples) -> None:
+    """Before format 2, a run wrote down the samples that a seed held out, and no others."""
+    path = folder / files.OLD_SPLIT
+    if not path.is_file():
+        return
+    try:
+        then = set(json.loads(path.read_text(encoding="utf-8"))["val"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise OvertoneError(f"{path} is damaged ({error}); put back a copy, or start a new run") from error
+    differing = then ^ {name for part, name, _, _ in samples.lines if part == "val"}
+    if differing:
+        raise OvertoneError(
+            f"the images held out are not those of {path}: {some(differing, limit=3)}; "
+            "resume with the images that the run began with"
+        )
 
 
 def _check_recipe(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -104,8 +152,9 @@ def _check_recipe(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any])
 
 def _completed(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
     """A recorded recipe with the defaults of the options that are younger than it."""
+    data = {"validate_on": _OLD_VALIDATE_ON, **recipe.get("data", {})}
     try:
-        return to_dict(from_dict(Recipe, recipe))
+        return to_dict(recipe_from_dict({**recipe, "data": data}))
     except OvertoneError:  # by another version of overtone; the comparison shows how it differs
         return recipe
 
@@ -114,7 +163,7 @@ def _class_difference(then: Sequence[str], now: Sequence[str]) -> str:
     gone, new = sorted(set(then) - set(now)), sorted(set(now) - set(then))
     if not gone and not new:
         return "their order"
-    parts = (f"{what} {', '.join(names[:8])}" for what, names in (("gone:", gone), ("new:", new)) if names)
+    parts = (f"{what} {some(names)}" for what, names in (("gone:", gone), ("new:", new)) if names)
     return "; ".join(parts)
 
 

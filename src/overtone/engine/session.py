@@ -5,9 +5,9 @@ import functools
 import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -15,31 +15,44 @@ from torch import nn
 from overtone import zoo
 from overtone.checkpoint import Checkpoint, Manifest, read_checkpoint, read_manifest, write_text
 from overtone.config import Recipe, Run, to_dict
-from overtone.data.loader import worker_death_explained
-from overtone.data.sources import ImageList, Splits
+from overtone.data.loader import Loader, worker_death_explained
+from overtone.data.sources import Source, Splits
 from overtone.engine import folder as files
 from overtone.engine import saver
 from overtone.engine.distributed import World
 from overtone.engine.folder import clear, prune, remove_temporary
 from overtone.engine.interrupt import StopRequest
+from overtone.engine.loaders import Loaders
 from overtone.engine.log import Log, Row, read_rows
 from overtone.engine.loop import BadImage, Epoch, Interrupted, Watch, evaluate, fit
 from overtone.engine.optim import build_optimizer, lr_at, moving_average, weight_decay_at
 from overtone.engine.placement import Placement
+from overtone.engine.resuming import check_resumable
+from overtone.engine.samples import Samples
 from overtone.engine.silent_log import SilentLog
 from overtone.engine.state import Snapshot, State
 from overtone.engine.step import NotFinite, Trainer
+from overtone.engine.summary import Summary, figures_of, read_report, report_text
 from overtone.engine.sync_bn import synchronise_batch_norm
+from overtone.engine.teaching import load_teacher
 from overtone.engine.trackers import chosen_trackers
 from overtone.errors import OvertoneError
-from overtone.tasks.classification import Classification, ClassificationReport
-from overtone.verbs.plots import plot_confusion, plot_curves
-from overtone.verbs.resuming import check_resumable
-from overtone.verbs.teaching import load_teacher
-from overtone.verbs.training_loaders import training_loaders
-from overtone.verbs.training_summary import Summary, print_summary, read_report
+from overtone.tasks import task_named
+from overtone.tasks.task import Plot, Report, Setup
 
 _PLOT_SECONDS = 60.0
+
+
+class Artist(Protocol):
+    """Draws the plots of a run; `reports` has one."""
+
+    def curves(self, rows: Sequence[Row], path: Path, title: str) -> None:
+        """Draw loss, score and learning rate by epoch."""
+        ...
+
+    def plot(self, plot: Plot, path: Path) -> None:
+        """Draw one plot of a report."""
+        ...
 
 
 class Session(Watch):
@@ -55,79 +68,137 @@ class Session(Watch):
         splits: Splits,
         stop: StopRequest,
         world: World,
+        artist: Artist | None = None,
     ) -> None:
         self.recipe, self.run, self.name, self.folder = recipe, run, name, folder
         self.placement, self.splits, self.world = placement, splits, world
-        self.classes = splits.train.classes
-        if recipe.train.patience is not None and not splits.val:
+        self.artist = artist if run.plots and world.is_first else None
+        self.labels, self.kind = tuple(splits.train.labels), task_named(recipe.task)
+        if recipe.train.patience is not None and not len(splits.val):
             raise OvertoneError(
                 "train.patience waits for a better validation, but nothing is held out to validate on; "
                 "take it off, or set --data.val-fraction above 0"
             )
+        self.samples = Samples.of(splits) if world.is_first else None
+        digest = world.from_first(None if self.samples is None else self.samples.digest)
         self.manifest = Manifest(
             architecture=recipe.model.name.partition(".")[0],
-            labels=self.classes,
+            labels=self.labels,
             preprocess=recipe.data.preprocess,
             model_args=dict(recipe.model.args),
             recipe=to_dict(recipe),
             versions=saver.versions(),
+            task=recipe.task,
+            head=recipe.model.head,
+            split={"seeded": splits.seeded, "origin": splits.origin, "digest": digest},
         )
         self.state = State()
-        self.best: ClassificationReport | None = None
+        self.best: Report | None = None
         self.adapted: list[str] = []
         self.saver = saver.Saver(
             folder, self.manifest, keep_last=run.keep_last, every_minutes=run.save_minutes, every_steps=run.save_steps
         )
         self.stop, self._drawn = stop, time.perf_counter()
-        self._told: list[str] = []
+        self._messages: list[str] = []
         self._since = time.perf_counter()  # when `state.seconds` was up to date
 
     @contextmanager
-    def opened(self, go_on: bool) -> Iterator[Log]:
+    def opened(self, resuming: bool) -> Iterator[Log]:
         """Build the parts, new or as the last checkpoint has them, and open the log of the claimed folder."""
-        last, checkpoint = self._newest(go_on)
+        last, checkpoint = self._newest(resuming)
+        changed = False
         if checkpoint is not None:
-            check_resumable(self.folder, checkpoint.manifest, self.manifest, self._relative(self.splits.val))
-        elif go_on:
-            self._told.append(f"the run in {self.folder} has no checkpoint yet and starts over")
-        model = self.recipe.model
-        torch.manual_seed(self.recipe.train.seed)
-        # the checkpoint has all the weights: those that the run started from need not be there any more
-        network = zoo.build_for_training(
-            model if checkpoint is None else dataclasses.replace(model, weights=None, name=self.manifest.architecture),
-            len(self.classes),
-            self.adapted.append,
-        )
-        self.train_loader, self.val_loader = training_loaders(
-            self.recipe, self.run, self.splits, self.placement, self.world, self._told.append
-        )
-        self.trainer = self._trainer(network)
+            changed = self._check_resumable(checkpoint)
+        elif resuming:
+            self._messages.append(f"the run in {self.folder} has no checkpoint yet and starts over")
+        self._build(checkpoint)
         if checkpoint is not None:
             self.state = saver.restore(last, checkpoint, self.trainer)
-            self.best = read_report(self.folder)
+            if changed:
+                self.state.bad.clear()  # positions among other samples
+            self._restore_best()
         rows = read_rows(self.folder, self.state.epoch)
         self.world.gather(None)  # all have read before the first one writes
         try:
             with self._log(rows, is_new=checkpoint is None) as log:
+                if changed and self.samples is not None:
+                    self.samples.write(self.folder)
                 yield log
         finally:
             self.train_loader.close()
             self.val_loader.close()
 
-    def _newest(self, go_on: bool) -> tuple[Path, Checkpoint | None]:
-        """The checkpoint to go on from, which the first process has proved, and where it is."""
+    def _check_resumable(self, checkpoint: Checkpoint) -> bool:
+        """Whether the samples have changed since, which the recipe then accepts; all processes find the same."""
+        found: list[str] | OvertoneError = []
+        if self.samples is not None:
+            try:
+                found = check_resumable(self.folder, checkpoint.manifest, self.manifest, self.samples)
+            except OvertoneError as error:
+                found = error
+        found = self.world.from_first(found)
+        if isinstance(found, OvertoneError):
+            raise found
+        self._messages += found
+        return bool(found)
+
+    def _build(self, checkpoint: Checkpoint | None) -> None:
+        """The network, the task, the loaders and the trainer."""
+        recipe, model = self.recipe, self.recipe.model
+        torch.manual_seed(recipe.train.seed)
+        # the checkpoint has all the weights: those that the run started from need not be there any more
+        started = (
+            model if checkpoint is None else dataclasses.replace(model, weights=None, name=self.manifest.architecture)
+        )
+        network = zoo.build_for_training(self.kind, started, self.labels, self.adapted.append)
+        self.loaders = Loaders(recipe, self.run, self.placement, self.world, self._messages.append)
+        steps = self.loaders.steps_per_epoch(self.splits.train)
+        self.task = self.kind(
+            Setup(
+                self.labels,
+                recipe,
+                {} if checkpoint is None else checkpoint.manifest.settings,
+                self.splits.train,
+                steps,
+                load_teacher(recipe.distill, self.labels, recipe.data.preprocess, self.placement),
+            )
+        )
+        self.train_loader = self.loaders.training(self.splits.train, self.task)
+        self.val_loader = self.loaders.evaluation(self.splits.val, self.task)
+        self.trainer = self._trainer(network, steps)
+
+    def _newest(self, resuming: bool) -> tuple[Path, Checkpoint | None]:
+        """The checkpoint to resume from, which the first process has verified, and where it is."""
         found = None
         if self.world.is_first:
             remove_temporary(self.folder)
-            found = saver.read_last(self.folder, self._told.append) if go_on else None
+            found = saver.read_last(self.folder, self._messages.append) if resuming else None
             prune(self.folder, self.run.keep_last)  # a smaller number may be what makes room on a full disk
         path = self.world.from_first(None if found is None else found[0])
         if path is not None and found is None:
             found = path, read_checkpoint(path)
         return found or (self.folder / files.LAST, None)
 
+    def _restore_best(self) -> None:
+        """The best epoch's report; where its network or report is damaged, the next epoch counts as the best."""
+        found: tuple[Report | None, str | None] = (None, None)
+        if self.world.is_first:
+            try:
+                if self.state.best_epoch:
+                    read_checkpoint(self.folder / files.BEST)
+                found = read_report(self.folder, self.kind), None
+            except OvertoneError as error:
+                for name in (files.BEST, files.REPORT):
+                    if (self.folder / name).is_file():
+                        files.set_aside(self.folder / name)
+                found = None, f"{error}; it is set aside, and the next epoch counts as the best so far"
+        self.best, lost = self.world.from_first(found)
+        if lost is not None:
+            self._messages.append(lost)
+            self.state.best_epoch, self.state.best_score, self.state.best_loss = 0, None, None
+
     def _log(self, rows: list[Row], is_new: bool) -> Log:
-        """The log, in a folder that is made ready for it; the other processes have one that says nothing."""
+        """The log, in a folder that is made ready for it; a no-op log for ranks > 0."""
         if not self.world.is_first:
             return SilentLog(rows)
         if is_new:
@@ -142,6 +213,7 @@ class Session(Watch):
             config={"name": self.name, **to_dict(self.recipe)},
             rows=rows,
             device=self.placement.device,
+            columns=getattr(self.kind.report_type, "columns", {}),
         )
 
     def run_in(self, log: Log) -> Summary:
@@ -151,9 +223,9 @@ class Session(Watch):
         try:
             with self.saver, self.stop.patient(), worker_death_explained():
                 self._fit()
+                return self._finish()
         except NotFinite as error:
             raise self._recorded(error) from error
-        return self._finish()
 
     def _fit(self) -> None:
         train = self.recipe.train
@@ -171,6 +243,7 @@ class Session(Watch):
                 watch=self,
             ):
                 self._keep(epoch)
+            self.saver.close()
         except Interrupted:
             if self.world.is_first:
                 self.saver.save(self.trainer, self.state, {})
@@ -182,13 +255,17 @@ class Session(Watch):
             done = f"epoch {self.state.epoch + 1}, batch {self.state.batch} of {len(self.train_loader)}"
             self.log.say(
                 f"stopped in {done}; everything is in {self.folder / files.LAST}. "
-                f"To go on, give the same command again with --run.out {self.folder}"
+                f"To resume, give the same command again with --run.out {self.folder}"
             )
             raise self.stop.exception() from None
 
     def stopped(self) -> bool:
         """Whether Ctrl-C was pressed or a scheduler wants the machine back."""
         return self.stop.is_set
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """A request to stop ends the wait for a batch."""
+        return self.stop.waiting()
 
     def stepped(self) -> None:
         """Save within the epoch when it is time to."""
@@ -204,17 +281,17 @@ class Session(Watch):
         self.saver.save(self.trainer, state, {})
 
     def bad(self, found: Sequence[BadImage]) -> None:
-        """Name each unreadable training image once, and give up when there are too many."""
-        images, known = self.splits.train, set(self.state.bad)
+        """Name each unreadable training sample once, and give up when there are too many."""
+        source, known = self.splits.train, set(self.state.bad)
         for position, reason in found:
             if position not in known:
                 self.state.bad.append(position)
-                self.log.say(f"left out: {images.paths[position]}: {reason}")
+                self.log.say(f"left out: {source.name(position)}: {reason}")
         limit = self.recipe.data.max_bad_fraction
-        if len(self.state.bad) > limit * len(images):
+        if len(self.state.bad) > limit * len(source):
             raise OvertoneError(
-                f"{len(self.state.bad)} of {len(images)} training images cannot be read, the last one "
-                f"{images.paths[self.state.bad[-1]]}, more than --data.max-bad-fraction {limit:g}; "
+                f"{len(self.state.bad)} of {len(source)} training images cannot be read, the last one "
+                f"{source.name(self.state.bad[-1])}, more than --data.max-bad-fraction {limit:g}; "
                 "mend or remove them, or allow a larger share"
             )
 
@@ -222,23 +299,15 @@ class Session(Watch):
         """Move the progress line."""
         self.log.training(snapshot)
 
-    def _trainer(self, network: nn.Module) -> Trainer:
+    def _trainer(self, network: nn.Module, steps: int) -> Trainer:
         recipe, run = self.recipe, self.run
         network = self.placement.model(network)
         if recipe.train.sync_bn:
             network = synchronise_batch_norm(network, self.placement.device)
-        steps = len(self.train_loader)
-        task = Classification(
-            self.classes,
-            recipe,
-            self.splits.train.counts(),
-            steps_per_epoch=steps,
-            teacher=load_teacher(recipe.distill, self.classes, recipe.data.preprocess, self.placement),
-        )
         average = moving_average(network, recipe.train.ema_decay)
         trainer = Trainer(
             network,
-            task,
+            self.task,
             build_optimizer(network, recipe.optim),
             lr_at=functools.partial(lr_at, recipe=recipe, steps_per_epoch=steps),
             weight_decay_at=functools.partial(weight_decay_at, recipe=recipe, steps_per_epoch=steps),
@@ -249,27 +318,34 @@ class Session(Watch):
             average=average,
             world=self.world,
             sync_bn=recipe.train.sync_bn,
-            blank_size=recipe.data.preprocess.size,
         )
+        if recipe.train.batch_size < 2 and trainer.normalises_batches:
+            raise OvertoneError(
+                f"train.batch_size is {recipe.train.batch_size}, and {recipe.model.name} has batch norm, which takes "
+                "its statistics from the batch: nothing would be trained; use at least 2, better 16 or more"
+            )
         if run.compile:
             network.compile()  # in place: the names in the state dict stay
             if average is not None:
                 average.module.compile()
         return trainer
 
-    def _validate(self) -> ClassificationReport | None:
-        total = len(self.splits.val)
-        if not total:  # the recipe holds nothing out
-            return None
+    def _validate(self) -> Report | None:
+        return self._measured(self.splits.val, self.val_loader, "validation")
 
+    def _measured(self, source: Source, loader: Loader, what: str) -> Report | None:
+        """The report of the evaluated network on a source; None where it is empty."""
+        total = len(source)
+        if not total:
+            return None
         try:
             return evaluate(
-                self.trainer.task,
+                self.task,
                 self.trainer.evaluated,
-                self.val_loader,
+                loader,
                 self.placement,
-                lambda done: self.log.validating(done * self.world.size, total),
-                stopped=self.stopped,
+                lambda done: self.log.validating(done * self.world.size, total, what),
+                watch=self,
                 world=self.world,
             )
         except OvertoneError:
@@ -279,43 +355,42 @@ class Session(Watch):
 
     def _keep(self, epoch: Epoch) -> None:
         report = epoch.report
-        assert report is None or isinstance(report, ClassificationReport)
         metrics: dict[str, Any] = {"epoch": epoch.row["epoch"]}
         if report is not None:
-            metrics |= {"loss": report.loss, "top1": report.top1, "top5": report.top5}
+            metrics |= {"score": report.score, "score_name": report.score_name, **figures_of(report)}
         # before the checkpoint: a line that the state knows of must be there, one that it does not know of is dropped
         self.log.epoch(epoch.row)
         text = None
+        settings = self.task.settings if report is None else self.task.learned(report)
         if epoch.is_best:
             self.best = report
-            text = None if report is None else json.dumps(report.to_dict())
+            text = None if report is None else report_text(report)
         if self.world.is_first:
-            self.saver.save(self.trainer, self.state, metrics, best=epoch.is_best, report=text)
+            self.saver.save(self.trainer, self.state, metrics, best=epoch.is_best, report=text, settings=settings)
         self._since = time.perf_counter()
         if report is not None and report.bad and epoch.row["epoch"] == 1:
             self.log.say(f"validation used {report.num_used} of {report.num_expected} images; unreadable:")
-            self.log.say("\n".join(f"  {path}" for path in report.bad))
-        if self.world.is_first and self.run.plots and time.perf_counter() - self._drawn > _PLOT_SECONDS:
-            self._plot_curves()
+            self.log.say("\n".join(f"  {name}" for name in report.bad))
+        if self.artist is not None and time.perf_counter() - self._drawn > _PLOT_SECONDS:
+            self._plot_curves(self.artist)
 
-    def _plot_curves(self) -> None:
-        plot_curves(self.log.rows, self.folder / files.CURVES, f"{self.name}: {self.recipe.model.name}")
+    def _plot_curves(self, artist: Artist) -> None:
+        artist.curves(self.log.rows, self.folder / files.CURVES, f"{self.name}: {self.recipe.model.name}")
         self._drawn = time.perf_counter()
 
     def _describe(self) -> None:
-        """Write down what the run is: its recipe, and the images held out where a seed chose them."""
+        """Write down what the run is: its recipe, and its samples."""
         record = {
             "name": self.name,
             "recipe": to_dict(self.recipe),
             "run": to_dict(self.run),
             "versions": self.manifest.versions,
-            "classes": list(self.classes),
+            "classes": list(self.labels),
             "split": self.splits.origin,
         }
         write_text(self.folder / files.RECIPE, json.dumps(record, indent=2) + "\n")
-        if self.splits.seeded:
-            split = {"origin": self.splits.origin, "val": self._relative(self.splits.val)}
-            write_text(self.folder / files.SPLIT, json.dumps(split, indent=2) + "\n")
+        assert self.samples is not None
+        self.samples.write(self.folder)
 
     def _announce(self) -> None:
         """Say what is going to happen."""
@@ -326,52 +401,65 @@ class Session(Watch):
         start = f", from {recipe.model.weights}" if recipe.model.weights else ""
         micro = f" in parts of {self.run.micro_batch}" if self.run.micro_batch else ""
         together = "" if self.world.is_alone else f"{self.world.size} processes, each "
+        test = "" if splits.test is None else f", {len(splits.test):,} to measure the best network on at the end"
         optim, steps = recipe.optim, len(self.train_loader)
         self.log.say(
             f"model   {recipe.model.name}, {total / 1e6:.3g} M parameters{only}{start}\n"
-            f"images  {len(splits.train):,} to train, {len(splits.val):,} to validate, "
-            f"{len(self.classes)} classes; {splits.origin}\n"
+            f"images  {len(splits.train):,} to train, {len(splits.val):,} to validate{test}, "
+            f"{len(self.labels)} classes; {splits.origin}\n"
             f"train   {recipe.train.epochs} epochs of {steps} steps of {recipe.train.batch_size} images{micro} at "
             f"{recipe.data.preprocess.size} px; {optim.name}, lr {optim.lr:g}, {recipe.schedule.name}\n"
             f"on      {together}{self.placement}{', compiled' if self.run.compile else ''}\n"
             f"folder  {self.folder}"
         )
-        for told in dict.fromkeys(self._told):
-            self.log.say(told)
+        for message in dict.fromkeys(self._messages):
+            self.log.say(message)
         for adapted in self.adapted:
             self.log.say(f"weights {adapted}")
         if self.state.step:
             self.log.say(f"resumed at epoch {self.state.epoch + 1}, batch {self.state.batch}, step {self.state.step}")
 
     def _recorded(self, error: NotFinite) -> OvertoneError:
-        """Write down the step and its images, to be looked at."""
-        images, path = self.splits.train, self.folder / files.FAULT
-        batch = [{"id": position, "path": str(images.paths[position])} for position in error.ids]
+        """Write down the step and its samples, to be looked at."""
+        source, path = self.splits.train, self.folder / files.FAULT
+        batch = [{"id": position, "path": source.name(position)} for position in error.ids]
         place = {"step": error.step, "epoch": self.state.epoch + 1, "rank": error.rank}
         if self.world.is_first:
             write_text(path, json.dumps(place | {"loss": str(error.loss), "images": batch}, indent=2) + "\n")
         return OvertoneError(f"{error}; the images of the step are in {path}")
 
     def _finish(self) -> Summary:
-        state, best, log = self.state, self.best, self.log
+        state, log = self.state, self.log
         if not state.best_epoch:
             raise OvertoneError(f"{self.folder} has no finished epoch; raise --train.epochs or --run.max-steps")
-        epochs, best_epoch = len(log.rows), self._best_epoch()
-        summary = Summary(self.folder, epochs, best_epoch, state.seconds, best)
+        self.world.gather(None)  # the first process has written the best network
+        best = read_checkpoint(self.folder / files.BEST)
+        test = self._test(best)
+        summary = Summary(self.folder, len(log.rows), self._best_epoch(), state.seconds, self.best, test)
         if not self.world.is_first:
             return summary
-        values = {} if best is None else best.to_dict()
-        figures = {key: values.get(key) for key in ("top1", "top5", "loss", "num_used", "num_expected")}
-        record = {"epochs": epochs, "best_epoch": best_epoch, "seconds": state.seconds, **figures}
-        write_text(self.folder / files.SUMMARY, json.dumps(record, indent=2) + "\n")
-        if self.run.plots:
-            self._plot_curves()
-            if best is not None and best.confusion:
-                plot_confusion(best, self.folder / files.CONFUSION)
+        write_text(self.folder / files.SUMMARY, json.dumps(summary.to_dict(), indent=2) + "\n")
+        if self.artist is not None:
+            self._plot_curves(self.artist)
+            for plot in () if self.best is None else self.best.plots():
+                self.artist.plot(plot, self.folder / f"{plot.name}.png")
         if state.epoch < self.recipe.train.epochs and self._patience_is_over():
             log.say(f"ended early: no better epoch in the last {self.recipe.train.patience}")
-        print_summary(summary)
         return summary
+
+    def _test(self, best: Checkpoint) -> Report | None:
+        """The best network's report on the samples that no choice depended on."""
+        source = self.splits.test
+        if source is None:
+            return None
+        self.trainer.evaluated.load_state_dict(best.weights)
+        loader = self.loaders.evaluation(source, self.task)
+        try:
+            return self._measured(source, loader, "test")
+        except Interrupted:
+            raise self.stop.exception() from None
+        finally:
+            loader.close()
 
     def _best_epoch(self) -> int:
         """The epoch that the best checkpoint is of.
@@ -389,7 +477,3 @@ class Session(Watch):
     def _patience_is_over(self) -> bool:
         patience = self.recipe.train.patience
         return patience is not None and self.state.epoch - self.state.best_epoch >= patience
-
-    def _relative(self, images: ImageList) -> list[str]:
-        root = self.recipe.data.root or Path()
-        return [path.relative_to(root).as_posix() for path in images.paths]

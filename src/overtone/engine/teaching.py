@@ -1,4 +1,4 @@
-"""The teacher of a training: any model that the zoo knows and whose classes are those of the images."""
+"""The teacher of a distillation: any model that the zoo loads and whose classes are those of the images."""
 
 import warnings
 from collections.abc import Sequence
@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from overtone import zoo
 from overtone.config import Distill, Preprocess
 from overtone.engine.placement import Placement
-from overtone.errors import OvertoneError
-from overtone.tasks.distillation import Teacher
-from overtone.verbs.class_names import classes_of
-from overtone.verbs.inference import num_outputs
+from overtone.errors import OvertoneError, some
+from overtone.tasks.classification.distillation import Teacher
+from overtone.zoo import classes_of, num_outputs
 
 _MOST_NAMED = 3
 
@@ -58,25 +57,20 @@ def _check_classes(teacher: str, count: int, theirs: Sequence[str] | None, ours:
     where = f"distill.teacher {teacher}"
     if theirs is None and count == len(ours):
         raise OvertoneError(
-            f"{where} does not tell what its {count} classes are called, so it cannot be matched with the "
-            "class folders; give a run folder or one of its checkpoints, which do"
+            f"{where} has no names for its {count} classes, so it cannot be matched with the "
+            "class folders; give a run folder or one of its checkpoints, which have"
         )
     if theirs is None:
-        raise OvertoneError(f"{where} has {count} classes and the images have {len(ours)}; it must know the same ones")
+        raise OvertoneError(f"{where} has {count} classes and the images have {len(ours)}; it must have the same ones")
     if tuple(theirs) == ours:
         return
     missing, others = sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))
     if missing or others:
-        told = ((f"{where} does not know", missing), ("it knows besides", others))
-        difference = "; ".join(f"{what} {_some(names)}" for what, names in told if names)
+        sides = ((f"{where} lacks", missing), ("it has besides", others))
+        difference = "; ".join(f"{what} {some(names, _MOST_NAMED)}" for what, names in sides if names)
         raise OvertoneError(f"{difference}; the teacher's classes must be the class folders")
     first = next(index for index, (own, their) in enumerate(zip(ours, theirs, strict=True)) if own != their)
     raise OvertoneError(
         f"{where} has the same classes in another order: output {first} is {theirs[first]} there and {ours[first]} "
         "here; train the teacher on folders of these names"
     )
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - _MOST_NAMED
-    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

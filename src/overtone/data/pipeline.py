@@ -1,0 +1,167 @@
+"""From a record to a batch: decode, transform, collate; run in the processes that read.
+
+A task gives the pipeline of its samples; `ImagePipeline` is that of tasks whose targets do not move with the pixels.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from overtone.data.cropping import Picture
+from overtone.data.decoding import Exif, decode_image, decode_pixels, open_scaled
+from overtone.data.sources.source import Record
+from overtone.data.transforms import Normalise, PictureTransform, ProgressiveTransform, Transform
+
+_DECODERS: dict[str, Callable[[Any, Exif], Picture]] = {
+    "picture": decode_image,
+    "pixels": decode_pixels,
+    "scaled": open_scaled,
+}
+
+
+class Batch(NamedTuple):
+    """Samples of one step.
+
+    Attributes:
+        inputs: what the network takes; for images float32 `(B, 3, H, W)`, normalised, in the loader's memory format (B
+            is 0, and H, W too, where none could be read).
+        targets: what the outputs are compared with; for classes int64 `(B,)`.
+        ids: int64 `(B,)`, positions in the source.
+        bad: position and reason of each sample that could not be read; it is in none of the above.
+    """
+
+    inputs: Any
+    targets: Any
+    ids: Tensor
+    bad: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples that could be read."""
+        return len(self.ids)
+
+
+class Draw(NamedTuple):
+    """What decides every random choice for a sample; the global generators are seeded with it before `transform`.
+
+    Attributes:
+        seed: of the training.
+        epoch: counted from 0.
+        position: of the sample in its source.
+        num_samples: of the source.
+        decoded_at: the decoded sample at another position, for transforms that combine several.
+    """
+
+    seed: int
+    epoch: int
+    position: int
+    num_samples: int
+    decoded_at: Callable[[int], Any]
+
+
+class Pipeline(Protocol):
+    """What a task does to records before the network sees them; picklable."""
+
+    def decode(self, record: Record) -> Any:
+        """Decode a record, the same way every time: what it gives may be kept for the epochs to come.
+
+        Raises:
+            BadImage: it cannot be read.
+        """
+        ...
+
+    def transform(self, decoded: Any, draw: Draw) -> Any:
+        """Turn a decoded sample into one sample of a batch.
+
+        Raises:
+            BadImage: it cannot be read.
+        """
+        ...
+
+    def collate(self, samples: Sequence[Any], ids: Tensor, bad: tuple[tuple[int, str], ...]) -> Batch:
+        """Join samples (perhaps none) into a batch."""
+        ...
+
+
+class ImagePipeline:
+    """Images of one size with a target each that no transform changes.
+
+    Args:
+        transform: from an image in RGB to a tensor; what it draws from the global generators is seeded for each image.
+            A `PictureTransform` says how to decode (`exif`, `takes`); any other callable gets Pillow's images as they
+            are stored. Of a `ProgressiveTransform` each epoch takes its own.
+        target: gives a record's target, an integer or a row of numbers.
+        no_targets: the targets of a batch without samples, such as int64 `(0,)`; it gives their type too.
+        channels_last: lay the images of a batch out with channels innermost, as they are decoded.
+    """
+
+    def __init__(
+        self,
+        transform: Transform | ProgressiveTransform,
+        target: Callable[[Record], Any],
+        no_targets: Tensor,
+        *,
+        channels_last: bool = False,
+    ) -> None:
+        self._transform, self._target, self._no_targets = transform, target, no_targets
+        self.channels_last = channels_last
+        self._exif: Exif = getattr(transform, "exif", "ignore")
+        self._decode = _DECODERS[getattr(transform, "takes", "picture")]
+
+    def decode(self, record: Record) -> tuple[Picture, Any]:
+        """The image and its target."""
+        return self._decode(record.get("image", b""), self._exif), self._target(record)
+
+    def transform(self, decoded: tuple[Picture, Any], draw: Draw) -> tuple[Tensor, Any]:
+        """The image as uint8 `(H, W, 3)` where only the normalisation is left, which `collate` does in place."""
+        picture, target = decoded
+        transform = self._of(draw.epoch)
+        if isinstance(transform, PictureTransform) and transform.normalise is not None:
+            return transform.pixels(picture), target
+        image: Any = transform(picture)
+        return image, target
+
+    def collate(self, samples: Sequence[tuple[Tensor, Any]], ids: Tensor, bad: tuple[tuple[int, str], ...]) -> Batch:
+        """Normalise the images into the memory of the batch."""
+        if not samples:
+            return Batch(torch.empty(0, 3, 0, 0), self._no_targets.clone(), ids, bad)
+        targets = torch.from_numpy(np.asarray([target for _, target in samples], dtype=self._no_targets.numpy().dtype))
+        images, normalise = [image for image, _ in samples], self._normalise_of(samples[0][0])
+        if normalise is None:
+            room = self._room(images[0].shape, len(images), images[0].numpy().dtype)
+            for index, image in enumerate(images):
+                room[index] = image
+        else:
+            room = self._room((3, *images[0].shape[:2]), len(images), np.float32)
+            for index, image in enumerate(images):
+                normalise(image, room[index])
+        return Batch(room, targets, ids, bad)
+
+    def _of(self, epoch: int) -> Transform:
+        transform = self._transform
+        return transform.for_epoch(epoch) if isinstance(transform, ProgressiveTransform) else transform
+
+    def _normalise_of(self, image: Tensor) -> Normalise | None:
+        """What is left to do to images of this size, if anything is."""
+        transform = self._transform
+        if isinstance(transform, ProgressiveTransform):
+            return transform.normalise_of(image.shape[0])
+        return transform.normalise if isinstance(transform, PictureTransform) else None
+
+    def _room(self, shape: Sequence[int], count: int, dtype: Any) -> Tensor:
+        """Memory of a batch."""
+        shape = [count, *shape]
+        inner = self.channels_last and len(shape) == 4
+        if inner:
+            shape.append(shape.pop(1))
+        # NumPy asks the system for large pages, of which a new batch takes ten rather than five thousand small ones.
+        room = torch.from_numpy(np.empty(shape, dtype=dtype))
+        return room.movedim(-1, 1) if inner else room
+
+
+def class_of(record: Record) -> int:
+    """The class of a record, the target of a classification."""
+    return record.get("label", 0)

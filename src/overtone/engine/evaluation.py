@@ -1,0 +1,134 @@
+"""A network measured on labelled samples: whose outputs mean the samples' labels, by how much it is right."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from overtone.config import Data
+from overtone.data.imagenet import NUM_CLASSES, synsets
+from overtone.data.sources import ImageList, Part, Source, open_evaluation
+from overtone.data.sources.class_folders import relabelled
+from overtone.engine.distributed import World
+from overtone.engine.inference import Inference, trained_on
+from overtone.engine.loop import evaluate
+from overtone.errors import OvertoneError, some
+from overtone.tasks import task_named
+from overtone.zoo import LoadedModel, classes_of, num_outputs, supposed_classes
+
+Load = Callable[..., LoadedModel]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        report: the task's report.
+        source: what it was measured on.
+        seconds: how long it took.
+    """
+
+    report: Any
+    source: Source
+    seconds: float
+
+
+def model_and_source(load: Load, data: Data, part: Part, say: Callable[[str], object]) -> tuple[LoadedModel, Source]:
+    """A network and the samples to measure it on, with the network's labels.
+
+    A network of ImageNet-22K is reduced to the classes of ImageNet-1K where the samples are of these: the published way
+    to measure it. An untrained one gets as many outputs as there are labels.
+
+    Args:
+        load: gives the network; `num_classes` asks for other outputs than its own.
+        data: where the samples are.
+        part: which part of them.
+        say: called with a line for each thing that had to be assumed.
+
+    Raises:
+        OvertoneError: no such network or data, or labels that are not the network's.
+    """
+    loaded = load()
+    source = open_evaluation(data, task_named(loaded.task).target, part, trained_on(loaded))
+    if not loaded.trained:
+        loaded = load(num_classes=len(source.labels))
+    elif _of_imagenet(source) and _has_more_than_imagenet(loaded):
+        loaded = load(num_classes=NUM_CLASSES)
+    return loaded, _matched(loaded, source, data, say)
+
+
+def measure(
+    inference: Inference,
+    source: Source,
+    progress: Callable[[int], None] | None = None,
+    *,
+    warn: Callable[[str], object],
+    world: World | None = None,
+) -> Evaluation:
+    """Evaluate a network on every sample of a source; several processes share it and all get the report."""
+    started = time.perf_counter()
+    loader = inference.loader(source, warn, world)
+    try:
+        report = evaluate(inference.task, inference.model, loader, inference.placement, progress, world=world)
+    finally:
+        loader.close()
+    return Evaluation(report, source, time.perf_counter() - started)
+
+
+def check_labels(loaded: LoadedModel, source: Source, data: Data) -> None:
+    """Make sure that output i of the network means label i of the data.
+
+    Raises:
+        OvertoneError: it does not, by number, by name or by order; the message shows the difference.
+    """
+    root = data.table or data.root
+    if loaded.labels is None:
+        outputs = num_outputs(loaded)
+        if outputs != len(source.labels):
+            raise OvertoneError(
+                f"{loaded.source} has {outputs} outputs and {root} has {len(source.labels)} classes; "
+                "evaluate on the classes that it was trained on"
+            )
+        return
+    if tuple(loaded.labels) == tuple(source.labels):
+        return
+    only_model, only_data = set(loaded.labels) - set(source.labels), set(source.labels) - set(loaded.labels)
+    if only_model or only_data:
+        sides = (("the model", only_model), ("the data", only_data))
+        difference = "; ".join(f"only in {side}: {some(names)}" for side, names in sides if names)
+    else:
+        pairs = zip(loaded.labels, source.labels, strict=True)
+        at, (theirs, ours) = next((at, pair) for at, pair in enumerate(pairs) if pair[0] != pair[1])
+        difference = f"their order: class {at} is {theirs!r} in the model and {ours!r} in the data"
+    raise OvertoneError(
+        f"the classes of {loaded.source} ({len(loaded.labels)}) and of {root} ({len(source.labels)}) differ: "
+        f"{difference}; name the class folders as the model's classes"
+    )
+
+
+def _matched(loaded: LoadedModel, source: Source, data: Data, say: Callable[[str], object]) -> Source:
+    """The samples with the network's labels: as they have them, or ImageNet's where theirs are part of it."""
+    classes = classes_of(loaded) if loaded.trained else None
+    of_imagenet = _of_imagenet(source)
+    if classes is None or not of_imagenet or not set(source.labels) <= set(classes):
+        check_labels(loaded, source, data)
+        if loaded.trained and loaded.labels is None and not of_imagenet:
+            names = some(source.labels)
+            say(f"weights: they have no class names; the outputs are taken for the folders in their order ({names})")
+        return source
+    supposed = supposed_classes(loaded)
+    if supposed is not None:
+        say(f"weights: {supposed}")
+    assert isinstance(source, ImageList)
+    return relabelled(source, classes)
+
+
+def _of_imagenet(source: Source) -> bool:
+    """Whether these are class folders named by WordNet ids of ImageNet-1K."""
+    return isinstance(source, ImageList) and set(source.labels) <= set(synsets())
+
+
+def _has_more_than_imagenet(loaded: LoadedModel) -> bool:
+    classes = classes_of(loaded)
+    return classes is not None and set(classes) > set(synsets())

@@ -1,0 +1,132 @@
+"""What evaluation and prediction share: a loaded network put where it computes, and fed from a source."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from overtone.config import Data, Model, Preprocess, Recipe, Run
+from overtone.data.loader import Loader
+from overtone.data.shared_memory import fitting_workers
+from overtone.data.sources import Source
+from overtone.engine.companions import usable_cores
+from overtone.engine.distributed import World
+from overtone.engine.placement import Placement, place
+from overtone.errors import OvertoneError
+from overtone.tasks import recipe_from_dict, task_named
+from overtone.tasks.task import Setup, Task
+from overtone.zoo import LoadedModel
+
+_FEW_SAMPLES = 256
+_MOST_WORKERS = 8
+
+
+@dataclass(frozen=True)
+class Computing:
+    """Where and with what a network computes.
+
+    Attributes:
+        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        precision: `auto`, `float32` or `bfloat16`.
+        threads: threads of arithmetic on the CPU; None: PyTorch's.
+        batch_size: samples in a batch.
+        workers: processes that read samples; None: by the number of cores and samples.
+        size: side of the input, pixels; None: the network's own.
+    """
+
+    device: str = "auto"
+    precision: Any = "auto"
+    threads: int | None = None
+    batch_size: int = 64
+    workers: int | None = None
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class Inference:
+    """A network on its device, with its task and the preprocessing that it is fed through."""
+
+    model: nn.Module
+    task: Task
+    placement: Placement
+    preprocess: Preprocess
+    computing: Computing
+    transform: Any = None
+
+    def loader(self, source: Source, warn: Callable[[str], object], world: World | None = None) -> Loader:
+        """Batches of a source in its order; of several processes each has its part."""
+        world = world or World()
+        is_any_size = getattr(self.model, "kind", "normalised") == "picture"  # images of any size make no batch
+        batch_size = 1 if is_any_size else self.computing.batch_size
+        workers = _workers(self.computing.workers, math.ceil(len(source) / world.size), world)
+        return Loader(
+            source,
+            self.task.pipeline(train=False, transform=self.transform),
+            batch_size=batch_size,
+            workers=fitting_workers(workers, batch_size, self.preprocess.size, warn, sharers=world.local_size),
+            pin_memory=self.placement.device.type == "cuda",
+            rank=world.rank,
+            num_ranks=world.size,
+        )
+
+
+def ready(loaded: LoadedModel, labels: tuple[str, ...], computing: Computing) -> Inference:
+    """Put a network where `computing` says, with the task that it was trained for.
+
+    Args:
+        loaded: the network.
+        labels: names of its outputs.
+        computing: where and with what.
+
+    Raises:
+        OvertoneError: a device that is not there, or a batch or a size that holds nothing.
+    """
+    if computing.batch_size < 1:
+        raise OvertoneError(f"run.batch_size is {computing.batch_size}; it must be at least 1")
+    placement = place(Run(device=computing.device, precision=computing.precision, threads=computing.threads))
+    preprocess = loaded.preprocess
+    if computing.size is not None:
+        preprocess = dataclasses.replace(preprocess, size=computing.size)
+    settings = {} if loaded.manifest is None else loaded.manifest.settings
+    task = task_named(loaded.task)(Setup(labels, recipe_of(loaded, preprocess), settings))
+    transform = getattr(loaded.model, "transform", None)
+    return Inference(placement.model(loaded.model.eval()), task, placement, preprocess, computing, transform)
+
+
+def recipe_of(loaded: LoadedModel, preprocess: Preprocess) -> Recipe:
+    """The recipe that a network was trained by here, else one of its task, with some preprocessing."""
+    recorded: Mapping[str, Any] | None = None if loaded.manifest is None else loaded.manifest.recipe
+    if recorded is not None and {"task", "model"} <= set(recorded):
+        recipe = recipe_from_dict(recorded)
+        # what only a training needs, such as a teacher, is left out
+        return Recipe(
+            task=recipe.task,
+            settings=recipe.settings,
+            model=recipe.model,
+            data=dataclasses.replace(recipe.data, preprocess=preprocess),
+        )
+    return Recipe(task=loaded.task, model=Model(name=loaded.architecture), data=Data(preprocess=preprocess))
+
+
+def trained_on(loaded: LoadedModel) -> Data | None:
+    """The data that a network was trained on here where part of it was held out by a seed; None elsewhere.
+
+    Checkpoints of format 1 do not say whether it was; then it is supposed, to be safe.
+    """
+    manifest = loaded.manifest
+    if manifest is None or manifest.recipe is None or "data" not in manifest.recipe:
+        return None
+    if not manifest.split.get("seeded", True):
+        return None
+    return recipe_from_dict({"data": manifest.recipe["data"]}).data
+
+
+def _workers(asked: int | None, num_samples: int, world: World) -> int:
+    if asked is not None:
+        return asked
+    if num_samples <= _FEW_SAMPLES:
+        return 0  # read sooner than a process has started
+    return min(max(usable_cores() // world.local_size, 1), _MOST_WORKERS)
