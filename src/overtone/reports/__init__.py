@@ -1,0 +1,1 @@
+"""Drawing of reports: curves, matrices and bars from plain data."""
