@@ -1,7 +1,7 @@
-"""What a run is, as data: a `Recipe` is everything that changes the numbers, a `Run` is what must not.
+"""Settings as data: a `Recipe` holds everything that changes the numbers, a `Run` what must not.
 
-Frozen dataclasses of plain values, standard library only: the command line, the recipes and the checkpoints all read
-these. The docstring under a field is its help text on the command line.
+Frozen dataclasses of plain values, standard library only; the command line, the recipes and the checkpoints use them.
+Every number has a range (`overtone.ranges`). The docstring under a field is its help text on the command line.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 @dataclass(frozen=True)
 class Preprocess(Checked, section="preprocess"):
-    """From a decoded image to the model's input: the one record used by training, evaluation, prediction and export."""
+    """From a decoded image to the model's input: shared by training, evaluation, prediction and export."""
 
     size: Pixels = 224
     """Side of the square input, pixels."""
@@ -53,18 +53,18 @@ class Preprocess(Checked, section="preprocess"):
     std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
     """Standard deviation of each of R, G, B in 0..1, divided by."""
     exif: Literal["ignore", "apply"] = "ignore"
-    """EXIF orientation: `ignore`, as the published loaders do, or `apply`: turn the picture upright first."""
+    """EXIF orientation: `ignore`, as the published loaders do, or `apply`: rotate the image upright first."""
 
 
 @dataclass(frozen=True)
 class Model(Checked, section="model"):
-    """Which network, and where its weights start from."""
+    """The network and its initial weights."""
 
     name: str = "hbonet_x100"
     """Architecture: any of `overtone models`, or any timm model."""
     weights: str | None = None
     """Start from these weights: published ones such as hbonet_x100.dli14_in1k, a checkpoint file, a run folder, or
-    hf-hub:owner/name; the head is made new when the classes differ."""
+    hf-hub:owner/name; the head is initialised anew when the classes differ."""
     drop_rate: FractionBelowOne = 0.0
     """Dropout before the classifier."""
     drop_path_rate: FractionBelowOne = 0.0
@@ -117,7 +117,7 @@ class Augment(Checked, section="augment"):
     ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)
     """Aspect ratio (width / height) that `random_resized` takes."""
     pad_mode: Literal["reflect", "constant"] = "reflect"
-    """What `pad` fills the border with."""
+    """How `pad` fills the border."""
     hflip: Fraction = 0.5
     """Probability of a horizontal flip."""
     vflip: Fraction = 0.0
@@ -137,7 +137,7 @@ class Augment(Checked, section="augment"):
     mix_switch_prob: Fraction = 0.5
     """Probability of cutmix rather than mixup when both are on."""
     mix_off_epochs: Count = 0
-    """Train the last so many epochs without mixup and cutmix."""
+    """Number of epochs at the end without mixup and cutmix."""
 
     def __post_init__(self) -> None:
         """Refuse intervals whose ends are exchanged."""
@@ -157,7 +157,7 @@ class Optim(Checked, section="optim"):
     weight_decay: NonNegative = 4e-5
     """Weight decay."""
     decay: Literal["all", "no_norm_bias"] = "all"
-    """What decays: `all` parameters, or all but biases, 1-D parameters and what the model names."""
+    """Parameters that decay: `all`, or all but biases, 1-D parameters and those that the model names."""
     momentum: FractionBelowOne = 0.9
     """Momentum of SGD and Muon."""
     nesterov: bool = False
@@ -167,9 +167,9 @@ class Optim(Checked, section="optim"):
     eps: Positive = 1e-8
     """Epsilon of AdamW."""
     layer_decay: PositiveFraction | None = None
-    """Learning rate of a layer group = lr * layer_decay ** (groups above it)."""
+    """Factor of layer-wise decay: the learning rate of a layer group is lr * layer_decay ** (groups above it)."""
     clip_grad: Positive | None = None
-    """Largest norm of the gradient."""
+    """Norm at which the gradient is clipped."""
 
     def __post_init__(self) -> None:
         """Refuse Nesterov momentum without momentum."""
@@ -179,24 +179,24 @@ class Optim(Checked, section="optim"):
 
 @dataclass(frozen=True)
 class Schedule(Checked, section="schedule"):
-    """The learning rate over time, set before every step."""
+    """The learning rate schedule, applied before every step."""
 
     name: Literal["cosine", "linear", "step", "multistep", "constant"] = "cosine"
     """`cosine` and `linear` fall to min_lr at the end; `step` and `multistep` multiply by gamma at epochs."""
     min_lr: NonNegative = 0.0
-    """Where `cosine` and `linear` end."""
+    """Final learning rate of `cosine` and `linear`."""
     warmup_epochs: NonNegative = 0.0
     """Epochs of linear warm-up, counted in `epochs`."""
     warmup_lr: NonNegative = 0.0
-    """Where the warm-up starts."""
+    """Initial learning rate of the warm-up."""
     step_epochs: PositiveInt = 30
-    """`step`: multiply every so many epochs."""
+    """`step`: epochs between two multiplications by gamma."""
     milestones: tuple[PositiveInt, ...] = ()
     """`multistep`: multiply at these epochs."""
     gamma: Positive = 0.1
     """Factor of `step` and `multistep`."""
     weight_decay_end: NonNegative | None = None
-    """Weight decay at the end, reached along a cosine from optim.weight_decay; none: it stays."""
+    """Final weight decay, reached along a cosine from optim.weight_decay; none: constant."""
 
 
 @dataclass(frozen=True)
@@ -214,9 +214,9 @@ class Train(Checked, section="train"):
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: weight a class's loss by 1 / its number of training images, mean 1."""
     ema_decay: InnerFraction | None = None
-    """Decay of the moving average of the weights; when set, the average is what is evaluated and kept as best."""
+    """Decay of the moving average of the weights; when set, the average is evaluated and kept as best."""
     patience: PositiveInt | None = None
-    """Stop early after so many epochs without a better validation top-1."""
+    """Stop early after this number of epochs without a better validation score."""
     sizes: tuple[Pixels, ...] = ()
     """Progressive resolution: sides of the training images, in turn, the epochs divided evenly among them; evaluation
     stays at data.preprocess.size."""
@@ -224,8 +224,8 @@ class Train(Checked, section="train"):
     """Batch norm over the images of all processes rather than of each alone."""
     processes: PositiveInt = 1
     """Processes to start on this machine where no launcher (torchrun, Slurm) has: each takes an equal share of the
-    batch, which is what batch norm sees without sync_bn. On a CPU they use its cores better than threads do, when
-    pictures are small."""
+    batch, over which batch norm computes its statistics without sync_bn. On a CPU they use its cores better than
+    threads when images are small."""
 
 
 @dataclass(frozen=True)
@@ -239,12 +239,12 @@ class Distill(Checked, section="distill"):
     temperature: Positive = 1.0
     """Both outputs are divided by it before the softmax; the distillation loss is multiplied by its square."""
     hard: bool = False
-    """Learn the teacher's top-1 rather than its probabilities; the temperature then does not matter."""
+    """Learn the teacher's top-1 rather than its probabilities; the temperature then has no effect."""
 
 
 @dataclass(frozen=True)
 class TaskSettings(Checked, section="settings"):
-    """Settings of one task alone; each task that has any derives its own (`tasks/<task>/settings.py`)."""
+    """Settings of a task; each task that has any derives its own class (`tasks/<task>/settings.py`)."""
 
 
 @dataclass(frozen=True)
@@ -292,41 +292,41 @@ class Recipe(Checked):
 
 @dataclass(frozen=True)
 class Run(Checked, section="run"):
-    """Where and with what a run happens: nothing here may change what is learnt beyond rounding."""
+    """Where and with what a run happens: nothing here may change what is learned beyond rounding."""
 
     out: Path | None = None
     """Folder of the run; default: runs/<recipe>-<date>-<time>."""
     overwrite: bool = False
     """Replace what is in the run folder."""
     resume: bool = False
-    """Go on from the last checkpoint in the run folder given by `out`, with the same recipe; the same command as
-    before does so by itself, this one insists on it."""
+    """Resume from the last checkpoint in the run folder given by `out`, with the same recipe; the same command as
+    before resumes without it, this option requires that there is one."""
     device: str = "auto"
     """`auto`: a GPU if there is one; or `cpu`, `cuda`, `cuda:1`, `mps`."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the forward pass; `auto`: bfloat16 on GPUs that have it, else float32."""
     channels_last: bool = True
-    """Keep feature maps with channels innermost, which convolutions want."""
+    """Use the channels-last memory format, which is faster for convolutions."""
     compile: bool = False
     """Compile the model with torch.compile (slower start, faster steps)."""
     workers: Count | None = None
     """Processes that read images; default: the number of usable cores, at most 8; 0 on the CPU up to 64 pixels."""
     cache_mb: Count | None = None
-    """Megabytes of memory that each process which reads images may fill with decoded ones, for the epochs to come;
-    default: 512 where the training reads them itself (no `workers`), else none."""
+    """Megabytes of decoded images that each reading process may cache for later epochs; default: 512 without `workers`,
+    otherwise none."""
     threads: PositiveInt | None = None
     """Threads of arithmetic on the CPU; default: PyTorch's."""
     micro_batch: PositiveInt | None = None
     """Images per forward pass; a smaller one saves memory: gradients are added up to the recipe's batch, only batch
-    norm sees the smaller one."""
+    norm uses the smaller one."""
     save_minutes: Minutes | None = 10.0
     """Minutes between checkpoints within an epoch (there is one after each epoch); none: only then."""
     save_steps: PositiveInt | None = None
     """Optimiser steps between checkpoints within an epoch."""
     keep_last: PositiveInt = 2
-    """How many of the last checkpoints stay, to fall back to when the newest is damaged."""
+    """Number of recent checkpoints to keep, as a fallback when the newest is damaged."""
     timeout: Seconds = 600.0
-    """Seconds after which a process that the others wait for is taken to hang."""
+    """Seconds after which a process that others wait for is considered hung."""
     tensorboard: bool = True
     """Write TensorBoard files."""
     wandb: bool = False
@@ -336,11 +336,11 @@ class Run(Checked, section="run"):
     plots: bool = True
     """Draw the curves and the confusion matrix."""
     max_steps: PositiveInt | None = None
-    """Stop after so many optimiser steps (to try things out)."""
+    """Stop after this number of optimiser steps (for trials)."""
 
 
 def to_dict(record: Any) -> Any:
-    """A dataclass as plain JSON values: dictionaries, lists, strings, numbers."""
+    """Convert a dataclass to plain JSON values: dictionaries, lists, strings, numbers."""
     if dataclasses.is_dataclass(record) and not isinstance(record, type):
         return {f.name: to_dict(getattr(record, f.name)) for f in dataclasses.fields(record)}
     if isinstance(record, Mapping):

@@ -3,23 +3,25 @@
 import errno
 
 _LONGEST_NAME = 120
-_REMEDIES = {
-    errno.ENOENT: "check the path",
-    errno.EACCES: "change its permissions, or choose another path",
-    errno.EPERM: "change its permissions, or choose another path",
-    errno.EROFS: "choose a path on a disk that can be written",
-    errno.ENOSPC: "free some space, or choose another disk (temporary files: the variable TMPDIR)",
-    errno.EDQUOT: "free some space, or choose another disk (temporary files: the variable TMPDIR)",
-    errno.ENAMETOOLONG: "choose a shorter path",
-    errno.EMFILE: "raise the limit of open files (ulimit -n), or use fewer workers",
-    errno.ENFILE: "raise the limit of open files (ulimit -n), or use fewer workers",
-    errno.ENOMEM: "use a smaller batch, fewer workers or a smaller size",
-    errno.ELOOP: "a link leads back to itself; remove it",
-    errno.EIO: "the disk or the network share reports a fault; check it",
-    errno.ESTALE: "the network share has changed; mount it again",
-    errno.ENOTDIR: "check the path",
-    errno.EISDIR: "give a file",
+_BY_NAME = {
+    "ENOENT": "check the path",
+    "EACCES": "change its permissions, or choose another path",
+    "EPERM": "change its permissions, or choose another path",
+    "EROFS": "choose a path on a disk that can be written",
+    "ENOSPC": "free some space, or choose another disk (temporary files: the variable TMPDIR)",
+    "EDQUOT": "free some space, or choose another disk (temporary files: the variable TMPDIR)",
+    "ENAMETOOLONG": "choose a shorter path",
+    "EMFILE": "raise the limit of open files (ulimit -n), or use fewer workers",
+    "ENFILE": "raise the limit of open files (ulimit -n), or use fewer workers",
+    "ENOMEM": "use a smaller batch, fewer workers or a smaller size",
+    "ELOOP": "a link leads back to itself; remove it",
+    "EIO": "the disk or the network share reports a fault; check it",
+    "ESTALE": "the network share has changed; mount it again",
+    "ENOTDIR": "check the path",
+    "EISDIR": "give a file",
 }
+# not every system has all of these errors
+_REMEDIES = {getattr(errno, name): remedy for name, remedy in _BY_NAME.items() if hasattr(errno, name)}
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory", "bad allocation", "std::bad_alloc")
 
 

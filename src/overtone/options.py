@@ -78,7 +78,7 @@ class LaunchSlurm(Checked):
     partition: str | None = None
     """Partition; default: the cluster's."""
     time: str | None = None
-    """Time limit as Slurm takes it, such as 24:00:00; two minutes before, the run saves and the job queues again."""
+    """Time limit as Slurm takes it, such as 24:00:00; two minutes before, the run saves and the job is requeued."""
     account: str | None = None
     """Account that pays."""
     qos: str | None = None
@@ -96,7 +96,7 @@ class LaunchSlurm(Checked):
     sbatch_option: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME[=VALUE]")] = ()
     """A further option of sbatch, without its dashes: exclusive, or mail-type=END; may be given several times."""
     dry_run: bool = False
-    """Print the script; write and submit nothing."""
+    """Print the script without writing or submitting it."""
 
 
 @dataclass(frozen=True)
@@ -111,14 +111,14 @@ class Runs(Checked):
 
 @dataclass(frozen=True)
 class Compare(Checked):
-    """Show in what the recipes of runs differ, and what came of it: a table, and their curves in one picture."""
+    """Compare the recipes and results of runs in a table, and their curves in one plot."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN RUN …")]
     """Run folders."""
     out: Path = Path("compare.png")
-    """The picture to write."""
+    """The plot to write (PNG)."""
     overwrite: bool = False
-    """Replace the picture if it is there."""
+    """Replace the plot if it exists."""
     json: bool = False
     """Print one JSON object instead of tables."""
 
@@ -136,7 +136,7 @@ class EvaluationData(Checked, section="data"):
 
 @dataclass(frozen=True)
 class Hardware(Checked, section="run"):
-    """Where the arithmetic happens."""
+    """Device and precision."""
 
     device: str = "auto"
     """auto: a GPU if there is one; or cpu, cuda, cuda:1, mps."""
@@ -152,7 +152,7 @@ class Hardware(Checked, section="run"):
 
 @dataclass(frozen=True)
 class Device(Hardware):
-    """Where the arithmetic happens, and at which size."""
+    """Device and precision, and the input size."""
 
     size: Pixels | None = None
     """Side of the square input, pixels; default: the model's own."""
@@ -168,21 +168,21 @@ class Evaluate(Checked):
     data: EvaluationData = EvaluationData()
     """The images to evaluate on."""
     run: Device = Device()
-    """Where the arithmetic happens; nothing here but the size changes the figures beyond rounding."""
+    """Device and precision; only the size changes the figures beyond rounding."""
     runtime: RuntimeName = "torch"
-    """What runs the network; others than torch run its fastest exact form. An export has its own."""
+    """Runtime of the network; those other than torch run its fastest exact form. An export has its own."""
     precision: ExportPrecision | None = None
     """Arithmetic of that runtime; default: run.precision."""
     calibration: Path | None = None
-    """Folder of pictures that int8 takes its ranges from."""
+    """Folder of images from which the ranges of int8 are calibrated."""
     weights_dir: tuple[Path, ...] = ()
     """Folders to look in for published weights, beside the cache and OVERTONE_WEIGHTS_DIR."""
     architecture: str | None = None
-    """The network of a bare file, where its keys and shapes do not tell."""
+    """The network of a bare file, where it cannot be inferred from keys and shapes."""
     ema: bool = False
     """Take the averaged weights of a training checkpoint."""
     allow_bad: bool = False
-    """Exit with 0 although some images could not be read (they are left out and counted in any case)."""
+    """Exit with 0 even if some images could not be read (they are excluded and counted in any case)."""
     out: Path | None = None
     """Write evaluation.json and confusion.png into this folder."""
     overwrite: bool = False
@@ -204,7 +204,7 @@ class Evaluate(Checked):
 
 @dataclass(frozen=True)
 class Predict(Checked):
-    """Name what is in pictures: the most probable classes of each image."""
+    """Classify images: the most probable classes of each."""
 
     model: ModelName
     """Published weights (overtone weights list), run folder, file of weights of any layout, architecture, or
@@ -214,17 +214,17 @@ class Predict(Checked):
     top_k: PositiveInt = 5
     """Classes to name per image."""
     run: Device = Device()
-    """Where the arithmetic happens."""
+    """Device and precision."""
     runtime: RuntimeName = "torch"
-    """What runs the network; others than torch run its fastest exact form. An export has its own."""
+    """Runtime of the network; those other than torch run its fastest exact form. An export has its own."""
     precision: ExportPrecision | None = None
     """Arithmetic of that runtime; default: run.precision."""
     calibration: Path | None = None
-    """Folder of pictures that int8 takes its ranges from."""
+    """Folder of images from which the ranges of int8 are calibrated."""
     weights_dir: tuple[Path, ...] = ()
     """Folders to look in for published weights, beside the cache and OVERTONE_WEIGHTS_DIR."""
     architecture: str | None = None
-    """The network of a bare file, where its keys and shapes do not tell."""
+    """The network of a bare file, where it cannot be inferred from keys and shapes."""
     ema: bool = False
     """Take the averaged weights of a training checkpoint."""
     json: bool = False
@@ -233,7 +233,7 @@ class Predict(Checked):
 
 @dataclass(frozen=True)
 class Export(Checked):
-    """Write a network for a runtime into a folder that appears when its outputs have been checked there."""
+    """Export a network for a runtime into a folder, which appears once its outputs have been verified there."""
 
     model: ModelName
     """Published weights (overtone weights list), run folder, file of weights of any layout, architecture, or
@@ -248,10 +248,10 @@ class Export(Checked):
     dynamic_batch: bool = False
     """Any number of images in a call, rather than one."""
     with_preprocessing: bool = False
-    """Put the normalisation into the graph, and the resize where the runtime can: it then takes uint8 pictures."""
+    """Put the normalisation into the graph, and the resize where the runtime can: it then takes uint8 images."""
     calibration: Path | None = None
-    """Folder of pictures like those to come: int8 takes its ranges from them, and the check is made on them; default:
-    generated pictures for the check."""
+    """Folder of representative images, for the calibration of int8 and for the check; default: generated images for the
+    check."""
     out: Path | None = None
     """Folder to write; default: exports/ and a name from the model, the runtime and the precision."""
     overwrite: bool = False
@@ -259,18 +259,18 @@ class Export(Checked):
     weights_dir: tuple[Path, ...] = ()
     """Folders to look in for published weights, beside the cache and OVERTONE_WEIGHTS_DIR."""
     architecture: str | None = None
-    """The network of a bare file, where its keys and shapes do not tell."""
+    """The network of a bare file, where it cannot be inferred from keys and shapes."""
     ema: bool = False
     """Take the averaged weights of a training checkpoint."""
     threads: PositiveInt | None = None
     """Threads of arithmetic while it is checked; default: PyTorch's."""
     json: bool = False
-    """Print what model.json says instead of a table."""
+    """Print the content of model.json instead of a table."""
 
 
 @dataclass(frozen=True)
 class TuningData(Checked, section="data"):
-    """Labelled images, so that accuracy decides rather than agreement."""
+    """Labelled images, to compare accuracy rather than agreement."""
 
     root: Path | None = None
     """Folder with val/ or test/ of class folders, or one folder of class folders."""
@@ -280,7 +280,7 @@ class TuningData(Checked, section="data"):
 
 @dataclass(frozen=True)
 class Tune(Checked):
-    """Try the runtimes and precisions of this machine, print a table, and write the fastest that is right."""
+    """Try the runtimes and precisions of this machine, print a table, and export the fastest that is accurate."""
 
     model: ModelName
     """Published weights (overtone weights list), run folder, file of weights of any layout, architecture, or
@@ -288,15 +288,15 @@ class Tune(Checked):
     runtimes: tuple[Target, ...] = ()
     """Runtimes to try; default: those that are installed."""
     precisions: tuple[ExportPrecision, ...] = ()
-    """Precisions to try; default: all, int8 only where there are pictures for it."""
+    """Precisions to try; default: all, int8 only with images for its calibration."""
     data: TuningData = TuningData()
-    """Images with classes: what loses more than --max-loss on them is left out."""
+    """Labelled images: a candidate that loses more than --max-loss on them is rejected."""
     max_loss: Percent = 1.0
     """Percentage points of top-1 that may be lost on --data.root."""
     min_agreement: Percent = 95.0
-    """Without --data.root: percent of the pictures whose best class must be the network's own."""
+    """Without --data.root: percent of the images whose top-1 must equal that of the network."""
     calibration: Path | None = None
-    """Folder of pictures like those to come, for int8 and for the check; default: data.root's train/, or data.root."""
+    """Folder of representative images, for int8 and for the check; default: train/ of data.root, or data.root."""
     size: Pixels | None = None
     """Side of the square input, pixels; default: the model's own."""
     rounds: PositiveInt = 7
@@ -308,7 +308,7 @@ class Tune(Checked):
     weights_dir: tuple[Path, ...] = ()
     """Folders to look in for published weights, beside the cache and OVERTONE_WEIGHTS_DIR."""
     architecture: str | None = None
-    """The network of a bare file, where its keys and shapes do not tell."""
+    """The network of a bare file, where it cannot be inferred from keys and shapes."""
     ema: bool = False
     """Take the averaged weights of a training checkpoint."""
     threads: PositiveInt | None = None
@@ -352,12 +352,12 @@ class Benchmark(Checked):
 
 @dataclass(frozen=True)
 class Demo(Checked):
-    """See it work in three minutes: handwritten digits as an image folder, trained, evaluated and predicted."""
+    """Run everything in three minutes: handwritten digits as an image folder, trained, evaluated and predicted."""
 
     out: Path = Path("demo")
     """Folder for the images and the run."""
     overwrite: bool = False
-    """Replace what an earlier demo left in that folder."""
+    """Replace an earlier demo in that folder."""
 
 
 @dataclass(frozen=True)
@@ -377,22 +377,22 @@ class Reproduce(Checked):
     only: str = "*"
     """Rows whose name, architecture or family matches a shell pattern such as 'hbonet*' (quote it)."""
     weights_dir: tuple[Path, ...] = ()
-    """Folders with published or converted files, beside the cache; without images, these are proved and loaded."""
+    """Folders with published or converted files, beside the cache; without images, these are verified and loaded."""
     data: ImageNet = ImageNet()
     """The images to measure accuracy on."""
     fetch: bool = False
     """Download the published files that are not at hand."""
     out: Path | None = None
-    """Folder for the results, which a later call goes on from; default with images: reproduced."""
+    """Folder for the results, which a later call continues; default with images: reproduced."""
     run: Hardware = Hardware(precision="float32")
-    """Where the arithmetic happens; the published figures were measured in float32."""
+    """Device and precision; the published figures were measured in float32."""
     json: bool = False
     """Print JSON instead of a table."""
 
 
 @dataclass(frozen=True)
 class WeightsList(Checked):
-    """List every published row: file, size, proof, licence, whether it is at hand, accuracy."""
+    """List every published row: file, size, verification, licence, whether it is at hand, accuracy."""
 
     pattern: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[PATTERN]")] = "*"
     """A shell pattern such as 'hbonet_*' (quote it), or a part of the name such as se_resnext."""
@@ -404,7 +404,7 @@ class WeightsList(Checked):
 
 @dataclass(frozen=True)
 class WeightsFetch(Checked):
-    """Download published files into the cache, and prove them."""
+    """Download published files into the cache, and verify them."""
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME|PATTERN …")]
     """Published rows by name, such as hbonet_x100.dli14_in1k, or by a shell pattern (quote it)."""
@@ -414,7 +414,7 @@ class WeightsFetch(Checked):
 
 @dataclass(frozen=True)
 class WeightsVerify(Checked):
-    """Prove files: published ones by their published hash, overtone's own by the one they carry."""
+    """Verify files: published ones by their published hash, overtone's own by the hash in their header."""
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE|NAME …")]
     """Files, or published rows by name."""
@@ -426,7 +426,7 @@ class WeightsVerify(Checked):
 
 @dataclass(frozen=True)
 class WeightsConvert(Checked):
-    """Convert weights into a safetensors file that says what it is, or back into the published layout."""
+    """Convert weights into a self-describing safetensors file, or back into the published layout."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE|NAME")]
     """A file of weights in any published layout, a run folder, or the name of a published row."""
@@ -437,7 +437,7 @@ class WeightsConvert(Checked):
     layout: Literal["auto", "bare", "module", "model", "state_dict"] = "auto"
     """Wrapper of the published layout; auto: the one of the published row, else bare."""
     architecture: str | None = None
-    """The network, where the file's keys do not tell."""
+    """The network, where it cannot be inferred from the keys of the file."""
     ema: bool = False
     """Take the averaged weights of a training checkpoint."""
     weights_dir: tuple[Path, ...] = ()
@@ -448,7 +448,7 @@ class WeightsConvert(Checked):
 
 @dataclass(frozen=True)
 class WeightsInspect(Checked):
-    """Say what a file of weights is, without building the network."""
+    """Describe a file of weights, without building the network."""
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """A file of weights in any layout."""
@@ -463,8 +463,8 @@ class PrepareImageNet(Checked):
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     """Folder of validation images, ILSVRC2012_img_val.tar, ILSVRC2012_img_train.tar, or a folder of class tars."""
     out: Path
-    """Folder for the class folders, such as imagenet/val; what is there already is kept."""
+    """Folder for the class folders, such as imagenet/val; existing images are kept."""
     labels: Path | None = None
     """Label file of the validation images; default: one of a known name beside them."""
     how: Literal["copy", "link", "move"] = "copy"
-    """How an image gets there; link: a hard link where the disk allows it, else a symbolic one."""
+    """How an image is placed; link: a hard link where the disk allows it, otherwise a symbolic one."""

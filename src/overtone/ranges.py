@@ -1,4 +1,4 @@
-"""Numbers with ranges: the types of every setting and option, and the one check that holds values against them.
+"""Numbers with ranges: the types of every setting and option, and the one check of values.
 
 A dataclass that derives from `Checked` annotates each number with one of the types below (`lr: NonNegative`). Its
 values are checked when an instance is made, wherever it is made: the command line, Python, a checkpoint, a recipe.

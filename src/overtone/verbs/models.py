@@ -1,6 +1,6 @@
 """`overtone models`: the architectures with their size, cost and published accuracy.
 
-Ours are listed from generated data, without PyTorch; timm's are measured when they are asked for.
+Ours are listed from generated data, without PyTorch; timm's are measured on request.
 """
 
 import difflib
