@@ -23,6 +23,7 @@ from torch import Tensor
 
 from overtone.config import Preprocess, from_dict, to_dict
 from overtone.errors import OvertoneError
+from overtone.plain_json import parse_json
 
 FORMAT = 2
 SUFFIX = ".safetensors"
@@ -265,7 +266,7 @@ def _with_manifest(path: Path, metadata: Mapping[str, str] | None) -> Mapping[st
 def _manifest_of(path: Path, metadata: Mapping[str, str] | None) -> Manifest:
     metadata = _with_manifest(path, metadata)
     try:
-        values = json.loads(metadata[_MANIFEST])
+        values = parse_json(metadata[_MANIFEST])
         newer = values.get("format", 0) > FORMAT
         if "classes" in values:  # format 1
             values["labels"] = values.pop("classes")

@@ -236,6 +236,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(words: Sequence[str]) -> int:
     """Run one command and return its exit code; errors are raised."""
+    if any("\0" in word for word in words):
+        raise OvertoneError("an argument holds a NUL character, which no path and no value can have; remove it")
     if not words or words[0] in ("-h", "--help"):
         sys.stdout.write(_overview())
         return 0

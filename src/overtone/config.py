@@ -87,6 +87,12 @@ class Data(Checked, section="data"):
     """From a decoded image to the model's input."""
     table: Path | None = None
     """CSV or Parquet file with a column of image paths, relative to it or to `root`, and columns of labels."""
+    image_column: str | None = None
+    """Column of the table with the image paths; default: image, path, file or filename."""
+    label_column: str | None = None
+    """Column of the table with the labels; default: label, or labels; or one column of 0 and 1 for each label."""
+    split_column: str | None = None
+    """Column of the table with train, val or test; default: split, if there is one."""
     val_fraction: FractionBelowOne = 0.2
     """Share of each class held out for validation when the data has no `val/`; 0: none, nothing is evaluated then, and
     the last epoch counts as the best."""

@@ -15,15 +15,13 @@ from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch import Tensor
 
 from overtone.config import Interpolation
+from overtone.data.bounded_resize import FILTERS, check_squash, enough_memory
 from overtone.data.decoding import StoredJpeg, as_pixels
 
 Picture = Image.Image | Tensor | StoredJpeg
 """A picture in RGB, its pixels as uint8 `(H, W, 3)`, or a file of which a part is decoded."""
 
-_PILLOW: dict[Interpolation, Image.Resampling] = {
-    "nearest": Image.Resampling.NEAREST,
-    "lanczos": Image.Resampling.LANCZOS,
-}
+_BY_PILLOW = ("nearest", "lanczos")  # PyTorch has no Lanczos filter, and its nearest pixel may be another one
 
 
 class RandomResizedCrop:
@@ -46,16 +44,17 @@ class RandomResizedCrop:
         """Crop and resize one picture to uint8 `(size, size, 3)`.
 
         Raises:
-            BadImage: a stored file that cannot be read.
+            BadImage: a stored file that cannot be read, or a part that is too long and narrow (see `check_squash`).
         """
-        if isinstance(picture, Image.Image):
-            picture = as_pixels(picture)
-        if isinstance(picture, StoredJpeg):
-            width, height = picture.size
-            box = self._draw(torch.empty(3, height, width, device="meta"))
-            return resized(picture.part(*box, least=self.size), self.size, self.interpolation)
-        top, left, height, width = self._draw(picture.permute(2, 0, 1))
-        return resized(picture[top : top + height, left : left + width], self.size, self.interpolation)
+        with enough_memory():
+            if isinstance(picture, Image.Image):
+                picture = as_pixels(picture)
+            if isinstance(picture, StoredJpeg):
+                width, height = picture.size
+                box = self._draw(torch.empty(3, height, width, device="meta"))
+                return resized(picture.part(*box, least=self.size), self.size, self.interpolation)
+            top, left, height, width = self._draw(picture.permute(2, 0, 1))
+            return resized(picture[top : top + height, left : left + width], self.size, self.interpolation)
 
     def _draw(self, image: Tensor) -> tuple[int, int, int, int]:
         """Top, left, height and width of the part of an image `(3, H, W)`, of which only the shape counts."""
@@ -79,9 +78,14 @@ class RandomFlip:
 
 
 def resized(pixels: Tensor, size: int, interpolation: Interpolation) -> Tensor:
-    """Resize uint8 `(H, W, 3)` to `(size, size, 3)`, antialiased."""
-    if interpolation in _PILLOW:  # PyTorch has no Lanczos filter, and its nearest pixel may be another one
-        picture = as_picture(pixels).resize((size, size), _PILLOW[interpolation])
+    """Resize uint8 `(H, W, 3)` to `(size, size, 3)`, antialiased.
+
+    Raises:
+        BadImage: the pixels are too long and narrow (see `check_squash`).
+    """
+    check_squash((pixels.shape[1], pixels.shape[0]), size)
+    if interpolation in _BY_PILLOW:
+        picture = as_picture(pixels).resize((size, size), FILTERS[interpolation])
         return as_pixels(picture)
     images = pixels.unsqueeze(0).permute(0, 3, 1, 2)  # a view, channels_last
     images = F.interpolate(images, (size, size), mode=interpolation, antialias=True)

@@ -13,7 +13,6 @@ Anything that cannot be read so is a `BadImage` with the reason.
 """
 
 import io
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,8 +25,12 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from overtone.data.jpeg import frame_size, jpeg_pixels
+from overtone.data.opening import read_file
+from overtone.data.silent_codecs import silent_codecs
 
 Exif = Literal["ignore", "apply"]
+Encoded = Path | bytes
+"""An encoded image: a file, or its bytes."""
 
 # Pillow can open many more, among them formats that start other programs (EPS).
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
@@ -36,20 +39,23 @@ MAX_PIXELS = 178_956_970
 _SCALES = (2, 4, 8)  # by which libjpeg, as Pillow calls it, can divide a picture's sides while it decodes
 
 
+_BAND = 1 << 20  # pixels whose values are scaled at a time
+
+
 class BadImage(Exception):
     """An image file that cannot be read.
 
     Attributes:
-        path: the file.
+        path: the file; None where only its pixels are known.
         reason: why, in a few words; the same ones every time.
     """
 
-    def __init__(self, path: Path, reason: str) -> None:
+    def __init__(self, path: Path | None, reason: str) -> None:
         super().__init__(path, reason)
         self.path, self.reason = path, reason
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
+        return self.reason if self.path is None else f"{self.path}: {self.reason}"
 
 
 class StoredJpeg:
@@ -62,7 +68,7 @@ class StoredJpeg:
         size: width and height of the whole picture, pixels.
     """
 
-    def __init__(self, path: Path, content: bytes, size: tuple[int, int]) -> None:
+    def __init__(self, path: Path | None, content: bytes, size: tuple[int, int]) -> None:
         self.path, self.content, self.size = path, content, size
 
     def part(self, top: int, left: int, height: int, width: int, least: int) -> Tensor:
@@ -96,43 +102,53 @@ class StoredJpeg:
         return pixels[first:last, begin:end]
 
 
-def decode_image(path: Path, exif: Exif = "ignore") -> Image.Image:
+def decode_image(source: Encoded, exif: Exif = "ignore") -> Image.Image:
     """Read an image file as a picture in RGB (the table in this module says how).
 
     Args:
-        path: the file; its content decides on the format, not its name.
+        source: the file or its bytes; the content decides on the format, not the name.
         exif: `ignore` leaves the pixels as they are stored, as the published loaders do; `apply` turns the picture as
             its EXIF orientation says. TIFF files are always turned, because Pillow does it while it reads them.
 
     Raises:
         BadImage: the file is missing, empty, cut off, damaged, no image, or holds more than `MAX_PIXELS` pixels.
     """
-    with _explained(path), _opened(path) as image:
+    with _explained(source), _opened(io.BytesIO(_content(source))) as image:
         return _decoded(image, exif)
 
 
-def decode_pixels(path: Path, exif: Exif = "ignore") -> Tensor:
+def decode_pixels(source: Encoded, exif: Exif = "ignore") -> Tensor:
     """The pixels of `decode_image`, uint8 `(H, W, 3)`, sooner.
 
     Raises:
         BadImage: see `decode_image`.
     """
-    with _explained(path):
-        return _pixels(Path(path).read_bytes(), exif)
+    with _explained(source):
+        return _pixels(_content(source), exif)
 
 
-def open_scaled(path: Path, exif: Exif = "ignore") -> StoredJpeg | Tensor:
+def open_scaled(source: Encoded, exif: Exif = "ignore") -> StoredJpeg | Tensor:
     """A JPEG file to decode in part and at a smaller size, or the pixels (`decode_pixels`) of another file.
 
     Raises:
         BadImage: see `decode_image`; of a JPEG file only the header is looked at.
     """
-    with _explained(path):
-        content = Path(path).read_bytes()
+    with _explained(source):
+        content = _content(source)
         with _opened(io.BytesIO(content)) as image:
             if _is_upright_jpeg(image, exif):
-                return StoredJpeg(Path(path), content, image.size)
+                return StoredJpeg(_path(source), content, image.size)
         return _pixels(content, exif)
+
+
+def as_rgb(image: Image.Image, exif: Exif = "ignore") -> Image.Image:
+    """One of Pillow's images, opened elsewhere, in RGB by the same rules.
+
+    Raises:
+        BadImage: it cannot be decoded.
+    """
+    with _explained(None):
+        return _decoded(image, exif)
 
 
 def as_pixels(picture: Image.Image) -> Tensor:
@@ -140,22 +156,33 @@ def as_pixels(picture: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(picture))
 
 
+def _content(source: Encoded) -> bytes:
+    return source if isinstance(source, bytes) else read_file(source)
+
+
+def _path(source: Encoded | None) -> Path | None:
+    return None if source is None or isinstance(source, bytes) else Path(source)
+
+
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Whatever fails in the block is a `BadImage`."""
+def _explained(source: Encoded | None) -> Iterator[None]:
+    """Whatever fails in the block is a `BadImage`, and no library writes about it to standard error."""
     try:
         # Pillow warns of large pictures, odd EXIF blocks and palettes with transparency: all of them are decided here.
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), silent_codecs():
             warnings.simplefilter("ignore")
             yield
-    except MemoryError:
-        raise
+    except MemoryError as error:
+        raise BadImage(_path(source), "not enough memory to decode it") from error
     except Exception as error:  # Pillow's readers let nearly every kind of exception through
-        raise BadImage(Path(path), _reason(Path(path), error)) from error
+        raise BadImage(_path(source), _reason(error)) from error
 
 
-def _opened(source: Path | IO[bytes]) -> Image.Image:
+def _opened(source: IO[bytes]) -> Image.Image:
     """An image file whose header has been read."""
+    if not source.read(1):
+        raise ValueError("empty file")
+    source.seek(0)
     image = Image.open(source, formats=_FORMATS)
     if image.width * image.height > MAX_PIXELS:
         image.close()
@@ -202,25 +229,30 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return _scaled(image, lambda values: (values / 257, values.min() >= 0 and values.max() <= 65535), "0..65535")
     if image.mode == "F":
         return _scaled(image, lambda values: (values * 255, values.min() >= 0 and values.max() <= 1), "0..1")
-    is_rgb_already = image.mode == "RGB" and image.format == "JPEG"  # no need for a copy
+    is_rgb_already = image.mode == "RGB" and image.format in ("JPEG", "PNG", "BMP")  # no need for a copy
     return image if is_rgb_already else image.convert("RGB")
 
 
 def _scaled(
     image: Image.Image, scale: Callable[[np.ndarray], tuple[np.ndarray, bool | np.bool_]], span: str
 ) -> Image.Image:
-    scaled, within = scale(np.asarray(image).astype(np.float64))
-    if not within:
-        raise ValueError(f"its values of mode {image.mode} are not all in {span}")
-    return Image.fromarray(np.rint(scaled).astype(np.uint8)).convert("RGB")
+    values = np.asarray(image)
+    levels = np.empty(values.shape, dtype=np.uint8)
+    rows = max(1, _BAND // max(1, values.shape[1]))
+    for top in range(0, len(values), rows):  # a band at a time: doubles take eight times the memory
+        scaled, within = scale(values[top : top + rows].astype(np.float64))
+        if not within:
+            raise ValueError(f"its values of mode {image.mode} are not all in {span}")
+        levels[top : top + rows] = np.rint(scaled)
+    return Image.fromarray(levels).convert("RGB")
 
 
-def _reason(path: Path, error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """Why a file could not be read, without what differs from run to run."""
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {MAX_PIXELS} pixels"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     if isinstance(error, UnidentifiedImageError):
-        return "empty file" if os.path.getsize(path) == 0 else "not an image of a known format"
+        return "not an image of a known format"
     return " ".join(str(error).split()) or type(error).__name__

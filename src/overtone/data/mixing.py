@@ -59,3 +59,17 @@ class Mixer:
         images, ordered = torch.empty_like(images), torch.empty_like(shares[:num_images])
         images[order], ordered[order] = mixed, shares
         return images, ordered
+
+    def with_shares(self, images: Tensor, seed: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Mix one batch whose targets are not classes.
+
+        Returns:
+            The mixed images `(B, C, H, W)` and the share of each image of the batch in each, float32 `(B, B)`: times
+            the targets `(B, K)` it is the mixed targets.
+        """
+        before, smoothing = self._mixup.num_classes, self._mixup.label_smoothing
+        self._mixup.num_classes, self._mixup.label_smoothing = len(images), 0.0
+        try:
+            return self(images, torch.arange(len(images), device=images.device), seed)
+        finally:
+            self._mixup.num_classes, self._mixup.label_smoothing = before, smoothing

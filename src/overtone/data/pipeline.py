@@ -8,10 +8,11 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from overtone.data.cropping import Picture
-from overtone.data.decoding import Exif, decode_image, decode_pixels, open_scaled
+from overtone.data.decoding import Exif, as_rgb, decode_image, decode_pixels, open_scaled
 from overtone.data.sources.source import Record
 from overtone.data.transforms import Normalise, PictureTransform, ProgressiveTransform, Transform
 
@@ -113,7 +114,9 @@ class ImagePipeline:
 
     def decode(self, record: Record) -> tuple[Picture, Any]:
         """The image and its target."""
-        return self._decode(record.get("image", b""), self._exif), self._target(record)
+        image = record.get("image", b"")
+        decoded = as_rgb(image, self._exif) if isinstance(image, Image.Image) else self._decode(image, self._exif)
+        return decoded, self._target(record)
 
     def transform(self, decoded: tuple[Picture, Any], draw: Draw) -> tuple[Tensor, Any]:
         """The image as uint8 `(H, W, 3)` where only the normalisation is left, which `collate` does in place."""
@@ -160,6 +163,11 @@ class ImagePipeline:
         # NumPy asks the system for large pages, of which a new batch takes ten rather than five thousand small ones.
         room = torch.from_numpy(np.empty(shape, dtype=dtype))
         return room.movedim(-1, 1) if inner else room
+
+
+def class_images(transform: Transform | ProgressiveTransform, *, channels_last: bool = False) -> ImagePipeline:
+    """The pipeline of images with one class each: targets int64 `(B,)`."""
+    return ImagePipeline(transform, class_of, torch.empty(0, dtype=torch.int64), channels_last=channels_last)
 
 
 def class_of(record: Record) -> int:

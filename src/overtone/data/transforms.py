@@ -18,17 +18,15 @@ from timm.data.auto_augment import rand_augment_transform
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torchvision.transforms import (
-    CenterCrop,
     ColorJitter,
     Compose,
-    InterpolationMode,
     RandomCrop,
     RandomHorizontalFlip,
     RandomVerticalFlip,
-    Resize,
 )
 
 from overtone.config import Augment, Interpolation, Preprocess, Recipe
+from overtone.data.bounded_resize import ResizeAndCrop, Squash
 from overtone.data.cropping import Picture, RandomFlip, RandomResizedCrop, as_picture
 from overtone.data.decoding import Exif, as_pixels
 from overtone.errors import OvertoneError
@@ -89,12 +87,6 @@ class ProgressiveTransform:
         return next((step for step in last if step is not None and step.size == side), None)
 
 
-_MODES: dict[Interpolation, InterpolationMode] = {
-    "nearest": InterpolationMode.NEAREST,
-    "bilinear": InterpolationMode.BILINEAR,
-    "bicubic": InterpolationMode.BICUBIC,
-    "lanczos": InterpolationMode.LANCZOS,
-}
 # Rotations and shears know no Lanczos filter (Pillow's Image.transform).
 _WARP_FILTERS: dict[Interpolation, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,
@@ -235,11 +227,10 @@ def _channels(preprocess: Preprocess) -> tuple[Tensor, Tensor]:
 
 def _geometry(preprocess: Preprocess) -> list[Callable]:
     """Pictures of any size to `size` x `size`, the same part every time."""
-    mode = _MODES[preprocess.interpolation]
     if preprocess.resize == "squash":
-        return [Resize((preprocess.size, preprocess.size), mode)]
+        return [Squash(preprocess.size, preprocess.interpolation)]
     shorter = int(preprocess.size / preprocess.crop_fraction)
-    return [Resize(shorter, mode), CenterCrop(preprocess.size)]
+    return [ResizeAndCrop(shorter, preprocess.size, preprocess.interpolation)]
 
 
 def _crop(preprocess: Preprocess, augment: Augment) -> list[Callable]:

@@ -10,6 +10,7 @@ from typing import Any
 from overtone.config import Preprocess, from_dict, to_dict
 from overtone.deployment.inputs import InputKind
 from overtone.errors import OvertoneError
+from overtone.plain_json import parse_json
 
 FORMAT = 1
 ABOUT, SCRIPT, GOLDEN, GOLDEN_PICTURE = "model.json", "run.py", "golden.npz", "golden.png"
@@ -96,7 +97,7 @@ def read_about(folder: Path) -> About:
     if not path.is_file():
         raise OvertoneError(f"{folder} is not an export: it has no {ABOUT}; give a folder that overtone export wrote")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8"))
         newer = values.get("format", 0) > FORMAT
         about = None if newer else from_dict(About, values)
     except (ValueError, TypeError, AttributeError, StopIteration) as error:

@@ -83,8 +83,9 @@ def make_convolutions_plain(net: nn.Module) -> nn.Module:
 def _plain_depthwise(conv: DepthwiseConv2d) -> nn.Conv2d:
     """The convolution that it is; what differs is only the way to its gradient."""
     size, where = conv.kernel_size[0], {"device": "meta", "dtype": conv.weight.dtype}  # not initialised
-    shape = {"padding": size // 2, "groups": conv.groups, "bias": conv.bias is not None}
-    plain = nn.Conv2d(conv.in_channels, conv.out_channels, size, conv.stride[0], **shape, **where)
+    shape = {"groups": conv.groups, "bias": conv.bias is not None}
+    spacing = conv.stride[0], conv.padding[0], conv.dilation[0]
+    plain = nn.Conv2d(conv.in_channels, conv.out_channels, size, *spacing, **shape, **where)
     set_affine(plain, conv.weight, conv.bias)
     return plain
 

@@ -24,7 +24,8 @@ from overtone.checkpoint import write_text
 from overtone.engine.folder import LOG, METRICS, STATUS
 from overtone.engine.state import Snapshot
 from overtone.engine.trackers import Ending, Tracker
-from overtone.errors import OvertoneError
+from overtone.errors import OvertoneError, printable
+from overtone.plain_json import parse_json
 
 try:
     import resource
@@ -122,7 +123,7 @@ class Log:
 
     def say(self, text: str) -> None:
         """Write a line, or several, to the terminal and `log.txt`."""
-        self._console.print(text, markup=False)
+        self._console.print(printable(text, lines=True), markup=False)
         self._write(text)
 
     def training(self, now: Snapshot) -> None:
@@ -217,7 +218,7 @@ def read_rows(folder: Path, epochs: int | None = None) -> list[Row]:
     rows: dict[int, Row] = {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             continue
         if isinstance(row, dict) and isinstance(row.get("epoch"), int) and (epochs is None or row["epoch"] <= epochs):

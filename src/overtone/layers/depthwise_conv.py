@@ -31,12 +31,12 @@ class DepthwiseConv2d(nn.Conv2d):
         channels: of input and output.
         kernel_size: side of the filters, odd; the padding is `(kernel_size - 1) / 2`.
         stride: 1 or 2.
+        dilation: distance between the taps; the padding grows with it.
     """
 
-    def __init__(self, channels: int, kernel_size: int, stride: int = 1) -> None:
-        super().__init__(
-            channels, channels, kernel_size, stride, padding=(kernel_size - 1) // 2, groups=channels, bias=False
-        )
+    def __init__(self, channels: int, kernel_size: int, stride: int = 1, dilation: int = 1) -> None:
+        padding = dilation * (kernel_size - 1) // 2
+        super().__init__(channels, channels, kernel_size, stride, padding, dilation, groups=channels, bias=False)
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, ceil(H / stride), ceil(W / stride))."""
@@ -48,7 +48,7 @@ def depthwise_conv2d(x: Tensor, conv: nn.Conv2d, scale: float = 1.0) -> Tensor:
 
     Args:
         x: (B, C, H, W).
-        conv: has C groups, the stride 1 or 2 and the padding `kernel_size // 2`.
+        conv: has C groups, the stride 1 or 2 and the padding `dilation * (kernel_size // 2)`.
         scale: factor of the output. It is applied to the filters, which are far smaller than the maps.
 
     Returns:
@@ -61,9 +61,9 @@ def depthwise_conv2d(x: Tensor, conv: nn.Conv2d, scale: float = 1.0) -> Tensor:
         if torch.is_autocast_enabled("cpu"):
             dtype = torch.get_autocast_dtype("cpu")
             x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-        if _has_slow_gradient(x, weight, stride):
+        if conv.dilation[0] == 1 and _has_slow_gradient(x, weight, stride):
             return _DepthwiseConv2d.apply(x, weight, bias, stride)  # pyright: ignore[reportReturnType]
-    return F.conv2d(x, weight, bias, conv.stride, conv.padding, 1, conv.groups)
+    return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
 def _has_slow_gradient(x: Tensor, weight: Tensor, stride: int) -> bool:

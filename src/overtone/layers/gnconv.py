@@ -104,6 +104,7 @@ class GnConv(nn.Module):
         spatial_filter: Class of the filter, "7x7" (depthwise convolution) or "gf" (`GlobalLocalFilter`).
         map_size: Height and width of the maps, for the stored size of a global filter; unused by "7x7".
         scale: Factor of the filter's output (the published models: 1/3).
+        in_dim: Channels of the input where they are not `dim` (the published segmentation head has 2048 to 512).
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class GnConv(nn.Module):
         spatial_filter: str = "7x7",
         map_size: tuple[int, int] = (14, 14),
         scale: float = 1 / 3,
+        in_dim: int | None = None,
     ) -> None:
         super().__init__()
         self.dims = [dim >> (order - 1 - i) for i in range(order)]
@@ -122,7 +124,7 @@ class GnConv(nn.Module):
             )
         self.scale = scale
         gated = sum(self.dims)
-        self.proj_in = nn.Conv2d(dim, self.dims[0] + gated, 1)
+        self.proj_in = nn.Conv2d(in_dim or dim, self.dims[0] + gated, 1)
         self.dwconv: DepthwiseFilter | GlobalLocalFilter
         if spatial_filter == "gf":
             self.dwconv = GlobalLocalFilter(gated, map_size)
@@ -132,7 +134,7 @@ class GnConv(nn.Module):
         self.pws = nn.ModuleList(nn.Conv2d(narrow, wide, 1) for narrow, wide in pairwise(self.dims))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, H, W, C) to (B, H, W, C)."""
+        """Map (B, H, W, in_dim) to (B, H, W, C)."""
         # Two products with rows of one weight instead of one product that is split: the filter gets its input dense.
         sizes = [self.dims[0], sum(self.dims)]
         weight_p, weight_q = self.proj_in.weight.flatten(1).split(sizes)

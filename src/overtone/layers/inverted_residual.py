@@ -21,7 +21,7 @@ class Layer(NamedTuple):
 
     module: nn.Module
     num_chs: int  # channels of the output
-    stride: int  # of this layer alone
+    stride: int  # of this layer alone, before `dilations` takes it away
 
 
 def round_channels(channels: float, divisor: int) -> int:
@@ -80,7 +80,14 @@ class ReLU6(nn.ReLU6):
 
 
 def conv_bn(
-    in_chs: int, out_chs: int, kernel_size: int = 1, *, stride: int = 1, depthwise: bool = False, act: bool = True
+    in_chs: int,
+    out_chs: int,
+    kernel_size: int = 1,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    depthwise: bool = False,
+    act: bool = True,
 ) -> list[nn.Module]:
     """Convolution without bias, batch norm and, with `act`, ReLU6, as a flat list: the published keys number them so.
 
@@ -88,7 +95,7 @@ def conv_bn(
     """
     conv: nn.Module
     if depthwise:
-        conv = DepthwiseConv2d(in_chs, kernel_size, stride)
+        conv = DepthwiseConv2d(in_chs, kernel_size, stride, dilation)
     else:
         conv = nn.Conv2d(in_chs, out_chs, kernel_size, stride, padding=(kernel_size - 1) // 2, bias=False)
     layers: list[nn.Module] = [conv, nn.BatchNorm2d(out_chs)]
@@ -104,25 +111,36 @@ class InvertedResidual(nn.Module):
         in_chs: Channels of the input.
         out_chs: Channels of the output.
         stride: Stride of the depthwise convolution, 1 or 2.
+        dilation: Dilation of the depthwise convolution.
+        keep_size: Leave out the stride, and nothing else: the block has an identity only where it had one with it.
         expand_ratio: Hidden width over `in_chs`; at 1 there is no expanding convolution.
         drop_path: Probability, in [0, 1), of dropping the residual of a sample in training.
     """
 
     def __init__(
-        self, in_chs: int, out_chs: int, *, stride: int = 1, expand_ratio: float = 6, drop_path: float = 0.0
+        self,
+        in_chs: int,
+        out_chs: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        keep_size: bool = False,
+        expand_ratio: float = 6,
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         hidden_chs = round(in_chs * expand_ratio)
+        actual_stride = 1 if keep_size else stride
         self.has_identity = stride == 1 and in_chs == out_chs
         self.conv = nn.Sequential(
             *(conv_bn(in_chs, hidden_chs) if expand_ratio != 1 else []),
-            *conv_bn(hidden_chs, hidden_chs, 3, stride=stride, depthwise=True),
+            *conv_bn(hidden_chs, hidden_chs, 3, stride=actual_stride, dilation=dilation, depthwise=True),
             *conv_bn(hidden_chs, out_chs, act=False),
         )
         self.drop_path = DropPath(drop_path) if drop_path > 0 and self.has_identity else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_chs, H, W) -> (B, out_chs, ceil(H / stride), ceil(W / stride))."""
+        """(B, in_chs, H, W) -> (B, out_chs, ceil(H / stride), ceil(W / stride)); the same size with `keep_size`."""
         y = self.conv(x)
         return x + self.drop_path(y) if self.has_identity else y
 
@@ -132,8 +150,33 @@ def drop_path_rates(drop_path_rate: float, num_blocks: int) -> Iterator[float]:
     return iter(torch.linspace(0, drop_path_rate, num_blocks, dtype=torch.float64, device="cpu").tolist())
 
 
-def stage_ends(layers: Iterable[Layer]) -> list[dict[str, int]]:
-    """The last layer at every stride, as `dict(index, num_chs, reduction)`, in order."""
+class Dilation(NamedTuple):
+    """What becomes of a layer's stride and filter in a net of a smaller output stride."""
+
+    keep_size: bool  # whether the layer's stride is left out
+    dilation: int  # of its spatial filter
+
+
+def dilations(strides: Iterable[int], output_stride: int) -> list[Dilation]:
+    """How a net keeps its maps at `output_stride`: later strides become dilation (Yu and Koltun, arXiv:1511.07122).
+
+    The layer that loses its stride still sees neighbours of the old map; only those after it are dilated.
+    """
+    plan, reduction, dilation = [], 1, 1
+    for stride in strides:
+        reduction *= stride
+        keep_size = stride > 1 and reduction > output_stride
+        plan.append(Dilation(keep_size, dilation))
+        if keep_size:
+            dilation *= stride
+    return plan
+
+
+def stage_ends(layers: Iterable[Layer], output_stride: int = 32) -> list[dict[str, int]]:
+    """The last layer of every stage, as `dict(index, num_chs, reduction)`, in order.
+
+    A stage ends where the next layer has a stride, even one that `output_stride` takes away.
+    """
     ends: list[dict[str, int]] = []
     reduction = 1
     for index, layer in enumerate(layers):
@@ -143,6 +186,8 @@ def stage_ends(layers: Iterable[Layer]) -> list[dict[str, int]]:
             ends[-1] = end
         else:
             ends.append(end)
+    for end in ends:
+        end["reduction"] = min(end["reduction"], output_stride)
     return ends
 
 

@@ -23,12 +23,13 @@ from overtone.layers.inverted_residual import (
     InvertedResidual,
     Layer,
     conv_bn,
+    dilations,
     drop_path_rates,
     round_channels,
 )
 from overtone.layers.map_gradients import dense_gradient, differentiates_on_cpu, halve_resolution
 from overtone.models._cfg import Inferred, common_args, default_cfgs_of, unwrap_state_dict
-from overtone.models.mobilenetv2 import MobileNet, channels_told, fitting_width
+from overtone.models.mobilenetv2 import MobileNet, channels_told, check_output_stride, fitting_width
 
 __all__ = ["HBONet", "HarmoniousBottleneck", "hbonet"]
 
@@ -141,10 +142,12 @@ class HBONet(MobileNet):
             published.
         in_chans: Channels of the image.
         drop_path_rate: Drop-path probability of the last block, growing linearly from 0; in [0, 1).
+        output_stride: 32, or 16 for dense prediction: the last stride becomes dilation, and the weights still fit. Not
+            8: the stride before it belongs to a harmonious bottleneck, which halves the resolution inside.
         **head: `num_classes`, `global_pool` and `drop_rate` of `MobileNet`.
 
     Raises:
-        OvertoneError: `width_mult` or `divisor` is not positive, or `rates` is unknown.
+        OvertoneError: `width_mult` or `divisor` is not positive, `rates` is unknown, or the output stride is another.
     """
 
     def __init__(
@@ -155,34 +158,32 @@ class HBONet(MobileNet):
         divisor: int | None = None,
         in_chans: int = 3,
         drop_path_rate: float = 0.0,
+        output_stride: int = 32,
         **head: Any,
     ) -> None:
+        check_output_stride(output_stride, (16, 32), "HBONet")
         if rates not in RATES:
             raise OvertoneError(f"unknown rates {rates!r} of HBONet: use one of {', '.join(RATES)}")
         in_chs, *widths, head_chs = layer_channels(width_mult, divisor)
         layers = [Layer(nn.Sequential(*conv_bn(in_chans, in_chs, 3, stride=2)), in_chs, 2)]
         drop_rates = drop_path_rates(drop_path_rate, sum(repeats for _, _, repeats, _, _ in STAGES))
-        for expand_ratio, _, repeats, first_stride, kind in STAGES:
-            for stride in [first_stride] + [1] * (repeats - 1):
-                drop_path, out_chs = next(drop_rates), widths.pop(0)
-                if kind == "pointwise":
-                    block: nn.Module = nn.Sequential(*conv_bn(in_chs, out_chs, act=False))
-                elif kind == "inverted":
-                    block = InvertedResidual(
-                        in_chs, out_chs, stride=stride, expand_ratio=expand_ratio, drop_path=drop_path
-                    )
-                else:
-                    block = HarmoniousBottleneck(
-                        in_chs,
-                        out_chs,
-                        stride=stride,
-                        expand_ratio=expand_ratio,
-                        num_halvings=RATES[rates][kind],
-                        drop_path=drop_path,
-                    )
-                layers.append(Layer(block, out_chs, stride))
-                in_chs = out_chs
-        super().__init__(layers, head_chs, in_chans=in_chans, **head)
+        blocks = [
+            (expand_ratio, stride, kind)
+            for expand_ratio, _, repeats, first_stride, kind in STAGES
+            for stride in [first_stride] + [1] * (repeats - 1)
+        ]
+        plan = dilations([2, *(stride for _, stride, _ in blocks)], output_stride)[1:]
+        for (expand_ratio, stride, kind), out_chs, dilated in zip(blocks, widths, plan, strict=True):
+            arguments: dict[str, Any] = {"stride": stride, "expand_ratio": expand_ratio, "drop_path": next(drop_rates)}
+            if kind == "pointwise":
+                block: nn.Module = nn.Sequential(*conv_bn(in_chs, out_chs, act=False))
+            elif kind == "inverted":
+                block = InvertedResidual(in_chs, out_chs, **arguments, **dilated._asdict())
+            else:
+                block = HarmoniousBottleneck(in_chs, out_chs, num_halvings=RATES[rates][kind], **arguments)
+            layers.append(Layer(block, out_chs, stride))
+            in_chs = out_chs
+        super().__init__(layers, head_chs, in_chans=in_chans, output_stride=output_stride, **head)
 
 
 def layer_channels(width_mult: float, divisor: int | None = None) -> list[int]:

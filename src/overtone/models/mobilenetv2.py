@@ -22,6 +22,7 @@ from overtone.layers.inverted_residual import (
     InvertedResidual,
     Layer,
     conv_bn,
+    dilations,
     drop_path_rates,
     init_mobile_weights,
     round_channels,
@@ -56,6 +57,7 @@ class MobileNet(PublishedWeights, nn.Module):
         in_chans: Channels of the image.
         global_pool: A pool of timm ("avg", "max", "avgmax", ...); "" keeps the map, only without a classifier.
         drop_rate: Dropout before the classifier, in [0, 1).
+        output_stride: Reduction at which the layers keep their maps.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class MobileNet(PublishedWeights, nn.Module):
         in_chans: int = 3,
         global_pool: str = "avg",
         drop_rate: float = 0.0,
+        output_stride: int = 32,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -75,7 +78,7 @@ class MobileNet(PublishedWeights, nn.Module):
         self.drop_rate = drop_rate
         self.grad_checkpointing = False
 
-        ends = stage_ends(layers)
+        ends = stage_ends(layers, output_stride)
         self.stage_ends = [end.pop("index") for end in ends]
         self.feature_info: list[dict[str, Any]] = [
             {**end, "module": f"features.{index}"} for index, end in zip(self.stage_ends, ends, strict=True)
@@ -209,10 +212,11 @@ class MobileNetV2(MobileNet):
         divisor: What every width is a multiple of; None: 4 at `width_mult` 0.1, otherwise 8, as published.
         in_chans: Channels of the image.
         drop_path_rate: Drop-path probability of the last block, growing linearly from 0; in [0, 1).
+        output_stride: 32, or 16 or 8 for dense prediction: later strides become dilation, and the weights still fit.
         **head: `num_classes`, `global_pool` and `drop_rate` of `MobileNet`.
 
     Raises:
-        OvertoneError: `width_mult` or `divisor` is not positive.
+        OvertoneError: `width_mult` or `divisor` is not positive, or the output stride is another.
     """
 
     def __init__(
@@ -222,20 +226,39 @@ class MobileNetV2(MobileNet):
         divisor: int | None = None,
         in_chans: int = 3,
         drop_path_rate: float = 0.0,
+        output_stride: int = 32,
         **head: Any,
     ) -> None:
+        check_output_stride(output_stride, (8, 16, 32), "MobileNetV2")
         in_chs, *widths, head_chs = layer_channels(width_mult, divisor)
         layers = [Layer(nn.Sequential(*conv_bn(in_chans, in_chs, 3, stride=2)), in_chs, 2)]
         rates = drop_path_rates(drop_path_rate, sum(repeats for _, _, repeats, _ in STAGES))
-        for expand_ratio, _, repeats, first_stride in STAGES:
-            for stride in [first_stride] + [1] * (repeats - 1):
-                out_chs = widths.pop(0)
-                block = InvertedResidual(
-                    in_chs, out_chs, stride=stride, expand_ratio=expand_ratio, drop_path=next(rates)
-                )
-                layers.append(Layer(block, out_chs, stride))
-                in_chs = out_chs
-        super().__init__(layers, head_chs, in_chans=in_chans, **head)
+        blocks = [
+            (expand_ratio, stride)
+            for expand_ratio, _, repeats, first_stride in STAGES
+            for stride in [first_stride] + [1] * (repeats - 1)
+        ]
+        plan = dilations([2, *(stride for _, stride in blocks)], output_stride)[1:]
+        for (expand_ratio, stride), out_chs, (keep_size, dilation) in zip(blocks, widths, plan, strict=True):
+            block = InvertedResidual(
+                in_chs,
+                out_chs,
+                stride=stride,
+                dilation=dilation,
+                keep_size=keep_size,
+                expand_ratio=expand_ratio,
+                drop_path=next(rates),
+            )
+            layers.append(Layer(block, out_chs, stride))
+            in_chs = out_chs
+        super().__init__(layers, head_chs, in_chans=in_chans, output_stride=output_stride, **head)
+
+
+def check_output_stride(output_stride: int, possible: Sequence[int], family: str) -> None:
+    """Refuse an output stride that a family does not have."""
+    if output_stride not in possible:
+        choice = ", ".join(map(str, possible))
+        raise OvertoneError(f"{family} has no output stride {output_stride!r}: choose one of {choice}")
 
 
 def layer_channels(width_mult: float, divisor: int | None = None) -> list[int]:

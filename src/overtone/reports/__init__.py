@@ -1,1 +1,1 @@
-"""Drawing of reports: curves, matrices and bars from plain data."""
+"""Plots, tables and pages made of what the engine reports."""

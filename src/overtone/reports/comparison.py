@@ -1,15 +1,16 @@
 """How runs differ, in recipe and result."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from overtone.data.opening import resolved_once
 from overtone.engine import folder as files
 from overtone.engine.log import Row, read_rows
 from overtone.engine.trackers import flattened
 from overtone.errors import OvertoneError
+from overtone.plain_json import parse_json
 from overtone.reports.epochs import best_of, score_name_of, score_of
 from overtone.reports.run_folders import run_state
 
@@ -41,7 +42,7 @@ def read_run(folder: Path, label: str) -> ComparedRun:
     if not path.is_file():
         raise OvertoneError(f"{folder} is not a run folder, it has no {files.RECIPE}; overtone runs DIR lists runs")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(path.read_text(encoding="utf-8"))
         recipe = {"recipe": record.get("name"), **flattened(record["recipe"])}
         return ComparedRun(folder, label, recipe, read_rows(folder))
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
@@ -71,7 +72,7 @@ def labels_of(folders: Sequence[Path]) -> list[str]:
     Raises:
         OvertoneError: a run is given twice.
     """
-    parts = [folder.resolve().parts for folder in folders]
+    parts = [resolved_once(folder).parts for folder in folders]
     if len(set(parts)) < len(parts):
         raise OvertoneError("a run is given twice; leave one out")
     for length in range(1, max(map(len, parts)) + 1):

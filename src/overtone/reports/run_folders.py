@@ -1,6 +1,5 @@
 """Run folders as rows of a list: what state a run is in, and how far it has come."""
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any, Literal
 from overtone.engine import folder as files
 from overtone.engine.folder import is_claimed
 from overtone.engine.log import Row, read_rows
+from overtone.plain_json import parse_json
 from overtone.reports.epochs import best_of, score_name_of, score_of
 
 RunState = Literal["running", "finished", "interrupted", "failed", "damaged"]
@@ -108,7 +108,7 @@ def run_state(folder: Path) -> tuple[RunState, str | None]:
 def _read(path: Path) -> tuple[Mapping[str, Any], str | None]:
     """Read a JSON object; the second value describes what is wrong with the file."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         return {}, f"{path.name} cannot be read ({error})"
     return (value, None) if isinstance(value, dict) else ({}, f"{path.name} does not hold an object")

@@ -9,16 +9,19 @@ import importlib
 import importlib.util
 import pkgutil
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from overtone.config import Recipe, TaskSettings, from_dict
 from overtone.errors import OvertoneError
-from overtone.tasks.task import Task
 
-_REGISTERED: dict[str, type[Task]] = {}
+if TYPE_CHECKING:  # recipes read settings from here, and listing them must not import PyTorch
+    from overtone.tasks.task import Task
+
+T = TypeVar("T", bound="type[Any]")
+_REGISTERED: "dict[str, type[Task]]" = {}
 
 
-def register(task: type[Task]) -> type[Task]:
+def register(task: T) -> T:
     """Make a task known under its `name`; usable as a decorator."""
     _REGISTERED[task.name] = task
     return task
@@ -30,7 +33,7 @@ def task_names() -> list[str]:
     return sorted({*found, *_REGISTERED})
 
 
-def task_named(name: str) -> type[Task]:
+def task_named(name: str) -> "type[Task]":
     """The class of a task.
 
     Raises:

@@ -209,6 +209,10 @@ class Task(Protocol[R_co]):
         """From a record to a batch; `transform` replaces that of evaluation for a network that takes other inputs."""
         ...
 
+    def transform(self) -> Callable[[Any], Any]:
+        """From Pillow's image in RGB to what the network takes, as in evaluation, without the batch dimension."""
+        ...
+
     def prepare(self, batch: Batch, seed: tuple[int, int]) -> Batch:
         """Change a whole training batch on the device, such as by mixing, as a function of `seed` = (seed, step)."""
         ...

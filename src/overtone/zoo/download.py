@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from overtone.errors import OvertoneError
+from overtone.plain_json import parse_json
 
 Progress = Callable[[int, int | None], None]
 TIMEOUT_S = 30.0
@@ -153,7 +154,7 @@ def _remember(url: str, part: Path, response: HTTPResponse, total: int | None) -
 def _resumable(url: str, part: Path) -> tuple[int, str, int | None]:
     """From which byte on to ask (0: all), what must still hold of the file on the server, and its length if known."""
     try:
-        note = json.loads(_note(part).read_text(encoding="utf-8"))
+        note = parse_json(_note(part).read_text(encoding="utf-8"))
         if note["url"] == url and isinstance(note["validator"], str):
             return part.stat().st_size, note["validator"], note["total"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from overtone.checkpoint import SUFFIX, has_manifest, write_text
 from overtone.errors import OvertoneError
+from overtone.plain_json import parse_json
 from overtone.published import PUBLISHED, Published
 from overtone.zoo.cache import cache_folder
 
@@ -151,7 +152,7 @@ def records_path() -> Path:
 def _records() -> dict[str, Any]:
     path = records_path()
     try:
-        files = json.loads(path.read_text(encoding="utf-8"))["files"]
+        files = parse_json(path.read_text(encoding="utf-8"))["files"]
         if all(re.fullmatch("[0-9a-f]{64}", entry["sha256"]) for entry in files.values()):
             return files
     except FileNotFoundError:

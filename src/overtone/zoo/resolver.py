@@ -310,6 +310,8 @@ def _from_manifest(path: Path, manifest: Manifest, state: State, wish: _Wish) ->
         labels=classes,
         preprocess=manifest.preprocess,
         manifest=manifest,
+        task=manifest.task,
+        path=path,
     )
 
 

@@ -9,22 +9,28 @@ from overtone.data.decoding import BadImage
 from overtone.data.sources import class_folders
 from overtone.data.sources.files import find_images
 from overtone.data.sources.image_list import ImageList
-from overtone.data.sources.kinds import SourceKind, open_evaluation, open_splits, register
+from overtone.data.sources.kinds import SourceKind, open_evaluation, open_splits, register, unregister
+from overtone.data.sources.memory import ImageLike, MemoryImages
 from overtone.data.sources.source import Part, Record, Source, Splits, entries
+from overtone.data.sources.table import ClassTable, TaggedImages, TagTable
 
 __all__ = [
     "BadImage",
+    "ImageLike",
     "ImageList",
+    "MemoryImages",
     "Part",
     "Record",
     "Source",
     "SourceKind",
     "Splits",
+    "TaggedImages",
     "entries",
     "find_images",
     "open_evaluation",
     "open_splits",
     "register",
+    "unregister",
 ]
 
 
@@ -47,4 +53,5 @@ class ClassFolders:
         return class_folders.find_evaluation(data.root, part, trained_on, allow_empty_classes=allow)
 
 
-register(ClassFolders())
+for _kind in (ClassFolders(), ClassTable(), TagTable()):
+    register(_kind)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from overtone.data.folders import FORMATS, images_in
+from overtone.data.opening import is_folder, resolved_once
 from overtone.errors import OvertoneError
 
 
@@ -17,11 +18,11 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     """
     found: dict[Path, Path] = {}
     for path in paths:
-        if path.is_dir():
+        if is_folder(path):
             images = images_in({"": path})[""]
             if not images:
                 raise OvertoneError(f"{path} holds no images ({FORMATS}); give image files or a folder of them")
-            found |= {Path(image.path).resolve(): Path(image.path) for image in images}
+            found |= {resolved_once(Path(image.path)): Path(image.path) for image in images}
         else:
-            found.setdefault(path.resolve(), path)
+            found.setdefault(resolved_once(path), path)
     return list(found.values())

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypedDict, runtime_checkable
 
+from PIL import Image
+
 Part = Literal["auto", "train", "val", "test", "all"]
 
 
@@ -14,8 +16,8 @@ class Record(TypedDict, total=False):
     A source fills in what its kind of targets needs; `target` of a task names the key that it reads.
     """
 
-    image: Path | bytes
-    """The encoded image: a file, or its bytes."""
+    image: Path | bytes | Image.Image
+    """The image: a file, the bytes of one, or Pillow's."""
     label: int
     """Position of the image's one label in the source's `labels`."""
     labels: Sequence[int]

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from overtone import config
 from overtone.data.mixing import Mixer, mixer_of
-from overtone.data.pipeline import Batch, ImagePipeline, class_of
+from overtone.data.pipeline import Batch, ImagePipeline, class_images, class_of
 from overtone.data.sources import ImageList, Source
-from overtone.data.transforms import evaluation_transform, recipe_transform
+from overtone.data.transforms import PictureTransform, evaluation_transform, recipe_transform
 from overtone.models.building import build_classifier
 from overtone.tasks.classification.distillation import distillation_loss
 from overtone.tasks.classification.report import ClassificationReport, ClassificationTally, check_outputs
@@ -86,7 +86,11 @@ class Classification:
         recipe = self._recipe
         if transform is None:
             transform = recipe_transform(recipe) if train else evaluation_transform(recipe.data.preprocess)
-        return ImagePipeline(transform, class_of, torch.empty(0, dtype=torch.int64), channels_last=channels_last)
+        return class_images(transform, channels_last=channels_last)
+
+    def transform(self) -> PictureTransform:
+        """From Pillow's image in RGB to float32 `(3, size, size)`, normalised."""
+        return evaluation_transform(self._recipe.data.preprocess)
 
     def prepare(self, batch: Batch, seed: tuple[int, int]) -> Batch:
         """Mix a batch where the recipe says so: targets (B,) then become class probabilities (B, K)."""

@@ -1,0 +1,268 @@
+"""Overtone from Python: the same functions that the verbs call.
+
+`load` gives a network with its labels and preprocessing, `train`, `evaluate` and `export` take what the command line
+takes and return what it prints.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+from PIL import Image
+from torch import nn
+
+from overtone import zoo
+from overtone.config import Data, Preprocess, Recipe, Run
+from overtone.data.decoding import decode_image
+from overtone.data.sources import ImageLike, MemoryImages, Part, Splits
+from overtone.deployment.artifact import is_export
+from overtone.engine.evaluation import Evaluation, measure, model_and_source
+from overtone.engine.inference import Computing, Inference, ready
+from overtone.engine.prediction import predict
+from overtone.engine.summary import Summary
+from overtone.engine.training import train as run_training
+from overtone.errors import OvertoneError
+from overtone.recipes import check_start, load_recipe, needs_weights
+from overtone.reports.display import Result
+from overtone.tasks import task_named
+from overtone.verbs.running import loaded_export
+from overtone.verbs.starting_point import fitted_to_weights
+from overtone.zoo import LoadedModel, names_of
+
+_CHANNELS = 3
+
+
+def load(
+    spec: str | Path,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int = 64,
+    architecture: str | None = None,
+    num_classes: int | None = None,
+    ema: bool = False,
+    weights_dir: Sequence[Path] = (),
+) -> "Network":
+    """Load a network with its labels and preprocessing.
+
+    Args:
+        spec: anything that `overtone evaluate` takes: published weights by name, a run folder, a file of weights of any
+            layout, an architecture, `hf-hub:owner/name`, or the folder of an export.
+        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        precision: `auto`, `float32` or `bfloat16`.
+        batch_size: images that `predict` passes through the network at once.
+        architecture: what a bare file is of, where its keys and shapes do not tell.
+        num_classes: outputs, where they are not to be those of the weights.
+        ema: take the averaged weights of a training checkpoint.
+        weights_dir: folders to look in for published weights.
+
+    Raises:
+        OvertoneError: nothing by that name, or weights that cannot be had, read or verified, or that do not fit.
+    """
+    loaded = loaded_model(
+        str(spec), architecture=architecture, num_classes=num_classes, ema=ema, weights_dir=tuple(weights_dir)
+    )
+    computing = Computing(device=device, precision=precision, batch_size=batch_size)
+    return Network(loaded, ready(loaded, names_of(loaded), computing))
+
+
+class Network:
+    """A network on its device with what is needed to use it.
+
+    Attributes:
+        model: the network, in eval mode.
+        labels: names of the outputs, in their order.
+        preprocess: from an image to its input, as data.
+        task: what it does, such as `classification`.
+        source: display string of what was loaded.
+        loaded: all that the zoo found out.
+    """
+
+    def __init__(self, loaded: LoadedModel, inference: Inference) -> None:
+        self.loaded, self._inference = loaded, inference
+        self.model: nn.Module = inference.model
+        self.labels: tuple[str, ...] = inference.task.labels
+        self.preprocess: Preprocess = inference.preprocess
+        self.task, self.source = loaded.task, loaded.source
+
+    @property
+    def transform(self) -> Any:
+        """From Pillow's image in RGB to the network's input, as evaluation does it; usable in a torchvision dataset."""
+        return self._inference.task.transform()
+
+    @overload
+    def predict(self, images: ImageLike, *, top_k: int = 5) -> Result: ...
+    @overload
+    def predict(self, images: Sequence[ImageLike], *, top_k: int = 5) -> list[Result]: ...
+    def predict(self, images: ImageLike | Sequence[ImageLike], *, top_k: int = 5) -> Result | list[Result]:
+        """What the network says of an image, or of each of a list.
+
+        Args:
+            images: paths, Pillow's images, arrays `(H, W, 3)`, tensors `(3, H, W)`; uint8, or floating in 0..1.
+            top_k: most answers for an image.
+
+        Raises:
+            OvertoneError: something that is no image, or a file that cannot be read.
+        """
+        if not isinstance(images, (list, tuple)):
+            return self.predict([images], top_k=top_k)[0]  # type: ignore[list-item]
+        if top_k < 1:
+            raise OvertoneError(f"top_k is {top_k}; it must be at least 1")
+        source, bad = MemoryImages(images, self.labels), []
+        columns = task_named(self.task).prediction_columns
+        results = [
+            Result(_shown(source, one.position, self.preprocess), one.image, one.prediction, columns)
+            for batch in predict(self._inference, source, top_k, bad, _ignore)
+            for one in batch
+        ]
+        if bad:
+            name, reason = bad[0]
+            raise OvertoneError(f"{name} could not be read: {reason}; leave it out or mend it")
+        return results
+
+    def __repr__(self) -> str:
+        return f"Network({self.source!r}, {self.task}, {len(self.labels)} labels, on {self._inference.placement})"
+
+
+def train(
+    recipe: str | Recipe = "scratch",
+    data: str | Path | Splits | None = None,
+    out: str | Path | None = None,
+    *,
+    resume: bool = False,
+    **overrides: Any,
+) -> Summary:
+    """Train by a recipe, as `overtone train` does, and return how it ended.
+
+    Args:
+        recipe: name of a recipe, or one of your own.
+        data: the folder (`data.root`) or table (`data.table`), or `Splits` of any two sources.
+        out: the run folder; default: runs/<recipe>-<date>-<time>. An unfinished run in it is resumed.
+        resume: insist on resuming.
+        overrides: any option of the recipe or the run by its field (`epochs=5`, `lr=0.1`, `workers=0`), with its
+            section where several have one of that name (`model__name="hbonet_x035"`).
+
+    Raises:
+        OvertoneError: an unknown recipe or option, or as `overtone train`.
+    """
+    name = recipe if isinstance(recipe, str) else "recipe"
+    settings = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    run = Run(out=None if out is None else Path(out))
+    settings, run = overridden(settings, run, overrides)
+    if isinstance(recipe, str) and needs_weights(recipe):
+        check_start(recipe, settings)
+        settings, run = overridden(fitted_to_weights(settings), run, overrides)
+    if isinstance(data, (str, Path)):
+        field = "table" if Path(data).is_file() else "root"
+        settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, **{field: Path(data)}))
+    return run_training(settings, run, name, resume, splits=data if isinstance(data, Splits) else None)
+
+
+def evaluate(
+    spec: str | Path,
+    data: str | Path,
+    *,
+    split: Part = "auto",
+    table: str | Path | None = None,
+    device: str = "auto",
+    batch_size: int = 64,
+    workers: int | None = None,
+    size: int | None = None,
+    **loading: Any,
+) -> Evaluation:
+    """Measure a network on labelled samples, as `overtone evaluate` does.
+
+    Args:
+        spec: see `load`.
+        data: the folder.
+        split: which part of it.
+        table: a CSV or Parquet file of labels.
+        device: see `load`.
+        batch_size: samples in a batch.
+        workers: processes that read samples.
+        size: side of the input, pixels; default: the network's own.
+        loading: further arguments of `load` about which weights are meant.
+
+    Returns:
+        The task's `report` with the `source` that it is of.
+
+    Raises:
+        OvertoneError: no such model or data, or labels that are not the network's.
+    """
+    found = Data(root=Path(data), table=None if table is None else Path(table))
+    loaded, source = model_and_source(functools.partial(loaded_model, str(spec), **loading), found, split, _ignore)
+    computing = Computing(device=device, batch_size=batch_size, workers=workers, size=size)
+    return measure(ready(loaded, tuple(source.labels), computing), source, warn=_ignore)
+
+
+def loaded_model(spec: str, *, num_classes: int | None = None, **loading: Any) -> LoadedModel:
+    """A network, or an export as one, with a first layer for images of three channels, which is what files give."""
+    if is_export(Path(spec)):
+        return loaded_export(Path(spec))
+    loaded = zoo.load_model(spec, num_classes=num_classes, **loading)
+    if getattr(loaded.model, "in_chans", _CHANNELS) == _CHANNELS:
+        return loaded
+    return zoo.load_model(spec, num_classes=num_classes, in_chans=_CHANNELS, **loading)
+
+
+def overridden(recipe: Recipe, run: Run, overrides: Mapping[str, Any]) -> tuple[Recipe, Run]:
+    """A recipe and a run with some fields replaced.
+
+    Raises:
+        OvertoneError: no field of that name, or several.
+    """
+    sections = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
+    changed: dict[str, Any] = {}
+    run_fields: dict[str, Any] = {}
+    for key, value in overrides.items():
+        section, _, field = key.replace(".", "__").partition("__")
+        if not field and section in sections and not dataclasses.is_dataclass(value):
+            if section == "model" and isinstance(value, str):
+                section, field = "model", "name"
+            elif section != "task":
+                raise OvertoneError(f"{key} is a section of the recipe; give one of its fields, such as {key}__…")
+        if not field and section not in sections:
+            section, field = _section_of(key, sections, run)
+        if section == "run":
+            run_fields[field] = value
+        elif field:
+            changed[section] = _replaced(changed.get(section, sections[section]), field, value)
+        else:
+            changed[section] = value
+    return dataclasses.replace(recipe, **changed), dataclasses.replace(run, **run_fields)
+
+
+def _section_of(name: str, sections: Mapping[str, Any], run: Run) -> tuple[str, str]:
+    found = [
+        section
+        for section, values in {**sections, "run": run}.items()
+        if dataclasses.is_dataclass(values) and name in {field.name for field in dataclasses.fields(values)}
+    ]
+    if len(found) != 1:
+        several = " or ".join(f"{section}__{name}" for section in found)
+        raise OvertoneError(
+            f"{name} is in several sections of the recipe: give {several}"
+            if found
+            else f"{name} is no option of a recipe or a run; overtone train RECIPE --help lists them"
+        )
+    return found[0], name
+
+
+def _replaced(section: Any, field: str, value: Any) -> Any:
+    name, _, inner = field.partition("__")
+    if not hasattr(section, name):
+        raise OvertoneError(f"{type(section).__name__.lower()} has no option {name}")
+    if inner:
+        value = _replaced(getattr(section, name), inner, value)
+    return dataclasses.replace(section, **{name: value})
+
+
+def _shown(source: MemoryImages, position: int, preprocess: Preprocess) -> Image.Image:
+    image = source.read(position).get("image", b"")
+    return image if isinstance(image, Image.Image) else decode_image(image, preprocess.exif)
+
+
+def _ignore(text: str) -> None:
+    """Say nothing: what a verb would print is in what is returned."""
