@@ -349,7 +349,7 @@ def _recipe_in(words: list[str]) -> tuple[str, list[str]]:
 
 
 def _check_data(training: Any) -> None:
-    if training.data.root is None:
+    if training.data.root is None and training.data.table is None:
         raise OvertoneError("no images are given; add a folder of class folders: DIR, or --data.root DIR")
 
 

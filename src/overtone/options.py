@@ -14,6 +14,7 @@ from overtone.errors import OvertoneError
 from overtone.ranges import Checked, Count, Percent, Pixels, PositiveInt
 
 ModelName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+_TABLES = (".csv", ".parquet")
 DataFolder = Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[DIR]")]
 Precision = Literal["auto", "float32", "bfloat16"]
 ExportPrecision = Literal["float32", "bfloat16", "int8", "int8+bfloat16"]
@@ -21,17 +22,19 @@ Target = Literal["onnx", "openvino", "executorch", "torch", "aoti"]
 RuntimeName = Literal["torch", "compile", "onnx", "openvino", "executorch", "aoti"]
 
 
-def _with_folder(data: Any, folder: Path | None) -> Any:
-    """Return `data` with the positional folder as its root.
+def _with_positional(data: Any, path: Path | None) -> Any:
+    """Return `data` with the positional path as its `root`, or as its `table` if it has the suffix of one.
 
     Raises:
-        OvertoneError: `data.root` already names another folder.
+        OvertoneError: `data` already names another path.
     """
-    if folder is None or folder == data.root:
+    name = "table" if path is not None and path.suffix.lower() in _TABLES and hasattr(data, "table") else "root"
+    given = getattr(data, name)
+    if path is None or path == given:
         return data
-    if data.root is not None:
-        raise OvertoneError(f"two folders of images are given, {folder} and --data.root {data.root}; give one")
-    return replace(data, root=folder)
+    if given is not None:
+        raise OvertoneError(f"the images are given twice, {path} and --data.{name} {given}; give one")
+    return replace(data, **{name: path})
 
 
 @dataclass(frozen=True)
@@ -51,14 +54,14 @@ class Training(Recipe):
     """Train by a recipe; every value of the recipe is an option, shown with the recipe's value as its default."""
 
     folder: DataFolder = None
-    """The images: the same as --data.root."""
+    """The images: the same as --data.root, or --data.table for a .csv or .parquet file."""
     run: Run = field(default_factory=Run)
     """Where and with what the run happens; nothing here changes what is learned beyond rounding."""
 
     def __post_init__(self) -> None:
         """Take the positional folder as `data.root`."""
         super().__post_init__()
-        object.__setattr__(self, "data", _with_folder(self.data, self.folder))
+        object.__setattr__(self, "data", _with_positional(self.data, self.folder))
 
 
 @dataclass(frozen=True)
@@ -197,7 +200,7 @@ class Evaluate(Checked):
     def __post_init__(self) -> None:
         """Take the positional folder as `data.root`."""
         super().__post_init__()
-        object.__setattr__(self, "data", _with_folder(self.data, self.folder))
+        object.__setattr__(self, "data", _with_positional(self.data, self.folder))
         if self.data.root is None:
             raise OvertoneError("no images are given; add a folder of class folders: DIR, or --data.root DIR")
 

@@ -138,3 +138,13 @@ def test_settings_of_a_recipes_task_are_options(asked, overtone, monkeypatch):
     wrong = overtone("train", "scratch", "photos", "--settings.positive-weight", "-1")
     assert "settings.positive_weight is -1.0; it must be above 0" in wrong.error
     assert "did you mean --settings.positive-weight" in overtone("train", "scratch", "--positive-weight", "2").error
+
+
+def test_a_table_may_be_the_positional_argument(asked, overtone, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe, _, name = asked("multilabel", "labels.csv")
+    assert (name, recipe.data.table, recipe.data.root) == ("multilabel", Path("labels.csv"), None)
+    assert asked("multilabel", "--data.table", "a.parquet", "photos")[0].data.root == Path("photos")
+    assert "a.csv and --data.table b.csv" in overtone("train", "multilabel", "a.csv", "--data.table", "b.csv").error
+    (tmp_path / "a.csv").touch()
+    assert asked("a.csv")[2] == "scratch"
