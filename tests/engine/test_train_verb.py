@@ -20,8 +20,8 @@ from overtone.engine.loop import evaluate
 from overtone.engine.placement import place
 from overtone.engine.step import Trainer
 from overtone.errors import OvertoneError
+from overtone.reports.plots import plot_confusion, plot_curves
 from overtone.tasks.classification import Classification, ClassificationReport
-from overtone.verbs.plots import plot_confusion, plot_curves
 from overtone.verbs.train import train
 
 

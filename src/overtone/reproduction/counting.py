@@ -1,12 +1,11 @@
-"""How the authors counted, where they did not count convolutions and linears alone.
+"""How authors counted, where they did not count convolutions and linears alone.
 
-A published figure that our count does not give may still be right: it was counted by another rule. Each rule here is
-computed, and believed only if it gives every figure of its family's table (see `published_figures`).
+A published figure that our count does not give may still be right under another rule. Each rule here is computed, and
+accepted only if it gives every figure of its system's table (see `figures`); `System.counting` names it.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,33 +16,19 @@ from overtone.layers.gnconv import GlobalLocalFilter
 _OPERATIONS_OF_A_NORMALISED_VALUE = 5  # fvcore's rule for an affine layer norm
 
 
-@dataclass(frozen=True)
-class Rule:
-    """What a family's authors counted beyond convolutions and linears.
-
-    Attributes:
-        added: a count for one image, from the network (on the meta device) and the input's size.
-        what: names it; `source` says where that is known from.
-    """
-
-    added: Callable[[nn.Module, tuple[int, int, int]], int]
-    what: str
-    source: str
-
-
 def batch_norm_weights(model: nn.Module, input_size: tuple[int, int, int]) -> int:
-    """Each weight of a batch norm once: torchsummaryX adds the size of every `weight` that is no convolution's."""
+    """Count each weight of a batch norm once: torchsummaryX adds the size of every weight but a convolution's."""
     norms = (module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
     return sum(norm.weight.numel() for norm in norms if norm.affine)
 
 
 def norms_and_transforms(model: nn.Module, input_size: tuple[int, int, int]) -> int:
-    """Layer norms as fvcore counts them, and the Fourier transforms of the global filters as GFNet's authors do.
+    """Count layer norms as fvcore does, and the Fourier transforms of the global filters as GFNet's authors do.
 
     fvcore sees the layer norms that are PyTorch's own in the published code, which are those before the MLPs and before
     the classifier. A transform of N points and C channels counts N * C * ceil(log2(N)), there and back; the published
-    formula takes the axes for (batch, height, width, channels), and HorNet's maps lie as (batch, C, H, W), so that the
-    logarithm is that of C * H.
+    formula reads the axes as (batch, height, width, channels), and the maps of HorNet are (batch, C, H, W), so that
+    the logarithm is that of C * H.
     """
     total = 0
 
@@ -72,16 +57,7 @@ def norms_and_transforms(model: nn.Module, input_size: tuple[int, int, int]) -> 
     return total
 
 
-RULES: dict[str, Rule] = {
-    "mobilenetv2": Rule(
-        batch_norm_weights,
-        "the batch norms' weights, one each",
-        "torchsummaryX; the author's counter by issue 4 of d-li14/HBONet",
-    ),
-    "hornet": Rule(
-        norms_and_transforms,
-        "layer norms (5 a value) and the global filters' Fourier transforms",
-        "fvcore, transforms by the authors' formula in issue 15 of raoyongming/GFNet",
-    ),
+RULES: Mapping[str, Callable[[nn.Module, tuple[int, int, int]], int]] = {
+    rule.__name__: rule for rule in (batch_norm_weights, norms_and_transforms)
 }
-"""By family."""
+"""By the name in `Counting.rule`: the count to add for one image, from a network on the meta device and (C, H, W)."""
