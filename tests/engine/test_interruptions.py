@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_train_verb import assert_same_end, recipe_for, rows_of, run_for
+from tiny_runs import assert_same_end, recipe_for, rows_of, run_for
 
 from overtone import checkpoint, cli
 from overtone.checkpoint import is_temporary, read_checkpoint, read_manifest
@@ -325,4 +325,4 @@ def test_best_network_of_an_epoch_that_came_out_worse_when_done_anew(pictures, t
 def test_resume_may_be_said_in_one_word(pictures, tmp_path, capsys):
     words = f"train scratch --data.root {pictures} --run.out {tmp_path / 'run'} --run.device cpu --resume"
     assert cli.main(words.split()) == 2
-    assert "has no last.safetensors to go on from" in capsys.readouterr().err
+    assert "has no last.safetensors to resume from" in capsys.readouterr().err
