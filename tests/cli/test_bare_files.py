@@ -114,7 +114,7 @@ def test_evaluate_takes_nameless_outputs_for_the_folders_in_their_order(overtone
     assert outcome.json["correct_top1"] == sum(right)
     assert "the outputs are taken for the folders in their order (a, b, c)" in outcome.err
     draw(tmp_path / "photos2", {"a": 2, "b": 3})
-    assert "tells 3 classes apart" in overtone("evaluate", file, "--data.root", tmp_path / "photos2", *FEW).error
+    assert "has 3 outputs" in overtone("evaluate", file, "--data.root", tmp_path / "photos2", *FEW).error
 
 
 def test_the_wider_classes_of_imagenet_22k_are_measured_on_the_thousand(overtone, tmp_path, monkeypatch):
@@ -122,7 +122,7 @@ def test_the_wider_classes_of_imagenet_22k_are_measured_on_the_thousand(overtone
     model = net_of("hornet_tiny_gf", num_classes=10459, filter_size=64, **TINY_HORNET)
     bare = save(tmp_path / "22k.pth", {"model": published(model)})
     row = dataclasses.replace(find("hornet_large_gf.rao_in22k"), architecture="hornet_tiny_gf")  # type: ignore[type-var]
-    monkeypatch.setattr("overtone.verbs.class_names._row_by_shape", lambda loaded: row if loaded.layout else None)
+    monkeypatch.setattr("overtone.zoo.class_names._row_by_shape", lambda loaded: row if loaded.layout else None)
     converted = tmp_path / "22k.safetensors"
     assert overtone("weights", "convert", bare, "--out", converted).code == 0
     monkeypatch.undo()

@@ -15,6 +15,7 @@ from overtone.config import Model, Preprocess, Recipe
 from overtone.errors import OvertoneError
 from overtone.published import find
 from overtone.recipes import load_recipe
+from overtone.tasks.classification.task import Classification
 from overtone.verbs import starting_point
 from overtone.verbs.starting_point import fitted_to_weights
 from overtone.zoo.hub import HubModel
@@ -89,15 +90,15 @@ def test_a_bare_file_is_told_by_its_shapes(tmp_path, name, args, told):
     assert not {"num_classes", "in_chans"} & set(fitted.model.args)
     expected = "bicubic" if name.startswith("hornet") else "bilinear"
     assert fitted.data.preprocess.interpolation == expected
-    started = zoo.build_for_training(fitted.model, num_classes=3, tell=(told_of := []).append)
-    assert started.num_classes == 3 and "the classifier of 3 classes is new" in told_of[0]
+    started = zoo.build_for_training(Classification, fitted.model, tuple("abc"), (notes := []).append)
+    assert started.num_classes == 3 and "the classifier of 3 classes is new" in notes[0]
 
 
 def test_a_file_for_grey_images_starts_a_network_for_coloured_ones(tmp_path):
     fitted = fitted_to_weights(recipe_with(save(tmp_path / "grey.pth", "hbonet_x010", in_chans=1)))
-    started = zoo.build_for_training(fitted.model, num_classes=3, tell=(told_of := []).append)
+    started = zoo.build_for_training(Classification, fitted.model, tuple("abc"), (notes := []).append)
     assert started(torch.rand(2, 3, 32, 32)).shape == (2, 3)
-    assert told_of[0] == "the first layer takes 3 channels, adapted from 1"
+    assert notes[0] == "the first layer takes 3 channels, adapted from 1"
 
 
 def test_a_network_that_is_not_ours_is_the_one_that_was_named(tmp_path):
@@ -106,7 +107,7 @@ def test_a_network_that_is_not_ours_is_the_one_that_was_named(tmp_path):
     fitted = fitted_to_weights(recipe_with(path, "test_resnet"))
     assert fitted.model.name == "test_resnet"
     assert fitted.data.preprocess == zoo.preprocess_of(timm.create_model("test_resnet"))
-    assert zoo.build_for_training(fitted.model, num_classes=2).num_classes == 2
+    assert zoo.build_for_training(Classification, fitted.model, ("a", "b")).num_classes == 2
 
 
 def test_a_run_folder_says_all(trained):
@@ -123,7 +124,7 @@ def test_a_repository_of_the_hub(monkeypatch):
     fitted = fitted_to_weights(recipe_with("hf-hub:somebody/tiny"))
     assert (fitted.model.name, dict(fitted.model.args)) == ("test_resnet", {})
     assert (fitted.data.preprocess.size, fitted.data.preprocess.crop_fraction) == (160, 0.9)
-    started = zoo.build_for_training(fitted.model, num_classes=2)
+    started = zoo.build_for_training(Classification, fitted.model, ("a", "b"))
     assert started.num_classes == 2
     key = next(iter(net.state_dict()))
     assert torch.equal(started.state_dict()[key], net.state_dict()[key])

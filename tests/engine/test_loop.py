@@ -210,6 +210,25 @@ def test_rows_and_the_best_epoch(tiny):
     )
 
 
+def test_of_equal_scores_the_lower_loss_is_the_best(tiny):
+    state = State()
+    validate = score_of(3.0, 3.0, 3.0, 2.0, 3.0, losses=[1.0, 0.5, 0.7, 0.1, 0.5])
+    epochs = list(fit(make_trainer(tiny), FakeLoader(), validate, state, epochs=5))
+    assert [epoch.is_best for epoch in epochs] == [True, True, False, False, False]
+    assert (state.best_epoch, state.best_score, state.best_loss) == (2, 3.0, 0.5)
+    # the state of an earlier version has no loss to compare with: its best epoch stays the best
+    older = State(epoch=2, best_epoch=2, best_score=3.0)
+    (epoch,) = fit(make_trainer(tiny), FakeLoader(), score_of(3.0, losses=[0.1]), older, epochs=3)
+    assert not epoch.is_best
+
+
+def test_an_epoch_without_a_step_is_an_error(tiny):
+    empty = Batch(torch.empty(0, 3, 0, 0), torch.empty(0).long(), torch.empty(0).long(), ((7, "empty"),))
+    for batches in ([empty, empty], [make_batch(0, size=1)]):
+        with pytest.raises(OvertoneError, match="no step could be taken in epoch 1, so nothing was trained"):
+            list(fit(make_trainer(tiny), FakeLoader(batches), score_of(1.0), State(), epochs=1))
+
+
 def test_patience_counts_epochs_without_a_better_score(tiny):
     state = State()
     scores = score_of(1.0, 2.0, 1.5, 2.0, 9.0)
