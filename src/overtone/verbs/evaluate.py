@@ -35,6 +35,7 @@ def evaluate(chosen: options.Evaluate) -> int:
 
 
 def _evaluate(chosen: options.Evaluate, world: World) -> int:
+    _refuse_to_overwrite(chosen, [_REPORT])  # before it takes its time
     say, alarm = (note, warn) if world.is_first else (_nothing, _nothing)
     data = Data(root=chosen.data.root)
     loaded, source = model_and_source(functools.partial(loaded_for, chosen), data, chosen.data.split, say)
