@@ -20,10 +20,10 @@ from overtone.engine.loop import evaluate
 from overtone.engine.placement import place
 from overtone.engine.step import Trainer
 from overtone.errors import OvertoneError
+from overtone.reports.plots import plot_confusion, plot_curves
 from overtone.tasks.classification.report import ClassificationReport
 from overtone.tasks.classification.task import Classification
 from overtone.tasks.task import Setup
-from overtone.reports.plots import plot_confusion, plot_curves
 from overtone.verbs.train import train
 
 
