@@ -83,8 +83,10 @@ def printed_examples() -> list[str]:
     return list(found)
 
 
-def test_every_example_of_every_help_parses(overtone, monkeypatch):
+def test_every_example_of_every_help_parses(overtone, monkeypatch, tmp_path):
     """Each reaches its verb, with every word understood; nothing is built, read or written."""
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
     reached = []
     monkeypatch.setattr("overtone.cli._function", lambda verb: lambda *chosen: reached.append((verb, chosen)) or 0)
     monkeypatch.setattr("overtone.zoo.starting.fitted_to_weights", lambda recipe: recipe)

@@ -21,6 +21,7 @@ from overtone.data.sources import Part, Record, Source, Splits
 from overtone.data.transforms import evaluation_transform, recipe_transform
 from overtone.engine.training import train
 from overtone.models.building import build_classifier
+from overtone.ranges import Positive
 from overtone.tasks.task import Forward, OutputSpec, Plot, Setup, Table, blank_images, split_evenly
 
 SIZE = 16
@@ -96,7 +97,7 @@ class Brightness:
 
 @dataclasses.dataclass(frozen=True)
 class ToySettings(TaskSettings):
-    power: float = 2.0
+    power: Positive = 2.0
 
 
 class Regression:

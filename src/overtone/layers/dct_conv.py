@@ -256,6 +256,13 @@ class HarmConv2d(nn.Module):
             conv.bias = nn.Parameter(bias.clone(), self.weight.requires_grad)
         return conv.train(self.training)
 
+    def plain(self) -> nn.Module:
+        """What `folded` returns, or this layer itself where its inner normalisation cannot be folded."""
+        try:
+            return self.folded()
+        except ValueError:
+            return self
+
     def adapt_input_channels(self, entries: dict[str, Tensor]) -> tuple[dict[str, Tensor], int] | None:
         """This layer's entries of a state dict, ours or published, for the number of input channels that it has.
 

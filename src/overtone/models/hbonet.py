@@ -29,6 +29,7 @@ from overtone.layers.inverted_residual import (
 )
 from overtone.layers.map_gradients import dense_gradient, differentiates_on_cpu, halve_resolution
 from overtone.models._cfg import Inferred, common_args, default_cfgs_of, unwrap_state_dict
+from overtone.models._hbonet_deployed import keep_halves_apart
 from overtone.models.arguments import Rule, choice
 from overtone.models.mobilenetv2 import ARGUMENTS as WIDTH_ARGUMENTS
 from overtone.models.mobilenetv2 import MobileNet, check_output_stride, fitting_width, infer_channels
@@ -186,6 +187,11 @@ class HBONet(MobileNet):
             layers.append(Layer(block, out_chs, stride))
             in_chs = out_chs
         super().__init__(layers, head_chs, in_chans=in_chans, output_stride=output_stride, **head)
+
+    def deployed(self, shape: tuple[int, ...] | None) -> "HBONet":
+        """This network, changed in place: bottlenecks in a row pass on their maps in halves; equal for any size."""
+        keep_halves_apart(self, HarmoniousBottleneck)
+        return self
 
 
 def layer_channels(width_mult: float, divisor: int | None = None) -> list[int]:

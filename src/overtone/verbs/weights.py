@@ -8,9 +8,8 @@ from overtone import options, zoo
 from overtone.checkpoint import has_manifest, read_checkpoint
 from overtone.config import to_dict
 from overtone.errors import OvertoneError
-from overtone.published import PUBLISHED, Published, find, matching
+from overtone.published import PUBLISHED, Published, find, matching, select
 from overtone.verbs.console import note, print_json, print_line, print_table, warn
-from overtone.verbs.reproduce import rows_matching
 
 _WILDCARDS = "*?["
 
@@ -21,7 +20,7 @@ def list_weights(chosen: options.WeightsList) -> int:
     Raises:
         OvertoneError: no row matches, or a folder of weights that is none.
     """
-    lines = [_listed(row, chosen.weights_dir) for row in rows_matching(chosen.pattern)]
+    lines = [_listed(row, chosen.weights_dir) for row in select(chosen.pattern)]
     if chosen.json:
         print_json(lines)
         return 0
