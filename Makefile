@@ -7,11 +7,12 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check format bench architectures lock clean
+.PHONY: help demo test fuzz check format bench architectures lock clean
 
 help:
 	@echo "make demo    train, evaluate and predict on embedded data, in about three minutes"
 	@echo "make test    run the test suite"
+	@echo "make fuzz    damage files of every kind for a long time, with another seed every day; CASES=2000 of each"
 	@echo "make check   formatting, lint, types, import rules, spelling"
 	@echo "make format  mend formatting and what the linter can mend"
 	@echo "make bench   measure against the networks as published: latency, training step and memory, reading of images"
@@ -31,6 +32,13 @@ demo: $(READY)
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+# A failure names its seed: make fuzz SEED=20300 runs the same cases again.
+CASES ?= 2000
+SEED ?= $(shell expr $$(date +%s) / 86400)
+
+fuzz: $(READY)
+	OMP_NUM_THREADS=1 OVERTONE_FUZZ_CASES=$(CASES) OVERTONE_FUZZ_SEED=$(SEED) $(BIN)/python -m pytest -n $(JOBS) tests/fuzz
 
 check: $(READY)
 	$(BIN)/ruff format --check .

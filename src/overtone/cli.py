@@ -151,7 +151,7 @@ def _train(words: list[str]) -> int:
     if needs_weights(name):
         check_start(name, training)
         # Values not given on the command line come from the weights: a network that fits them, and its preprocessing.
-        from overtone.verbs.starting_point import fitted_to_weights
+        from overtone.zoo.starting import fitted_to_weights
 
         training = _parse_training(name, words, fitted_to_weights(training))
     recipe = Recipe(**{field.name: getattr(training, field.name) for field in fields(Recipe)})

@@ -272,6 +272,14 @@ class Export(Checked):
 
 
 @dataclass(frozen=True)
+class Trust(Checked):
+    """Vouch for the files of an export that came from elsewhere."""
+
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """Folder of the export."""
+
+
+@dataclass(frozen=True)
 class TuningData(Checked, section="data"):
     """Labelled images, to compare accuracy rather than agreement."""
 

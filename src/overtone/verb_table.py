@@ -90,6 +90,14 @@ VERBS = {
             "overtone export runs/a --to auto",
         ),
     ),
+    "trust": Verb(
+        options="Trust",
+        function="overtone.verbs.trust:trust",
+        summary="Trust the files of an export from elsewhere.",
+        examples=("overtone trust exports/received",),
+        notes="Files of torch, aoti and executorch can run code when they are opened. Those that overtone export "
+        "wrote on this machine are trusted; others only after this. Files of onnx and openvino are data.",
+    ),
     "tune": Verb(
         options="Tune",
         function="overtone.verbs.tune:tune",

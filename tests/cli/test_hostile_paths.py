@@ -107,10 +107,6 @@ def test_odd_paths_of_every_option_are_mistakes_in_one_line(
     assert sum(line.startswith("overtone: error: ") for line in outcome.err.splitlines()) == 1
 
 
-def test_a_nul_character_is_refused_before_anything_is_read(overtone) -> None:
-    assert "NUL character" in overtone("train", "digits", "--data.root", "a\0b").error
-
-
 def test_a_disk_that_takes_no_more_is_one_line(trained: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")

@@ -311,7 +311,9 @@ def small(name: str, root: Path, folder: Path) -> Recipe:
     return dataclasses.replace(
         recipe,
         model=model,
-        data=dataclasses.replace(data, root=root, table=table, preprocess=dataclasses.replace(data.preprocess, size=32)),
+        data=dataclasses.replace(
+            data, root=root, table=table, preprocess=dataclasses.replace(data.preprocess, size=32)
+        ),
         train=dataclasses.replace(recipe.train, batch_size=4),
     )
 

@@ -22,7 +22,7 @@ from overtone.data.bounded_resize import ResizeAndCrop, Squash
 from overtone.data.cropping import resized
 from overtone.data.decoding import BadImage, decode_image, decode_pixels
 from overtone.data.loader import Loader
-from overtone.data.pipeline import class_images
+from overtone.data.pipeline import ImagePipeline, class_of
 from overtone.data.sources import ImageList
 from overtone.data.transforms import evaluation_transform, training_transform
 
@@ -104,10 +104,11 @@ def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
 
 _MEASURE = """
     import resource, sys
+    import torch
     from pathlib import Path
     from overtone.config import Augment, Preprocess
     from overtone.data.loader import Loader
-    from overtone.data.pipeline import class_images
+    from overtone.data.pipeline import ImagePipeline, class_of
     from overtone.data.sources import ImageList
     from overtone.data.transforms import evaluation_transform, training_transform
 
@@ -116,7 +117,8 @@ _MEASURE = """
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for transform in (evaluation_transform(Preprocess()), training_transform(Preprocess(), Augment())):
         good = []
-        for batch in Loader(images, class_images(transform), batch_size=2):
+        pipeline = ImagePipeline(transform, class_of, torch.empty(0, dtype=torch.int64))
+        for batch in Loader(images, pipeline, batch_size=2):
             good += [paths[position].name for position in batch.ids.tolist()]
             for position, reason in batch.bad:
                 print("bad", paths[position].name, reason)
@@ -158,7 +160,8 @@ def test_the_loader_goes_on_after_a_shape_that_is_refused(tmp_path: Path) -> Non
     (tmp_path / "long.png").write_bytes(png(700_000, 1))
     noise(60, 50).save(tmp_path / "good.png")
     images = ImageList(("a",), (tmp_path / "long.png", tmp_path / "good.png"), (0, 0))
-    (batch,) = Loader(images, class_images(evaluation_transform(Preprocess(resize="squash"))), batch_size=2)
+    transform = evaluation_transform(Preprocess(resize="squash"))
+    (batch,) = Loader(images, ImagePipeline(transform, class_of, torch.empty(0, dtype=torch.int64)), batch_size=2)
     assert batch.ids.tolist() == [1]
     assert [position for position, _ in batch.bad] == [0] and "too long and narrow" in batch.bad[0][1]
 

@@ -1,4 +1,7 @@
-"""Whether an exported network says what the network says: logits side by side, and how far apart they may be.
+"""Whether an exported network computes what the network computes: outputs side by side, and how far apart they may be.
+
+What "equal" means belongs to a task: an `OutputSpec` names an output and the function that compares two implementations
+of it. This module has the one for logits of a classification, (B, K):
 
 | precision | largest difference of a logit | root mean square | images with an equal best class |
 |---|---|---|---|
@@ -9,23 +12,51 @@
 
 Differences are relative to the logits' scale: the largest is divided by the largest absolute logit of the network, the
 root mean square, taken after the mean of each image's logits is subtracted (it changes no probability), by that of the
-network's logits. The best class of an image is equal if it is the network's, or one that the network itself puts within
-the tie of its best: 1e-4 of the scale in float32 (2e-3 with the resize), 0.01 in bfloat16, 0.05 in int8. The resize
-has a bound of its own, because one grey level in a thousand is rounded otherwise than Pillow rounds it, and the network
-is always given Pillow's.
+network's logits. The best class of an image is equal if it is the network's, or one whose logit the network puts within
+the tie of its best: 1e-4 of the scale in float32 (2e-3 with the resize), 0.01 in bfloat16, 0.05 in int8. The resize has
+a bound of its own because one grey level in a thousand is rounded differently from Pillow, which the network is given.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from overtone.deployment.inputs import InputKind
+from overtone.deployment.runtimes.runtime import LOGITS
 from overtone.errors import OvertoneError
+
+
+class Agreement(Protocol):
+    """What a comparison found; a dataclass, whose plain form is kept in `model.json`."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def check(self, what: str) -> None:
+        """Refuse an export, named by `what`, whose output does not agree (`OvertoneError`)."""
+
+
+Agree = Callable[[np.ndarray, np.ndarray, str, InputKind, str], Agreement]
+"""Compares the network's output with an export's: (reference, found, precision, kind of input, kind of images)."""
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """An output of a network.
+
+    Attributes:
+        name: in the exported graph and in `model.json`.
+        agree: how two implementations of it are compared.
+    """
+
+    name: str
+    agree: Agree
 
 
 @dataclass(frozen=True)
 class Bound:
-    """How far apart they may be; see the table above."""
+    """How far apart logits may be; see the table above."""
 
     largest: float | None
     rms: float | None
@@ -40,7 +71,7 @@ _WHOLE_NUMBERS = Bound(largest=None, rms=0.30, agreement=0.85, tie=0.05)
 
 
 def bound_of(precision: str, kind: InputKind = "normalised") -> Bound:
-    """What an export of a precision, which takes such an input, has to hold."""
+    """The bound for an export in a precision with such an input."""
     if precision.startswith("int8"):
         return _WHOLE_NUMBERS
     if precision == "bfloat16":
@@ -60,7 +91,7 @@ class Parity:
         rms: root mean square of the difference over that of the network's logits, each image's mean subtracted.
         same_top1: share of the images with the same best class.
         agreement: share of those whose best class is the network's or within the tie.
-        bound: what it has to hold.
+        bound: that applies.
     """
 
     images: int
@@ -73,7 +104,7 @@ class Parity:
     bound: Bound
 
     def failures(self) -> list[str]:
-        """What does not hold, in words; nothing is within a bound that is not a number."""
+        """Which bounds do not hold, in words; NaN is within none."""
         bound, failures = self.bound, []
         if bound.largest is not None and not self.largest <= bound.largest:
             failures.append(f"the largest difference is {self.largest:.2e} of the logits' scale, above {bound.largest}")
@@ -105,7 +136,7 @@ class Parity:
 
 
 def compare(reference: np.ndarray, logits: np.ndarray, bound: Bound, pictures: str) -> Parity:
-    """Hold logits (B, K) of an export against the network's.
+    """Compare logits (B, K) of an export with the network's.
 
     Raises:
         OvertoneError: logits of another shape.
@@ -132,3 +163,12 @@ def compare(reference: np.ndarray, logits: np.ndarray, bound: Bound, pictures: s
         agreement=float((tied & finite).mean()),
         bound=bound,
     )
+
+
+def agree_on_logits(reference: np.ndarray, found: np.ndarray, precision: str, kind: InputKind, images: str) -> Parity:
+    """`compare` within the bound of the precision."""
+    return compare(reference, found, bound_of(precision, kind), images)
+
+
+CLASSIFICATION = (OutputSpec(LOGITS, agree_on_logits),)
+"""The outputs of a classification."""

@@ -1,7 +1,6 @@
 """Whether a run may be resumed: not finished, the same recipe, the same labels, the same samples."""
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from overtone.config import Recipe, Run, to_dict
 from overtone.engine import folder as files
 from overtone.engine.samples import Samples, check_samples
 from overtone.errors import OvertoneError, some
+from overtone.plain_json import parse_json
 from overtone.tasks import recipe_from_dict
 
 _OLD_VALIDATE_ON = "test"  # before format 2 the test images were validated on where there were no others
@@ -70,7 +70,7 @@ def _recorded(folder: Path) -> Mapping[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        then = json.loads(path.read_text(encoding="utf-8"))["recipe"]
+        then = parse_json(path.read_text(encoding="utf-8"))["recipe"]
         if not isinstance(then, dict) or not isinstance(then.get("data", {}), dict):
             raise TypeError
     except (ValueError, KeyError, TypeError) as error:
@@ -83,7 +83,7 @@ def _recorded(folder: Path) -> Mapping[str, Any] | None:
 def _was_cut_short(folder: Path) -> bool:
     """Whether the run did not come to its very end, which may have been only the curves: it comes to it once more."""
     try:
-        return json.loads((folder / files.STATUS).read_text(encoding="utf-8"))["status"] != "finished"
+        return parse_json((folder / files.STATUS).read_text(encoding="utf-8"))["status"] != "finished"
     except (OSError, ValueError, KeyError, TypeError):  # nothing is said, or by another version
         return False
 
@@ -128,7 +128,7 @@ def _check_old_split(folder: Path, samples: Samples) -> None:
     if not path.is_file():
         return
     try:
-        then = set(json.loads(path.read_text(encoding="utf-8"))["val"])
+        then = set(parse_json(path.read_text(encoding="utf-8"))["val"])
     except (ValueError, KeyError, TypeError) as error:
         raise OvertoneError(f"{path} is damaged ({error}); put back a copy, or start a new run") from error
     differing = then ^ {name for part, name, _, _ in samples.lines if part == "val"}

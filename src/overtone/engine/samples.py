@@ -16,6 +16,7 @@ from overtone.checkpoint import write_with
 from overtone.data.sources import Splits, entries
 from overtone.engine import folder as files
 from overtone.errors import OvertoneError, some
+from overtone.plain_json import parse_json
 
 _Line = tuple[str, str, str, int]  # part, name, target, bytes
 
@@ -101,5 +102,5 @@ def check_samples(folder: Path, digest: str | None, samples: Samples, *, accept:
 def _read(path: Path) -> Iterator[_Line]:
     with gzip.open(path, "rt", encoding="utf-8") as file:
         for line in file:
-            part, name, target, size = json.loads(line)
+            part, name, target, size = parse_json(line)
             yield part, name, target, size

@@ -9,6 +9,7 @@ from typing import Any
 from overtone.checkpoint import write_text
 from overtone.engine import folder as files
 from overtone.errors import OvertoneError
+from overtone.plain_json import parse_json
 from overtone.tasks.task import Report, Task
 
 _DIGEST = "sha256"
@@ -71,7 +72,7 @@ def read_report(folder: Path, task: type[Task]) -> Any | None:
     if path is None:
         return None
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8"))
         digest = values.pop(_DIGEST, None)
         if digest is not None and digest != _digest(values):
             raise ValueError("its content does not have the SHA-256 that it was written with")

@@ -21,6 +21,7 @@ from overtone.checkpoint import write_text
 from overtone.config import Run
 from overtone.engine.folder import TENSORBOARD, TRACKERS
 from overtone.errors import OvertoneError
+from overtone.plain_json import parse_json
 
 Ending = Literal["finished", "interrupted", "failed"]
 Row = Mapping[str, Any]
@@ -214,7 +215,7 @@ def _module(name: str) -> ModuleType:
 def _known(folder: Path, tracker: str) -> str | None:
     path = folder / TRACKERS
     try:
-        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        known = parse_json(path.read_text(encoding="utf-8")) if path.is_file() else {}
         return known.get(tracker)
     except (ValueError, AttributeError, OSError):  # then it is another run there
         return None

@@ -22,6 +22,7 @@ from overtone.layers.composed_conv import (
     without_autocast,
 )
 from overtone.layers.dct_bank import dct_bank
+from overtone.layers.input_channels import spread_channels
 
 _SAMPLE_SIZE = 64  # entries of a weight that are looked at before a cached kernel is used again
 
@@ -276,6 +277,49 @@ class HarmConv2d(nn.Module):
         if bias is not None:
             conv.bias = nn.Parameter(bias.clone(), self.weight.requires_grad)
         return conv.train(self.training)
+
+    def plain(self) -> nn.Module:
+        """What `folded` returns, or this layer itself where its inner normalisation cannot be folded."""
+        try:
+            return self.folded()
+        except ValueError:
+            return self
+
+    def adapt_input_channels(self, entries: dict[str, Tensor]) -> tuple[dict[str, Tensor], int] | None:
+        """This layer's entries of a state dict, ours or published, for the number of input channels that it has.
+
+        With inner batch norm each DCT response (channel-major) is normalised by itself. For one channel each response
+        then gets the mean of the channels' statistics, and the weights make up for the difference of the deviations
+        exactly; that of the means goes into the bias, where the layer has one.
+
+        Returns:
+            The entries, and the number of channels they were for; None where there is nothing to adapt.
+        """
+        key = "weight" if "weight" in entries else "conv"  # the latter in the published wide ResNets
+        stored, wanted, filters = entries.get(key), self.in_channels, self.num_filters
+        if stored is None or stored.ndim < 3:
+            return None
+        given, rest = divmod(stored.shape[1], filters if stored.ndim == 4 else 1)
+        if given in (0, wanted) or rest:
+            return None
+        if self.bn is None:
+            return {**entries, key: spread_channels(stored, wanted)}, given
+        entries = {name: value for name, value in entries.items() if name != "dct"}  # of as many channels as there were
+        weight = stored.reshape(-1, given, filters)
+        names = ("bn.running_mean", "bn.running_var")
+        mean, var = (entries[name].reshape(given, filters) for name in names)
+        if wanted == 1:
+            eps = self.bn.eps
+            assert isinstance(eps, float)
+            deviation, new_mean, new_var = (var + eps).sqrt(), mean.mean(0, keepdim=True), var.mean(0, keepdim=True)
+            if "bias" in entries:
+                entries["bias"] = entries["bias"] + (weight * ((new_mean - mean) / deviation)).sum((1, 2))
+            weight = (weight * ((new_var + eps).sqrt() / deviation)).sum(1, keepdim=True)
+        else:
+            turn = torch.arange(wanted) % given
+            new_mean, new_var, weight = mean[turn], var[turn], spread_channels(weight, wanted)
+        entries[key] = weight.reshape(weight.shape[0], -1, 1, 1) if stored.ndim == 4 else weight
+        return entries | dict(zip(names, (new_mean.flatten(), new_var.flatten()), strict=True)), given
 
     # --- the bank, and what nn.Module asks for ----------------------------------------------------------------------
 

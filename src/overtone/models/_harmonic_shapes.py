@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 
+from overtone.models.arguments import NONE, either, whole
+
+LEVEL = either(whole(1, 16), NONE)  # keep the DCT filters with i + j < level
 _LEVELS = {9: None, 8: 4, 6: 3, 3: 2, 1: 1}  # by the number of 3x3 DCT filters
 
 

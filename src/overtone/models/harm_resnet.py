@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from overtone.errors import OvertoneError
 from overtone.layers.harmonic_net import HarmonicNet, check_choice, harmonic_or_plain, init_weights
 from overtone.models._cfg import Inferred, PublishedWeights, common_args, default_cfgs_of, unwrap_state_dict
-from overtone.models._harmonic_shapes import root_in_chans_told, stages_told
+from overtone.models._harmonic_shapes import LEVEL, root_in_chans_told, stages_told
+from overtone.models.arguments import Rule, choice, flag, several
 
 __all__ = ["HarmResNet", "harm_resnet"]  # register_model adds the architectures
 
@@ -173,6 +174,17 @@ class ResidualStages(PublishedWeights, HarmonicNet):
 
 
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+
+
+# What a file, a recipe or the command line may choose.
+STAGE_ARGUMENTS: dict[str, Rule] = {
+    "harm_root": flag(),
+    "harm_res_blocks": flag(),
+    "levels": several(LEVEL, 4, 4),
+    "pool": choice("avg", "max", None),
+    "global_pool": choice("avg", "max", "avgmax", "catavgmax", ""),
+}
+ARGUMENTS: dict[str, Rule] = {**STAGE_ARGUMENTS, "depth": choice(*DEPTHS)}
 
 
 class HarmResNet(ResidualStages):

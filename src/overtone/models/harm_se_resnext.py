@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from overtone.layers.harmonic_net import harmonic_or_plain
 from overtone.models._cfg import Inferred, common_args, default_cfgs_of
 from overtone.models._harmonic_shapes import root_in_chans_told, stages_told
-from overtone.models.harm_resnet import ALL_LEVELS, ResidualStages, build_residual_net
+from overtone.models.arguments import Rule, whole
+from overtone.models.harm_resnet import ALL_LEVELS, STAGE_ARGUMENTS, ResidualStages, build_residual_net
 
 __all__ = ["HarmSEResNeXt", "harm_se_resnext101"]  # register_model adds the architectures
 
@@ -152,6 +153,9 @@ def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> Inferred | None:
     )
     return Inferred(name, args | common_args(shapes, "fc", root_in_chans_told(first, root, 49)), assumed)
 
+
+# What a file, a recipe or the command line may choose.
+ARGUMENTS: dict[str, Rule] = {**STAGE_ARGUMENTS, "cardinality": whole(1, 64), "base_width": whole(1, 16)}
 
 default_cfgs = default_cfgs_of(
     ["harm_se_resnext101_32x4d", "harm_se_resnext101_64x4d", "harm0_se_resnext101_32x4d"],

@@ -16,6 +16,7 @@ from overtone.errors import OvertoneError
 from overtone.layers.harmonic_net import HarmonicNet, check_choice, harmonic_or_plain, init_weights
 from overtone.models._cfg import Inferred, PublishedWeights, common_args, default_cfgs_of, unwrap_state_dict
 from overtone.models._harmonic_shapes import root_in_chans_told
+from overtone.models.arguments import Rule, choice, flag
 
 __all__ = ["HarmVGG", "harm_vgg"]  # register_model adds the architectures
 
@@ -187,6 +188,16 @@ def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> Inferred | None:
         args["global_pool"] = ""
     flags = ({} if root else {"harm_root": False}) | ({} if blocks else {"harm_res_blocks": False})
     return Inferred(f"harm_vgg{depth}{suffix}", flags | args)
+
+
+# What a file, a recipe or the command line may choose.
+ARGUMENTS: dict[str, Rule] = {
+    "depth": choice(*DEPTHS),
+    "batch_norm": flag(),
+    "harm_root": flag(),
+    "harm_res_blocks": flag(),
+    "global_pool": choice("", *POOLS),
+}
 
 
 def _build(name: str, pretrained: bool, defaults: dict[str, Any], **kwargs: Any) -> HarmVGG:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from overtone.errors import OvertoneError
 from overtone.layers.harmonic_net import HarmonicNet, harmonic_or_plain, init_weights, published_state_dict
 from overtone.models._cfg import Inferred, PublishedWeights, common_args, default_cfgs_of, unwrap_state_dict
-from overtone.models._harmonic_shapes import level_told, root_in_chans_told
+from overtone.models._harmonic_shapes import LEVEL, level_told, root_in_chans_told
+from overtone.models.arguments import RATE, Rule, choice, flag, whole
 
 __all__ = ["HarmWRN", "harm_wrn"]  # register_model adds the architectures
 
@@ -212,6 +213,18 @@ def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> Inferred | None:
     if level in (2, 3):
         return Inferred(f"harm_wrn{depth}_{width}_level{level}", flags | common)
     return Inferred(f"harm_wrn{depth}_{width}", ({"level": level} if level else {}) | flags | common)
+
+
+# What a file, a recipe or the command line may choose.
+ARGUMENTS: dict[str, Rule] = {
+    "depth": whole(10, 100, step=6),
+    "width": whole(1, 20),
+    "level": LEVEL,
+    "harm_root": flag(),
+    "harm_res_blocks": flag(),
+    "global_pool": choice("avg", "max", "avgmax", "catavgmax", ""),
+    "block_drop_rate": RATE,
+}
 
 
 def _build(name: str, pretrained: bool, defaults: dict[str, Any], **kwargs: Any) -> HarmWRN:

@@ -29,6 +29,9 @@ from overtone.layers.inverted_residual import (
 )
 from overtone.layers.map_gradients import dense_gradient, differentiates_on_cpu, halve_resolution
 from overtone.models._cfg import Inferred, common_args, default_cfgs_of, unwrap_state_dict
+from overtone.models._hbonet_deployed import keep_halves_apart
+from overtone.models.arguments import Rule, choice
+from overtone.models.mobilenetv2 import ARGUMENTS as WIDTH_ARGUMENTS
 from overtone.models.mobilenetv2 import MobileNet, channels_told, check_output_stride, fitting_width
 
 __all__ = ["HBONet", "HarmoniousBottleneck", "hbonet"]
@@ -185,6 +188,11 @@ class HBONet(MobileNet):
             in_chs = out_chs
         super().__init__(layers, head_chs, in_chans=in_chans, output_stride=output_stride, **head)
 
+    def deployed(self, shape: tuple[int, ...] | None) -> "HBONet":
+        """This network, changed in place: bottlenecks in a row pass on their maps in halves; equal for any size."""
+        keep_halves_apart(self, HarmoniousBottleneck)
+        return self
+
 
 def layer_channels(width_mult: float, divisor: int | None = None) -> list[int]:
     """Channels after the stem, after each block and after the last convolution."""
@@ -209,6 +217,9 @@ def hbonet(width_mult: float = 1.0, rates: str = "2x", divisor: int | None = Non
     """HBONet of any width, as in the published README; the arguments are those of `HBONet`."""
     return HBONet(width_mult, rates=rates, divisor=divisor, **kwargs)
 
+
+# What a file, a recipe or the command line may choose.
+ARGUMENTS: dict[str, Rule] = {**WIDTH_ARGUMENTS, "rates": choice(*RATES)}
 
 # What each registered architecture is built with.
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -30,6 +30,7 @@ from overtone.layers.inverted_residual import (
 )
 from overtone.layers.map_gradients import dense_gradient
 from overtone.models._cfg import Inferred, PublishedWeights, common_args, default_cfgs_of, unwrap_state_dict
+from overtone.models.arguments import NONE, Rule, choice, either, number, whole
 
 __all__ = ["MobileNet", "MobileNetV2", "mobilenetv2"]
 
@@ -304,6 +305,13 @@ def mobilenetv2(width_mult: float = 1.0, **kwargs: Any) -> MobileNetV2:
     """MobileNetV2 of any width, as in the published README; further arguments as of `MobileNetV2`."""
     return MobileNetV2(width_mult, **kwargs)
 
+
+# What a file, a recipe or the command line may choose.
+ARGUMENTS: dict[str, Rule] = {
+    "width_mult": number(0.001, 4),
+    "divisor": either(whole(1, 64), NONE),
+    "global_pool": choice("avg", "max", "avgmax", "catavgmax", ""),
+}
 
 # What each registered architecture is built with.
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -17,9 +17,9 @@ from PIL import Image
 
 from overtone import options, zoo
 from overtone.deployment.artifact import GOLDEN, read_about
-from overtone.deployment.lane import Lane
-from overtone.deployment.race import race
-from overtone.deployment.targets import RUNTIMES
+from overtone.deployment.runtimes import RUNTIMES
+from overtone.deployment.timing.lane import Lane
+from overtone.deployment.timing.race import race
 from overtone.deployment.tuning import lane_of_export
 from overtone.errors import OvertoneError
 from overtone.verbs.console import print_line
