@@ -58,6 +58,7 @@ class About:
         preprocess: from a decoded image to the normalised input, whatever part of it is in the graph.
         source: where the weights come from; `proof` is the hash that was compared, `published` the row of the published
             table; `trained` is False for random weights.
+        task: what the network does; `settings` are what its training found beside the weights, such as thresholds.
         data: how the images of its training were split, if it was trained with overtone; never where they are.
         output: name of the first output; `more_outputs` are those of the others.
         files: SHA-256 of every file that the runtime reads.
@@ -80,6 +81,8 @@ class About:
     published: str | None = None
     trained: bool = True
     data: Mapping[str, Any] | None = None
+    task: str = "classification"
+    settings: Mapping[str, Any] = field(default_factory=dict)
     output: str = LOGITS
     more_outputs: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
@@ -192,7 +195,9 @@ def _check(about: About) -> None:
         "input": (about.input.name, about.input.dtype) == (INPUT, "float32" if kind == "normalised" else "uint8"),
         "output": len(set(about.outputs)) == len(about.outputs),
         "files": _are_hashes(about.files) and runtime is not None and runtime.file in about.files,
-        "parity or versions": isinstance(about.parity, Mapping) and isinstance(about.versions, Mapping),
+        "parity, versions or settings": all(
+            isinstance(found, Mapping) for found in (about.parity, about.versions, about.settings)
+        ),
     }
     for name, holds in conditions.items():
         if not holds:

@@ -33,7 +33,7 @@ from overtone.deployment.artifact import (
 )
 from overtone.deployment.images import generated_images, given_images, read_images
 from overtone.deployment.inputs import InputKind, as_batch, example_input, input_transform, with_input
-from overtone.deployment.parity import CLASSIFICATION, Agreement, OutputSpec
+from overtone.deployment.parity import LOGITS_OF_CLASSES, bound_of, compare
 from overtone.deployment.rewrites.deploy import deploy
 from overtone.deployment.run_script import run_script
 from overtone.deployment.runtimes import runtime_named
@@ -41,6 +41,7 @@ from overtone.deployment.runtimes.runtime import LOGITS, Job, Predictor, Runtime
 from overtone.deployment.trust import record, sha256
 from overtone.errors import OvertoneError
 from overtone.replacing import check_replaceable, replacing_folder
+from overtone.tasks.task import OutputSpec
 
 CHECKED, CALIBRATED = 32, 256
 _GOLDEN_IMAGES, _GOLDEN_SEED = 4, 1
@@ -59,7 +60,10 @@ class Origin:
     published: str | None = None
     trained: bool = True
     data: Mapping[str, Any] | None = None
-    outputs: tuple[OutputSpec, ...] = CLASSIFICATION
+    task: str = "classification"
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    outputs: tuple[OutputSpec, ...] = (LOGITS_OF_CLASSES,)
+    script: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -202,7 +206,8 @@ def _write(model: nn.Module, origin: Origin, request: Request, folder: Path) -> 
     unknown = sorted(path.name for path in folder.iterdir() if path.name not in files)
     assert not unknown, f"{runtime.title} wrote {unknown}, which Runtime.files lacks"
     golden = generated_images(_GOLDEN_IMAGES, preprocess.size, _GOLDEN_SEED)
-    kept = {field.name: getattr(origin, field.name) for field in dataclasses.fields(origin) if field.name != "outputs"}
+    names = {field.name for field in dataclasses.fields(origin)} - {"outputs", "script"}
+    kept = {name: getattr(origin, name) for name in names}
     about = About(
         runtime=request.runtime,
         precision=request.precision,
@@ -218,8 +223,8 @@ def _write(model: nn.Module, origin: Origin, request: Request, folder: Path) -> 
     )
     predictor = _opened(folder, about)
     about = dataclasses.replace(about, parity=_verified(model, origin, about, predictor, images))
-    if origin.outputs[0].name == LOGITS:
-        script = run_script(job.kind, preprocess, *runtime.script(request.precision))
+    if origin.script:
+        script = run_script(job.kind, preprocess, *runtime.script(request.precision), origin.script)
         (folder / SCRIPT).write_text(script, encoding="utf-8")
     _write_golden(model, folder, about, predictor, golden)
     if runtime.carries_code:
@@ -302,7 +307,7 @@ def _verified(model: nn.Module, origin: Origin, about: About, predictor: Predict
         outputs = _outputs(predictor, about, images.checked)
     references = _reference(model, about.preprocess, images.checked)
     for spec, reference, output in zip(origin.outputs, references, outputs, strict=True):
-        agreement: Agreement = spec.agree(reference, output, about.precision, about.input.kind, images.kind)
+        agreement = compare(reference, output, bound_of(about.precision, about.input.kind), images.kind, spec)
         agreement.check(f"the {title} form in {about.precision}")
         found[spec.name] = to_dict(agreement)
     first, *others = found.items()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from overtone.deployment.export import Origin
 from overtone.deployment.trust import sha256
-from overtone.zoo import LoadedModel
+from overtone.zoo import LoadedModel, task_of
 
 _EXPORTS = Path("exports")
 
@@ -29,6 +29,8 @@ def origin_of(
     if loaded.manifest is not None and loaded.manifest.recipe is not None:
         kept = loaded.manifest.recipe.get("data", {}).items()
         data = {key: value for key, value in kept if key not in ("root", "preprocess")} or None
+    shown = labels if labels is not None else [str(index) for index in range(getattr(loaded.model, "num_classes", 0))]
+    task = task_of(loaded, shown, preprocess)
     return Origin(
         architecture=loaded.architecture,
         preprocess=preprocess,
@@ -39,6 +41,10 @@ def origin_of(
         published=None if loaded.published is None else loaded.published.full_name,
         trained=loaded.trained,
         data=data,
+        task=loaded.task,
+        settings=task.settings,
+        outputs=task.outputs(),
+        script=task.script(),
     )
 
 

@@ -1,9 +1,8 @@
 """Whether an exported network computes what the network computes: outputs side by side, and how far apart they may be.
 
-What "equal" means belongs to a task: an `OutputSpec` names an output and the function that compares two implementations
-of it. This module has the one for logits of a classification, (B, K):
+Which decisions an output stands for belongs to a task: its `OutputSpec` counts those that are equal. The bounds:
 
-| precision | largest difference of a logit | root mean square | images with an equal best class |
+| precision | largest difference of a logit | root mean square | equal decisions |
 |---|---|---|---|
 | float32 | 1e-4 | - | all |
 | float32 with the resize in the graph | 2e-3 | - | all |
@@ -17,41 +16,13 @@ the tie of its best: 1e-4 of the scale in float32 (2e-3 with the resize), 0.01 i
 a bound of its own because one grey level in a thousand is rounded differently from Pillow, which the network is given.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from overtone.deployment.inputs import InputKind
-from overtone.deployment.runtimes.runtime import LOGITS
 from overtone.errors import OvertoneError
-
-
-class Agreement(Protocol):
-    """What a comparison found; a dataclass, whose plain form is kept in `model.json`."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    def check(self, what: str) -> None:
-        """Refuse an export, named by `what`, whose output does not agree (`OvertoneError`)."""
-
-
-Agree = Callable[[np.ndarray, np.ndarray, str, InputKind, str], Agreement]
-"""Compares the network's output with an export's: (reference, found, precision, kind of input, kind of images)."""
-
-
-@dataclass(frozen=True)
-class OutputSpec:
-    """An output of a network.
-
-    Attributes:
-        name: in the exported graph and in `model.json`.
-        agree: how two implementations of it are compared.
-    """
-
-    name: str
-    agree: Agree
+from overtone.tasks.task import OutputSpec, agreement_of_classes
 
 
 @dataclass(frozen=True)
@@ -63,6 +34,9 @@ class Bound:
     agreement: float
     tie: float
 
+
+LOGITS_OF_CLASSES = OutputSpec("logits", agreement_of_classes, shift_free=True)
+"""The output of a classification."""
 
 _FLOAT = Bound(largest=1e-4, rms=None, agreement=1.0, tie=1e-4)
 _RESIZED = Bound(largest=2e-3, rms=None, agreement=1.0, tie=2e-3)
@@ -135,40 +109,39 @@ class Parity:
             )
 
 
-def compare(reference: np.ndarray, logits: np.ndarray, bound: Bound, pictures: str) -> Parity:
-    """Compare logits (B, K) of an export with the network's.
+def compare(
+    reference: np.ndarray, found: np.ndarray, bound: Bound, images: str, spec: OutputSpec = LOGITS_OF_CLASSES
+) -> Parity:
+    """Compare an output (B, K, ...) of an export with the network's.
+
+    Args:
+        reference: of the network.
+        found: of the export.
+        bound: that applies.
+        images: kind of images, `given` or `generated`.
+        spec: the output.
 
     Raises:
-        OvertoneError: logits of another shape.
+        OvertoneError: values of another shape.
     """
-    if reference.shape != logits.shape:
-        raise OvertoneError(f"the export gives logits of shape {logits.shape} instead of {reference.shape}")
-    reference, logits = reference.astype(np.float64), logits.astype(np.float64)
+    if reference.shape != found.shape:
+        raise OvertoneError(f"the export gives {spec.name} of shape {found.shape} instead of {reference.shape}")
+    reference, found = reference.astype(np.float64), found.astype(np.float64)
     scale = float(np.abs(reference).max())
-    centred = reference - reference.mean(axis=1, keepdims=True)
-    difference = logits - reference
-    error = difference - difference.mean(axis=1, keepdims=True)
-    best, said = reference.argmax(axis=1), logits.argmax(axis=1)
-    rows = np.arange(len(reference))
-    tied = reference[rows, said] >= reference[rows, best] - bound.tie * scale
-    finite = np.isfinite(logits).all(axis=1)
+    difference = found - reference
+    error, centred = difference, reference
+    if spec.shift_free:
+        error = difference - difference.mean(axis=1, keepdims=True)
+        centred = reference - reference.mean(axis=1, keepdims=True)
     tiny = np.finfo(np.float64).tiny
+    same, near = spec.agreement(reference, found, bound.tie * scale)
     return Parity(
         images=len(reference),
-        pictures=pictures,
+        pictures=images,
         scale=scale,
         largest=float(np.abs(difference).max()) / max(scale, tiny),
         rms=float(np.sqrt((error**2).mean()) / max(float(np.sqrt((centred**2).mean())), tiny)),
-        same_top1=float(((best == said) & finite).mean()),
-        agreement=float((tied & finite).mean()),
+        same_top1=same,
+        agreement=near,
         bound=bound,
     )
-
-
-def agree_on_logits(reference: np.ndarray, found: np.ndarray, precision: str, kind: InputKind, images: str) -> Parity:
-    """`compare` within the bound of the precision."""
-    return compare(reference, found, bound_of(precision, kind), images)
-
-
-CLASSIFICATION = (OutputSpec(LOGITS, agree_on_logits),)
-"""The outputs of a classification."""

@@ -7,7 +7,7 @@ from overtone.deployment.telemetry import SWITCHES
 _PILLOW = {"nearest": "NEAREST", "bilinear": "BILINEAR", "bicubic": "BICUBIC", "lanczos": "LANCZOS"}
 
 
-def run_script(kind: InputKind, preprocess: Preprocess, imports: str, lines: str) -> str:
+def run_script(kind: InputKind, preprocess: Preprocess, imports: str, lines: str, answer: tuple[str, ...]) -> str:
     """The text of `run.py`.
 
     Args:
@@ -15,6 +15,7 @@ def run_script(kind: InputKind, preprocess: Preprocess, imports: str, lines: str
         preprocess: from a decoded image to the normalised input; the part of it that is in the graph is left out.
         imports: what the runtime's lines need, a module or a statement in each line.
         lines: of the runtime: from `images` (a batch of one) to `logits` (K,).
+        answer: of the task: from `logits` and `about` to what is printed.
     """
     statements = [line for line in imports.splitlines() if line.startswith("from ")]
     modules = ", ".join(["numpy", *(line for line in imports.splitlines() if line not in statements)])
@@ -38,11 +39,8 @@ def run_script(kind: InputKind, preprocess: Preprocess, imports: str, lines: str
             "    sys.exit(2)",
             *_pixels(kind, preprocess),
             lines,
-            'labels = json.loads((here / "model.json").read_text("utf-8"))["labels"] or range(len(logits))',
-            "shares = numpy.exp(logits - logits.max())",
-            "for index in logits.argsort()[::-1][:5]:",
-            '    label = "".join(c if c.isprintable() else "?" for c in str(labels[index]))',
-            '    print(f"{100 * shares[index] / shares.sum():.2f} %", label)',
+            'about = json.loads((here / "model.json").read_text("utf-8"))',
+            *answer,
             "",
         ]
     )

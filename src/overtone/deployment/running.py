@@ -62,6 +62,8 @@ def loaded_export(folder: Path) -> LoadedModel:
         manifest=_manifest(about),
         source=f"{folder} ({title}; {about.source})",
         trained=about.trained,
+        task=about.task,
+        path=folder,
     )
 
 
@@ -161,7 +163,10 @@ def _check_export(loaded: LoadedModel, wanted: Computation) -> None:
 
 
 def _manifest(about: About) -> Manifest | None:
-    """How its training split the images, so that the same ones are held out for its evaluation."""
-    if about.data is None or about.classes is None:
+    """What its training found, and how it split the images, so that the same ones are held out for its evaluation."""
+    if about.classes is None:
         return None
-    return Manifest(about.architecture, about.classes, about.preprocess, recipe={"data": dict(about.data)})
+    recipe = None if about.data is None else {"data": dict(about.data)}
+    return Manifest(
+        about.architecture, about.classes, about.preprocess, recipe=recipe, task=about.task, settings=about.settings
+    )

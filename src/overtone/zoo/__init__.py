@@ -24,6 +24,7 @@ from overtone.zoo.proof import (
 from overtone.zoo.reading import FileContents, State, inspect_file, inspect_state, read_state
 from overtone.zoo.resolver import BEST, LAST, LoadedModel, checkpoint_path, load_model, read_state_dict
 from overtone.zoo.starting import build_for_training, fitted_to_weights, load_pretrained, load_weights, no_weights
+from overtone.zoo.task_of import task_of
 
 __all__ = [
     "BEST",
@@ -67,6 +68,7 @@ __all__ = [
     "read_state",
     "read_state_dict",
     "supposed_classes",
+    "task_of",
     "verify",
     "weights_folders",
     "write_published",
