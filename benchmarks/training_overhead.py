@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from overtone.verbs.training_session import Session
 from PIL import Image
 
 import overtone
@@ -32,7 +33,6 @@ from overtone.data.sources import find_splits
 from overtone.data.transforms import training_transform
 from overtone.engine.optim import build_optimizer
 from overtone.verbs.train import train
-from overtone.verbs.training_session import Session
 
 
 def main() -> None:
