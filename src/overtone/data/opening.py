@@ -47,18 +47,19 @@ def read_file(path: Path, most: int = MAX_BYTES) -> bytes:
     with open(descriptor, "rb") as file:
         status = os.fstat(descriptor)  # of what was opened, which may have been put in its place since
         _check(status, most)
-        content = file.read(most + 1) or b""  # None of a file that would have to be waited for (of /proc)
+        # no more room than the size asks for; read gives None of a file that would have to be waited for (of /proc)
+        content = file.read(status.st_size + 1) or b""
+        if len(content) > status.st_size:  # it has grown, or has no size
+            content += file.read(most + 1 - len(content)) or b""
     if len(content) > most:
         raise NotRegular(_too_large(most))
     return content
 
 
 def _check(status: os.stat_result, most: int) -> None:
-    for is_kind, reason in _KINDS:
-        if is_kind(status.st_mode):
-            raise NotRegular(reason)
     if not stat.S_ISREG(status.st_mode):
-        raise NotRegular("is not a regular file")
+        kinds = (reason for is_kind, reason in _KINDS if is_kind(status.st_mode))
+        raise NotRegular(next(kinds, "is not a regular file"))
     if status.st_size > most:
         raise NotRegular(_too_large(most))
 
