@@ -7,15 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from timm.models import _registry as timms_registry
 from torch import Tensor
 
 import overtone
-from overtone import published, zoo
+from overtone import cli, published, zoo
 from overtone.checkpoint import Manifest, write_checkpoint
 from overtone.config import Model, Preprocess
 from overtone.errors import OvertoneError
@@ -152,3 +154,41 @@ def test_a_checkpoint_of_it_goes_round_within_its_own_limits(toynet: ModuleType,
 def test_nothing_of_it_stays() -> None:
     assert not timm.is_model("toynet_small") and "toynet" not in sys.modules
     assert not any("toynet" in module.__name__ for module in families())
+
+
+def test_it_is_trained_deployed_and_exported(
+    toynet: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OVERTONE_TRUST_DIR", str(tmp_path / "trust"))
+    random = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(6):
+            pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
+    run = tmp_path / "run"
+    overtone.train(
+        "scratch",
+        tmp_path / "photos",
+        run,
+        model="toynet_small",
+        model__args={"width": 6},
+        data__preprocess__size=32,
+        epochs=1,
+        batch_size=4,
+        workers=0,
+        plots=False,
+        tensorboard=False,
+    )
+    net = overtone.load(run).model
+    assert isinstance(net, toynet.ToyNet) and net.stem.out_channels == 6
+    images = torch.rand(3, 3, 32, 32)
+    deployed = overtone.deploy(net, 32)
+    assert any(isinstance(module, toynet.DeployedToyNet) for module in deployed.modules())
+    with torch.inference_mode():
+        torch.testing.assert_close(deployed(images), net(images), rtol=1e-5, atol=1e-6)
+    if importlib.util.find_spec("onnxruntime") is not None:
+        assert cli.main(["export", str(run), "--to", "onnx", "--out", str(tmp_path / "onnx")]) == 0
+        image = tmp_path / "photos" / "a" / "0.png"
+        found = [overtone.load(folder).predict(image).best[0] for folder in (run, tmp_path / "onnx")]
+        assert found[0][:2] == found[1][:2] and found[0][2] == pytest.approx(found[1][2], abs=1e-4)

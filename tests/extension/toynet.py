@@ -28,6 +28,10 @@ class ToyNet(PublishedWeights, nn.Module):
         """Logits (B, num_classes) of images (B, in_chans, H, W)."""
         return self.head(self.drop(torch.relu(self.body(torch.relu(self.stem(x)))).mean((2, 3))))
 
+    def deployed(self, shape: tuple[int, ...] | None) -> "DeployedToyNet":
+        """The same logits with the linear in front of the mean, as a 1x1 convolution: a rewrite of this family alone."""
+        return DeployedToyNet(self)
+
     def get_classifier(self) -> nn.Module:
         """The linear."""
         return self.head
@@ -44,6 +48,22 @@ class ToyNet(PublishedWeights, nn.Module):
         for key in [key for key in state_dict if key.startswith("toy/")]:
             state_dict[key.removeprefix("toy/")] = state_dict.pop(key)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class DeployedToyNet(nn.Module):
+    """A ToyNet for inference."""
+
+    def __init__(self, net: ToyNet) -> None:
+        super().__init__()
+        assert isinstance(net.head, nn.Linear)
+        self.num_classes, self.in_chans, self.stem, self.body = net.num_classes, net.in_chans, net.stem, net.body
+        self.head = nn.Conv2d(net.num_features, net.num_classes, 1)
+        self.head.weight = nn.Parameter(net.head.weight[:, :, None, None].clone())
+        self.head.bias = net.head.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, num_classes)."""
+        return self.head(torch.relu(self.body(torch.relu(self.stem(x))))).mean((2, 3))
 
 
 ARGUMENTS: dict[str, Rule] = {"width": whole(1, 64)}
