@@ -29,7 +29,7 @@ class ToyNet(PublishedWeights, nn.Module):
         return self.head(self.drop(torch.relu(self.body(torch.relu(self.stem(x)))).mean((2, 3))))
 
     def deployed(self, shape: tuple[int, ...] | None) -> "DeployedToyNet":
-        """The same logits with the linear, as a 1x1 convolution, in front of the mean: a rewrite of this family alone."""
+        """The same logits with the linear in front of the mean, as a 1x1 convolution."""
         return DeployedToyNet(self)
 
     def get_classifier(self) -> nn.Module:
