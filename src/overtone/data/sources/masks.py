@@ -286,7 +286,8 @@ def _numbered(masks: Sequence[Path], root: Path, ignore_index: int | None) -> Cl
                 f"{mask} is a mask of colours; say in {root / 'classes.csv'} what they stand for: a first line "
                 "name,r,g,b and then a line for each class"
             )
-        largest = max(largest, int(values[(values != IGNORED) & (values != ignore_index)].max(initial=-1)))
+        counted = values[(values != IGNORED) & (values != ignore_index)]
+        largest = max(largest, int(counted.max()) if counted.size else -1)
     if largest < 0:
         raise OvertoneError(f"no mask of {root} could be read, or none holds a class; see what they hold")
     if largest >= MOST_CLASSES:
