@@ -18,11 +18,11 @@ COLOURS = ((120, 90, 60), (30, 160, 40), (200, 40, 90))
 class Tiny(nn.Module):
     """Two convolutions with batch norm and dropout; an auxiliary map in training. Logits at stride 2."""
 
-    def __init__(self, num_classes: int = 3) -> None:
+    def __init__(self, num_classes: int = 3, drop: float = 0.1) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(8)
-        self.drop = nn.Dropout(0.1)
+        self.drop = nn.Dropout(drop)
         self.head = nn.Conv2d(8, num_classes, 1)
         self.auxiliary = nn.Conv2d(8, num_classes, 1)
 
