@@ -195,6 +195,15 @@ def test_bad_masks_of_an_evaluation_are_left_out_and_counted(trained, scenes, ca
     assert main([*command, "--allow-bad"]) == 0
 
 
+def test_evaluate_writes_tables_and_plots(trained, tmp_path, capfd):
+    root, run, summary = trained
+    command = ["evaluate", str(run), "--data.root", str(root), "--out", str(tmp_path / "out"), "--run.device", "cpu"]
+    assert main(command) == 0
+    out = capfd.readouterr().out
+    assert f"{summary.report.mean_iou:.2f} %" in out and all(name in out for name in CLASSES)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"evaluation.json", "confusion.png", "iou.png"}
+
+
 def evaluate_together(world: World, run: Path, root: Path) -> SegmentationReport:
     return evaluated(run, root, world)
 
