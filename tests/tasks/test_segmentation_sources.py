@@ -235,6 +235,14 @@ def test_coco_images_outside_of_their_folder_are_refused(tmp_path, name):
         open_splits(Data(root=tmp_path), "mask")
 
 
+@pytest.mark.parametrize("content", ["{}", "[]", "{", '{"images": [], "annotations": [1], "categories": []}'])
+def test_json_that_is_no_list_of_objects_is_named(tmp_path, content):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "_annotations.coco.json").write_text(content)
+    with pytest.raises(OvertoneError, match=r"_annotations\.coco\.json"):
+        open_splits(Data(root=tmp_path), "mask")
+
+
 def test_scenes_of_the_other_tests_are_read(tmp_path):
     splits = open_splits(Data(root=draw(tmp_path, 4)), "mask")
     assert {len(splits.train), len(splits.val)} == {3, 1}

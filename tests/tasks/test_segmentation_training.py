@@ -195,6 +195,15 @@ def test_bad_masks_of_an_evaluation_are_left_out_and_counted(trained, scenes, ca
     assert main([*command, "--allow-bad"]) == 0
 
 
+def test_an_index_that_the_training_ignored_is_ignored_in_evaluation(scenes, tmp_path, capfd):
+    recipe = recipe_for(scenes, epochs=1)
+    recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, ignore_index=1))
+    summary = train(recipe, run_in(tmp_path / "run"), "scenes")
+    assert summary.report is not None and summary.report.labels == ("ground", "bar")
+    assert main(["evaluate", str(tmp_path / "run"), "--data.root", str(scenes), "--json", "--run.device", "cpu"]) == 0
+    assert json.loads(capfd.readouterr().out)["confusion"] == [list(row) for row in summary.report.confusion]
+
+
 def test_evaluate_writes_tables_and_plots(trained, tmp_path, capfd):
     root, run, summary = trained
     command = ["evaluate", str(run), "--data.root", str(root), "--out", str(tmp_path / "out"), "--run.device", "cpu"]

@@ -172,8 +172,12 @@ def _read(data: Data) -> dict[str, MaskedImages]:
     assert root is not None
     files = _files(root)
     contents = {part: _json(file) for part, (file, _) in files.items()}
-    categories = {int(c["id"]): str(c["name"]) for values in contents.values() for c in values["categories"]}
-    used = sorted({int(o["category_id"]) for values in contents.values() for o in values["annotations"]})
+    try:
+        categories = {int(c["id"]): str(c["name"]) for values in contents.values() for c in values["categories"]}
+        used = sorted({int(o["category_id"]) for values in contents.values() for o in values["annotations"]})
+    except (KeyError, TypeError, ValueError) as error:
+        listed = " or ".join(str(file) for file, _ in files.values())
+        raise OvertoneError(f"{listed} is no list of objects as COCO has it ({error}); export it anew") from error
     names = [categories.get(identity, f"class {identity}") for identity in used]
     if not used or len(names) + 1 > MOST_CLASSES or len({BACKGROUND, *names}) <= len(names):
         raise OvertoneError(
@@ -184,7 +188,7 @@ def _read(data: Data) -> dict[str, MaskedImages]:
     for part, (file, folder) in files.items():
         try:
             parts[part] = _images(contents[part], folder, (BACKGROUND, *names), labels, f"the {part} images of {file}")
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise OvertoneError(f"{file} is no list of objects as COCO has it ({error}); export it anew") from error
     return parts
 
