@@ -20,6 +20,7 @@ from overtone.ranges import (
     Fraction,
     FractionBelowOne,
     InnerFraction,
+    MaskIndex,
     Minutes,
     NonNegative,
     Pixels,
@@ -93,6 +94,9 @@ class Data(Checked, section="data"):
     """Column of the table with the labels; default: label, or labels; or one column of 0 and 1 for each label."""
     split_column: str | None = None
     """Column of the table with train, val or test; default: split, if there is one."""
+    ignore_index: MaskIndex | None = None
+    """Index in the masks of a segmentation, beside 255, of pixels without a class; classes named unlabelled or void are
+    found by their names."""
     val_fraction: FractionBelowOne = 0.2
     """Share of each class held out for validation when the data has no `val/`; 0: none, nothing is evaluated then, and
     the last epoch counts as the best."""
@@ -174,6 +178,11 @@ class Optim(Checked, section="optim"):
     """Epsilon of AdamW."""
     layer_decay: PositiveFraction | None = None
     """Factor of layer-wise decay: the learning rate of a layer group is lr * layer_decay ** (groups above it)."""
+    layer_groups: Literal["block", "stage"] = "block"
+    """Groups of layer decay: as the model has them, or by the stages of a dense network's backbone, with its stem in
+    group 0 and the head in group `layer_groups_depth` + 1."""
+    layer_groups_depth: PositiveInt = 12
+    """`stage`: groups between the stem and the head; larger than the number of stages, it slows all of them."""
     clip_grad: Positive | None = None
     """Norm at which the gradient is clipped."""
 
@@ -187,14 +196,21 @@ class Optim(Checked, section="optim"):
 class Schedule(Checked, section="schedule"):
     """The learning rate schedule, applied before every step."""
 
-    name: Literal["cosine", "linear", "step", "multistep", "constant"] = "cosine"
-    """`cosine` and `linear` fall to min_lr at the end; `step` and `multistep` multiply by gamma at epochs."""
+    name: Literal["cosine", "linear", "poly", "step", "multistep", "constant"] = "cosine"
+    """`cosine`, `linear` and `poly` fall to min_lr at the end; `step` and `multistep` multiply by gamma at epochs."""
     min_lr: NonNegative = 0.0
-    """Final learning rate of `cosine` and `linear`."""
+    """Final learning rate of `cosine`, `linear` and `poly`."""
+    power: Positive = 1.0
+    """`poly`: the share of the training that is left, warm-up included, to this power."""
     warmup_epochs: NonNegative = 0.0
     """Epochs of linear warm-up, counted in `epochs`."""
+    warmup_steps: Count = 0
+    """Optimiser steps of warm-up, in place of warmup_epochs."""
     warmup_lr: NonNegative = 0.0
     """Initial learning rate of the warm-up."""
+    warmup_factor: Fraction | None = None
+    """Multiply the schedule during the warm-up by a factor that grows from this one to 1, in place of a straight line
+    from warmup_lr to optim.lr."""
     step_epochs: PositiveInt = 30
     """`step`: epochs between two multiplications by gamma."""
     milestones: tuple[PositiveInt, ...] = ()
@@ -211,6 +227,8 @@ class Train(Checked, section="train"):
 
     epochs: PositiveInt = 100
     """Passes over the training images."""
+    steps: PositiveInt | None = None
+    """Optimiser steps in all, in place of epochs; the last epoch is as short as it comes out."""
     batch_size: PositiveInt = 256
     """Images per optimiser step, over all devices (the global batch)."""
     seed: Seed = 0

@@ -65,6 +65,7 @@ Minutes = Annotated[float, Range(above=0, at_most=366 * 24 * 60)]
 Count = Annotated[int, Range(at_least=0)]
 PositiveInt = Annotated[int, Range(at_least=1)]
 Pixels = Annotated[int, Range(at_least=1, at_most=16_384)]
+MaskIndex = Annotated[int, Range(at_least=0, at_most=65_535)]
 Seed = Annotated[int, Range(at_least=0, at_most=2**63 - 1)]
 
 

@@ -1,6 +1,7 @@
 """What the tests of the tasks start from."""
 
 import csv
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -41,3 +42,6 @@ def tagged(tmp_path: Path) -> Path:
     return write_csv(
         tmp_path / "photos" / "labels.csv", [head, *([name, *(int(c in tags) for c in COLOURS)] for name, tags in rows)]
     )
+
+
+sys.path.append(str(Path(__file__).parent.parent / "engine"))

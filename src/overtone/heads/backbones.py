@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from overtone.errors import OvertoneError
-from overtone.layers.gnconv import NORM_EPS, resize_complex_weight
+from overtone.layers.circular_conv import resize_complex_weight
+from overtone.layers.gnconv import NORM_EPS
 from overtone.models.hornet import HorNet, HorNetStage
 
 NUM_MAPS = 4  # at most, as every head of the field takes them: strides 4, 8, 16, 32
@@ -52,6 +53,16 @@ class HorNetMaps(nn.Module):
         for stage in self.stages:
             assert isinstance(stage, HorNetStage)
             stage.grad_checkpointing = enable
+
+    def stage_of(self, name: str) -> int | None:
+        """The group of a parameter when layers are grouped by stage, as published.
+
+        All downsampling layers are in group 0 with the stem, stage i in group i + 1, the norms of the maps in none.
+        """
+        part, _, rest = name.partition(".")
+        if part == "downsample_layers":
+            return 0
+        return int(rest.partition(".")[0]) + 1 if part == "stages" else None
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """The normalised map of every stage."""

@@ -37,6 +37,8 @@ PUBLISHED_SEGMENTERS: tuple[str, ...] = (
     "upernet_gngf_hornet_small_7x7",
 )
 
+_MOST_VALUES, _LARGEST = 16, 4096  # of an option of a head
+
 
 class SegmenterName(NamedTuple):
     """What the name of a segmentation network stands for.
@@ -154,3 +156,23 @@ def build_segmenter(
     if head in _WITH_AUXILIARY if auxiliary is None else auxiliary:
         auxiliary_head = AuxiliaryHead(backbone.channels[auxiliary_map], num_classes)
     return Segmenter(backbone, decode_head, auxiliary_head, auxiliary_map)
+
+
+def checked_head_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """`auxiliary`, `size_divisor` and `head_args` that a file or the command line has chosen, after they have passed.
+
+    Raises:
+        OvertoneError: values that are not plain, or numbers that no head has.
+    """
+
+    def is_plain(value: Any) -> bool:
+        if isinstance(value, (list, tuple)):
+            return len(value) <= _MOST_VALUES and all(map(is_plain, value))
+        is_number = isinstance(value, (int, float)) and 0 <= value <= _LARGEST
+        return value is None or is_number or (isinstance(value, str) and value.isidentifier())
+
+    for name, value in options.items():
+        values = value.values() if isinstance(value, Mapping) else (value,)
+        if not all(map(is_plain, values)):
+            raise OvertoneError(f"--model.args {name} is {value!r}; it must hold plain values from 0 to {_LARGEST}")
+    return dict(options)

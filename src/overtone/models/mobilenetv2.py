@@ -311,6 +311,7 @@ ARGUMENTS: dict[str, Rule] = {
     "width_mult": number(0.001, 4),
     "divisor": either(whole(1, 64), NONE),
     "global_pool": choice("avg", "max", "avgmax", "catavgmax", ""),
+    "output_stride": choice(8, 16, 32),
 }
 
 # What each registered architecture is built with.

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from overtone.checkpoint import SUFFIX, Manifest
 from overtone.config import Model, Preprocess
 from overtone.errors import OvertoneError
+from overtone.heads import is_segmenter
 from overtone.models._families import family_of_model, head_rows_of, is_ours
 from overtone.models.arguments import COMMON, checked_model_args
 from overtone.models.building import build, check_known, preprocess_of
 from overtone.published import Published, find
 from overtone.tasks import task_named
+from overtone.zoo import dense
 from overtone.zoo.download import Progress
 from overtone.zoo.fetch import Located, fetch_published
 from overtone.zoo.hub import PREFIX as HUB_PREFIX
@@ -125,6 +127,8 @@ def load_model(
     row = find(spec)
     if row is not None:
         return _from_published(fetch_published(row, weights_dir, progress=progress), wish)
+    if is_segmenter(spec.partition(".")[0]):
+        return LoadedModel(**dense.untrained(spec, wish.num_classes))
     tagged = "." in spec
     arguments = wish.arguments(None)
     model = build(spec, pretrained=tagged, **arguments)
@@ -204,6 +208,10 @@ def _from_path(spec: str, path: Path, architecture: str | None, wish: _Wish) -> 
                 f"{path} holds a {state.manifest.architecture}, not a {architecture}; leave the name out"
             )
         return _from_manifest(path, state.manifest, state, wish)
+    fields = dense.from_published_layout(path, state)
+    if fields is not None:
+        _check_dense(path, len(fields["labels"]), wish)
+        return LoadedModel(**fields)
     row = identify(path)
     if row is not None and architecture in (None, row.architecture):
         return _from_published(Located(path, verify(path, row), str(path.parent), row), wish, state)
@@ -244,6 +252,9 @@ def _from_published(located: Located, wish: _Wish, state: State | None = None) -
 
 
 def _from_manifest(path: Path, manifest: Manifest, state: State, wish: _Wish) -> LoadedModel:
+    if dense.is_dense(manifest):
+        _check_dense(path, len(manifest.labels), wish)
+        return LoadedModel(**dense.from_manifest(path, manifest, state, strict=wish.strict))
     name = manifest.architecture
     check_known(name)
     chosen = checked_model_args(name, manifest.model_args, str(path))
@@ -262,6 +273,11 @@ def _from_manifest(path: Path, manifest: Manifest, state: State, wish: _Wish) ->
         path=path,
         published=None if manifest.published is None else find(manifest.published),
     )
+
+
+def _check_dense(path: Path, num_classes: int, wish: _Wish) -> None:
+    if wish.num_classes not in (None, num_classes) or wish.in_chans not in (None, 3):
+        raise OvertoneError(f"{path} is of a dense network, whose classes and channels stay as they are; train anew")
 
 
 def _from_hub(spec: str, wish: _Wish) -> LoadedModel:

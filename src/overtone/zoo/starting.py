@@ -11,6 +11,8 @@ from torch import nn
 from overtone import config
 from overtone.config import Preprocess, Recipe
 from overtone.errors import OvertoneError
+from overtone.heads import Segmenter
+from overtone.heads.starting import start_segmenter
 from overtone.models import is_ours
 from overtone.models._cfg import PUBLISHED_PREFIX
 from overtone.models.arguments import COMMON, checked_model_args
@@ -79,6 +81,8 @@ def load_weights(model: nn.Module, spec: str, *, weights_dir: Folders = None, ne
         path = fetch_published(row, weights_dir).path
     assert path is not None
     path, state = read_checkpoint_of(spec, path, ema=False)
+    if isinstance(model, Segmenter):
+        return start_segmenter(model, state.entries, str(path))
     return load_state(model, state.entries, str(path), new_head=new_head)
 
 
