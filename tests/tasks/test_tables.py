@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import COLOURS, draw_tagged, write_csv
+from tagged_photos import COLOURS, draw_tagged, write_csv
 
 from overtone.config import Data
 from overtone.data.sources import ImageList, TaggedImages, open_evaluation, open_splits

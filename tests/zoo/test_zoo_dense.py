@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from overtone import zoo
-from overtone.engine.inference import recipe_of
 from overtone.errors import OvertoneError
 from overtone.heads import Segmenter, create_segmenter
 from overtone.tasks.segmentation.settings import SegmentationSettings
+from overtone.zoo.task_of import recipe_of
 
 
 def saved(network: Segmenter, path: Path) -> Path:

@@ -6,9 +6,11 @@ the loader seeds for every sample. Images are 8-bit up to the normalisation.
 
 import random
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode
@@ -167,8 +169,7 @@ class MaskPipeline:
         """
         source = record.get("image", b"")
         exif = self._preprocess.exif
-        is_open = isinstance(source, Image.Image)
-        pixels = as_pixels(as_rgb(source, exif)) if is_open else decode_pixels(source, exif)
+        pixels = as_pixels(as_rgb(source, exif)) if isinstance(source, Image.Image) else decode_pixels(source, exif)
         image = pixels.permute(2, 0, 1)
         if "mask" not in record:
             return image, None

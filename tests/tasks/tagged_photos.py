@@ -1,0 +1,32 @@
+"""Photos with labels that the tests of the tasks draw."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+COLOURS = {"blue": (30, 40, 200), "green": (20, 180, 40), "red": (210, 30, 30)}
+SIZE = 24
+
+
+def draw_tagged(root: Path, count: int = 30, seed: int = 0) -> list[tuple[str, frozenset[str]]]:
+    """Images whose thirds are tinted by the labels that hold of them; gives name and labels of each."""
+    random = np.random.default_rng(seed)
+    root.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number in range(count):
+        tags = frozenset(name for at, name in enumerate(COLOURS) if (number + 1) >> at & 1 or random.random() < 0.2)
+        pixels = random.integers(0, 60, (SIZE, SIZE, 3))
+        for at, (name, colour) in enumerate(COLOURS.items()):
+            if name in tags:
+                pixels[:, at * SIZE // 3 : (at + 1) * SIZE // 3] += colour
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / f"{number}.png")
+        rows.append((f"{number}.png", tags))
+    return rows
+
+
+def write_csv(path: Path, rows: list[list[object]]) -> Path:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return path
