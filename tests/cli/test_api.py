@@ -11,6 +11,7 @@ from small_photos import draw
 
 import overtone
 from overtone import zoo
+from overtone.cli import main
 from overtone.errors import OvertoneError
 
 SMALL = {
@@ -59,14 +60,14 @@ def test_every_kind_of_image_gives_the_same_prediction(network, trained):
     kinds = [path, str(path), image, array, tensor, tensor.float() / 255, array / 255]
     one = network.predict(path, top_k=2)
     assert one.name == str(path) and one.image.size == image.size
-    assert len(one.best) == 2 and one.best[0].name in network.labels == ("blue", "green", "red")
+    assert len(one.best) == 2 and one.label in network.labels == ("blue", "green", "red")
     for result in network.predict(kinds, top_k=2):
-        assert [entry.name for entry in result.best] == [entry.name for entry in one.best]
-        assert result.best[0].probability == pytest.approx(one.best[0].probability, abs=1e-5)
+        assert [entry[:2] for entry in result.best] == [entry[:2] for entry in one.best]
+        assert result.best[0][2] == pytest.approx(one.best[0][2], abs=1e-5)
     assert network.predict([]) == []
     with torch.no_grad():
         logits = network.model(network.transform(image).unsqueeze(0))
-    assert network.labels[int(logits.argmax())] == one.best[0].name
+    assert network.labels[int(logits.argmax())] == one.label
 
 
 def test_a_batch_gives_what_its_images_give_alone(trained):
@@ -75,7 +76,7 @@ def test_a_batch_gives_what_its_images_give_alone(trained):
     alone = overtone.load(trained / "run", device="cpu")
     assert [result.name for result in together] == [str(path) for path in paths]
     for result, path in zip(together, paths, strict=True):
-        assert result.best[0].name == alone.predict(path).best[0].name
+        assert result.label == alone.predict(path).label
 
 
 @pytest.mark.parametrize(
@@ -102,9 +103,9 @@ def test_a_result_shows_itself_in_a_notebook(network, tmp_path):
     result = network.predict(path)
     html = result._repr_html_()
     assert "data:image/png;base64," in html and "&lt;b&gt;" in html and "<b>" not in html
-    assert result.best[0].name in html
+    assert result.label in html
     figure = result.plot()
-    assert result.best[0].name in figure.axes[0].get_title(loc="left")
+    assert result.label in figure.axes[0].get_title(loc="left")
     assert result.to_dict()["image"] == str(path)
 
 
@@ -117,7 +118,8 @@ def test_an_export_from_python_is_the_verbs(trained, tmp_path, overtone_json):
     assert printed["parity"] == done.about.parity and printed["labels"] == list(done.about.labels or ())
     image = trained / "photos" / "red" / "0.png"
     ours, theirs = (overtone.load(where, device="cpu").predict(image) for where in (trained / "run", done.folder))
-    assert ours.best[0].name in theirs.to_dict()["predictions"][0]["class"] or theirs.best[0].name in ours.columns
+    assert set(theirs.to_dict()["predictions"][0]) == {"class", "index", "probability"}
+    assert {name for _, name, _ in theirs.best} == {name for _, name, _ in ours.best}
     with pytest.raises(OvertoneError, match="overwrite"):
         overtone.export(trained / "run", "onnx", done.folder)
     with pytest.raises(OvertoneError, match="export already"):
@@ -149,8 +151,6 @@ def test_a_published_tag_is_created_and_loaded_alike(tmp_path, monkeypatch):
     monkeypatch.setenv("OVERTONE_WEIGHTS_DIR", str(tmp_path))
     tag = "hbonet_x025_div8.dli14_in1k"
     torch.save(zoo.build("hbonet_x025_div8").published_state_dict(), tmp_path / "bare.pth")
-    from overtone.cli import main  # noqa: PLC0415
-
     assert main(["weights", "convert", str(tmp_path / "bare.pth"), "--out", str(tmp_path / f"{tag}.safetensors")]) == 0
     created, loaded = overtone.create_model(tag, pretrained=True), overtone.load(tag, device="cpu")
     assert all(torch.equal(a, b) for a, b in zip(created.parameters(), loaded.model.parameters(), strict=True))
