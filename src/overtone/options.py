@@ -15,7 +15,7 @@ from overtone.ranges import Checked, Count, Percent, Pixels, PositiveInt
 
 ModelName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
 TABLES = (".csv", ".tsv", ".parquet", ".pq")
-DataFolder = Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[DIR]")]
+DataFolder = Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[DIR|TABLE]")]
 Precision = Literal["auto", "float32", "bfloat16"]
 ExportPrecision = Literal["float32", "bfloat16", "int8", "int8+bfloat16"]
 Target = Literal["onnx", "openvino", "executorch", "torch", "aoti"]
@@ -153,13 +153,13 @@ class Hardware(Checked, section="run"):
     device: str = "auto"
     """auto: a GPU if there is one; or cpu, cuda, cuda:1, mps."""
     precision: Precision = "auto"
-    """Arithmetic of the forward pass; auto: bfloat16 on GPUs that have it, else float32."""
+    """Precision of the forward pass; auto: bfloat16 on GPUs that have it, else float32."""
     batch_size: PositiveInt = 64
     """Images per forward pass."""
     workers: Count | None = None
     """Processes that read images; default: the number of usable cores, at most 8."""
     threads: PositiveInt | None = None
-    """Threads of arithmetic on the CPU; default: PyTorch's."""
+    """CPU threads of PyTorch and the runtime; default: PyTorch's."""
 
 
 @dataclass(frozen=True)
@@ -186,23 +186,23 @@ class Evaluate(Checked):
     runtime: RuntimeName = "torch"
     """Runtime of the network; those other than torch run its fastest exact form. An export has its own."""
     precision: ExportPrecision | None = None
-    """Arithmetic of that runtime; default: run.precision."""
+    """Precision in that runtime; default: that of --run.precision."""
     calibration: Path | None = None
     """Folder of images from which the ranges of int8 are calibrated."""
     weights_dir: tuple[Path, ...] = ()
     """Folders to look in for published weights, beside the cache and OVERTONE_WEIGHTS_DIR."""
     architecture: str | None = None
-    """The network of a bare file, where it cannot be inferred from keys and shapes."""
+    """Architecture of a bare file, where it cannot be inferred from keys and shapes."""
     ema: bool = False
-    """Take the averaged weights of a training checkpoint."""
+    """Use the averaged weights (EMA) of a training checkpoint."""
     allow_bad: bool = False
-    """Exit with 0 even if some images could not be read (they are excluded and counted in any case)."""
+    """Exit with 0 even if some images could not be read (they are excluded and counted either way)."""
     out: Path | None = None
     """Write evaluation.json and the plots, such as confusion.png, into this folder."""
     overwrite: bool = False
     """Replace files of these names in the folder given by --out."""
     per_class: bool = False
-    """Print every class; without it, the 20 worst when there are more."""
+    """Print every class, rather than the 20 worst."""
     folder: DataFolder = None
     """The images to evaluate on: the same as --data.root, or --data.table for a .csv or .parquet file."""
     json: bool = False
@@ -235,15 +235,15 @@ class Predict(Checked):
     runtime: RuntimeName = "torch"
     """Runtime of the network; those other than torch run its fastest exact form. An export has its own."""
     precision: ExportPrecision | None = None
-    """Arithmetic of that runtime; default: run.precision."""
+    """Precision in that runtime; default: that of --run.precision."""
     calibration: Path | None = None
     """Folder of images from which the ranges of int8 are calibrated."""
     weights_dir: tuple[Path, ...] = ()
     """Folders to look in for published weights, beside the cache and OVERTONE_WEIGHTS_DIR."""
     architecture: str | None = None
-    """The network of a bare file, where it cannot be inferred from keys and shapes."""
+    """Architecture of a bare file, where it cannot be inferred from keys and shapes."""
     ema: bool = False
-    """Take the averaged weights of a training checkpoint."""
+    """Use the averaged weights (EMA) of a training checkpoint."""
     json: bool = False
     """Print JSON instead of a table."""
 
@@ -259,7 +259,7 @@ class Export(Checked):
     """The runtime; torch: torch.export's file; aoti: compiled ahead of time for this kind of machine; auto: the fastest
     on this machine, as overtone tune finds it."""
     precision: ExportPrecision = "float32"
-    """Arithmetic; int8 needs --calibration; auto tries every one."""
+    """Precision; int8 needs --calibration; --to auto tries every one."""
     size: Pixels | None = None
     """Side of the square input, pixels; default: the model's own."""
     dynamic_batch: bool = False
@@ -276,11 +276,11 @@ class Export(Checked):
     weights_dir: tuple[Path, ...] = ()
     """Folders to look in for published weights, beside the cache and OVERTONE_WEIGHTS_DIR."""
     architecture: str | None = None
-    """The network of a bare file, where it cannot be inferred from keys and shapes."""
+    """Architecture of a bare file, where it cannot be inferred from keys and shapes."""
     ema: bool = False
-    """Take the averaged weights of a training checkpoint."""
+    """Use the averaged weights (EMA) of a training checkpoint."""
     threads: PositiveInt | None = None
-    """Threads of arithmetic while it is checked; default: PyTorch's."""
+    """CPU threads while the export is verified; default: PyTorch's."""
     json: bool = False
     """Print the content of model.json instead of a table."""
 
@@ -333,11 +333,11 @@ class Tune(Checked):
     weights_dir: tuple[Path, ...] = ()
     """Folders to look in for published weights, beside the cache and OVERTONE_WEIGHTS_DIR."""
     architecture: str | None = None
-    """The network of a bare file, where it cannot be inferred from keys and shapes."""
+    """Architecture of a bare file, where it cannot be inferred from keys and shapes."""
     ema: bool = False
-    """Take the averaged weights of a training checkpoint."""
+    """Use the averaged weights (EMA) of a training checkpoint."""
     threads: PositiveInt | None = None
-    """Threads of arithmetic; default: PyTorch's."""
+    """CPU threads; default: PyTorch's."""
     json: bool = False
     """Print JSON instead of a table."""
 
@@ -349,18 +349,18 @@ class Benchmark(Checked):
     models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL …")]
     """Architectures, published rows (no weights are fetched: they do not matter here), run folders or files."""
     runtime: str = "built,torch"
-    """Runtimes, with commas between: built (PyTorch, as it is built), torch (its fastest exact form), compile, onnx,
+    """Runtimes, separated by commas: built (PyTorch, as it is built), torch (its fastest exact form), compile, onnx,
     openvino, executorch, aoti; all: every one that is installed."""
     precision: str = "float32"
-    """Precisions, with commas between: float32, bfloat16, int8, int8+bfloat16; all."""
+    """Precisions, separated by commas: float32, bfloat16, int8, int8+bfloat16; all."""
     batch: str = "1"
-    """Images per call, with commas between."""
+    """Images per call, separated by commas."""
     size: Pixels | None = None
     """Side of the square input, pixels; default: each model's own."""
     threads: PositiveInt | None = None
-    """Threads of arithmetic; default: PyTorch's."""
+    """CPU threads; default: PyTorch's."""
     against: str = ""
-    """Further networks, with commas between; timm:NAME is one of timm's."""
+    """Further networks, separated by commas; timm:NAME is one of timm's."""
     train: bool = False
     """Measure a step of training too (float32, bfloat16: autocast)."""
     rounds: PositiveInt = 30
@@ -466,7 +466,7 @@ class WeightsConvert(Checked):
     architecture: str | None = None
     """The network, where it cannot be inferred from the keys of the file."""
     ema: bool = False
-    """Take the averaged weights of a training checkpoint."""
+    """Use the averaged weights (EMA) of a training checkpoint."""
     weights_dir: tuple[Path, ...] = ()
     """Folders to look in for published rows, beside the cache."""
     overwrite: bool = False
