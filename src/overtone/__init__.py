@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any
 from overtone.timm_registration import register_with_timm
 
 if TYPE_CHECKING:
-    from overtone.api import evaluate, load, train
+    from overtone.api import evaluate, export, load, train
     from overtone.deployment.rewrites.deploy import deploy
     from overtone.recipes import load_recipe
     from overtone.registry import create_model, list_models
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "create_model", "deploy", "evaluate", "list_models", "load", "load_recipe", "train"]
+__all__ = ["__version__", "create_model", "deploy", "evaluate", "export", "list_models", "load", "load_recipe", "train"]
 
 _HOMES = {
     "create_model": "overtone.registry",
     "deploy": "overtone.deployment.rewrites.deploy",
     "evaluate": "overtone.api",
+    "export": "overtone.api",
     "load": "overtone.api",
     "train": "overtone.api",
     "list_models": "overtone.registry",

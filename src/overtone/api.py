@@ -1,6 +1,6 @@
 """Overtone from Python: the same functions that the verbs call.
 
-`load` gives a network with its labels and preprocessing, `train`, `evaluate` and `export` take what the command line
+`load` returns a network with its labels and preprocessing; `train`, `evaluate` and `export` take what the command line
 takes and return what it prints.
 """
 
@@ -8,7 +8,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 from PIL import Image
 from torch import nn
@@ -18,6 +18,8 @@ from overtone.config import Data, Preprocess, Recipe, Run
 from overtone.data.decoding import decode_image
 from overtone.data.sources import ImageLike, MemoryImages, Part, Splits
 from overtone.deployment.artifact import is_export
+from overtone.deployment.export import Request, check_request
+from overtone.deployment.origin import Exported, export_loaded
 from overtone.deployment.running import loaded_export
 from overtone.engine.evaluation import Evaluation, measure, model_and_source
 from overtone.engine.inference import Computing, Inference, ready
@@ -156,14 +158,13 @@ def train(
         check_start(recipe, settings)
         settings, run = overridden(fitted_to_weights(settings), run, overrides)
     if isinstance(data, (str, Path)):
-        field = "table" if Path(data).is_file() else "root"
-        settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, **{field: Path(data)}))
+        settings = dataclasses.replace(settings, data=_data(settings.data, data))
     return run_training(settings, run, name, resume, splits=data if isinstance(data, Splits) else None, artist=Artist())
 
 
 def evaluate(
     spec: str | Path,
-    data: str | Path,
+    data: str | Path | None = None,
     *,
     split: Part = "auto",
     table: str | Path | None = None,
@@ -177,9 +178,9 @@ def evaluate(
 
     Args:
         spec: see `load`.
-        data: the folder.
+        data: the folder (`data.root`) or table (`data.table`).
         split: which part of it.
-        table: a CSV or Parquet file of labels.
+        table: a CSV or Parquet file of labels, where `data` is the folder of its images.
         device: see `load`.
         batch_size: samples in a batch.
         workers: processes that read samples.
@@ -192,10 +193,51 @@ def evaluate(
     Raises:
         OvertoneError: no such model or data, or labels that are not the network's.
     """
-    found = Data(root=Path(data), table=None if table is None else Path(table))
+    found = _data(Data(table=None if table is None else Path(table)), data)
     loaded, source = model_and_source(functools.partial(loaded_model, str(spec), **loading), found, split, _ignore)
     computing = Computing(device=device, batch_size=batch_size, workers=workers, size=size)
     return measure(ready(loaded, tuple(source.labels), computing), source, warn=_ignore)
+
+
+def export(
+    spec: str | Path,
+    to: Literal["onnx", "openvino", "executorch", "torch", "aoti"] = "onnx",
+    out: str | Path | None = None,
+    *,
+    precision: Literal["float32", "bfloat16", "int8", "int8+bfloat16"] = "float32",
+    size: int | None = None,
+    calibration: str | Path | None = None,
+    dynamic_batch: bool = False,
+    with_preprocessing: bool = False,
+    overwrite: bool = False,
+    **loading: Any,
+) -> Exported:
+    """Export a network for a runtime into a folder, as `overtone export` does.
+
+    Args:
+        spec: see `load`; not an export.
+        to: the runtime.
+        out: the folder; None: `exports/` and a name from the model, the runtime and the precision.
+        precision: of the arithmetic; int8 needs `calibration`.
+        size: side of the input, pixels; None: the network's own.
+        calibration: folder of images like those to come, for int8 and for the check; None: generated images for the
+            check.
+        dynamic_batch: any number of images in a call, rather than one.
+        with_preprocessing: the normalisation in the graph, and the resize where the runtime can.
+        overwrite: replace an earlier export in that folder.
+        loading: further arguments of `load` about which weights are meant.
+
+    Raises:
+        OvertoneError: as `overtone export`: no such model or runtime, a folder that is in use, or outputs that do not
+            agree with the network's.
+    """
+    if is_export(Path(spec)):
+        raise OvertoneError(f"{spec} is an export already; give the network that it was made from")
+    pictures = None if calibration is None else Path(calibration)
+    request = Request(to, precision, dynamic_batch, with_preprocessing, pictures)
+    check_request(request)  # before the network is loaded
+    loaded = loaded_model(str(spec), **loading)
+    return export_loaded(loaded, request, None if out is None else Path(out), size=size, overwrite=overwrite)
 
 
 def loaded_model(spec: str, *, num_classes: int | None = None, **loading: Any) -> LoadedModel:
@@ -233,6 +275,13 @@ def overridden(recipe: Recipe, run: Run, overrides: Mapping[str, Any]) -> tuple[
         else:
             changed[section] = value
     return dataclasses.replace(recipe, **changed), dataclasses.replace(run, **run_fields)
+
+
+def _data(data: Data, path: str | Path | None) -> Data:
+    """The data with a folder as its `root`, or with a file as its `table`."""
+    if path is None:
+        return data
+    return dataclasses.replace(data, **{"table" if Path(path).is_file() else "root": Path(path)})
 
 
 def _section_of(name: str, sections: Mapping[str, Any], run: Run) -> tuple[str, str]:

@@ -122,7 +122,10 @@ def _launch_slurm(words: list[str]) -> int:
     own, trained = _split_training(words)
     chosen = _parse("launch slurm", own)
     if chosen.folder is not None:
-        trained = [*trained, "--data.root", str(chosen.folder)]
+        from overtone.options import TABLES
+
+        option = "--data.table" if chosen.folder.suffix.lower() in TABLES else "--data.root"
+        trained = [*trained, option, str(chosen.folder)]
     training = _parse_training(chosen.recipe, trained, load_recipe(chosen.recipe))
     check_start(chosen.recipe, training)
     _check_data(training)
@@ -177,7 +180,10 @@ def _recipe_in(words: list[str]) -> tuple[str, list[str]]:
 
 def _check_data(training: Any) -> None:
     if training.data.root is None and training.data.table is None:
-        raise OvertoneError("no images are given; add a folder of class folders: DIR, or --data.root DIR")
+        raise OvertoneError(
+            "no images are given; add a folder of class folders or a table of labels: DIR, --data.root DIR or "
+            "--data.table FILE"
+        )
 
 
 def _parse_training(name: str, words: list[str], recipe: Any) -> Any:
@@ -230,7 +236,7 @@ def _train_overview() -> str:
     lines = "\n".join(f"  {name:<{width}}{summary}" for name, summary in recipes.items())
     verb = VERBS["train"]
     return (
-        f"usage: overtone train [RECIPE] DIR [OPTIONS]\n\n{verb.summary}\n\nrecipes:\n{lines}\n\n"
+        f"usage: overtone train [RECIPE] DIR|TABLE [OPTIONS]\n\n{verb.summary}\n\nrecipes:\n{lines}\n\n"
         f"{_block(verb.examples)}\n\n"
         "Every value of a recipe is an option: overtone train RECIPE --help shows them all.\n"
         "Without RECIPE: finetune if --model.weights is given, otherwise scratch.\n"

@@ -257,7 +257,7 @@ class Distill(Checked, section="distill"):
     """Knowledge distillation (Hinton et al. 2015, arXiv:1503.02531): a teacher's outputs as further targets."""
 
     teacher: str | None = None
-    """A model that names the same classes: published weights, a checkpoint file or a run folder; none: off."""
+    """A model with the same classes: published weights, a checkpoint file or a run folder; none: off."""
     weight: Fraction = 0.5
     """Share of the teacher in the loss: (1 - weight) * loss + weight * distillation."""
     temperature: Positive = 1.0
@@ -290,9 +290,9 @@ class Recipe(Checked):
     schedule: Schedule = Schedule()
     """The learning rate over time."""
     train: Train = Train()
-    """The loop."""
+    """The training loop."""
     distill: Distill = Distill()
-    """A teacher."""
+    """Knowledge distillation from a teacher."""
 
     def __post_init__(self) -> None:
         """Refuse values that contradict each other, before anything is read."""
@@ -328,7 +328,7 @@ class Run(Checked, section="run"):
     device: str = "auto"
     """`auto`: a GPU if there is one; or `cpu`, `cuda`, `cuda:1`, `mps`."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the forward pass; `auto`: bfloat16 on GPUs that have it, else float32."""
+    """Precision of the forward pass; `auto`: bfloat16 on GPUs that have it, else float32."""
     channels_last: bool = True
     """Use the channels-last memory format, which is faster for convolutions."""
     compile: bool = False
@@ -339,10 +339,10 @@ class Run(Checked, section="run"):
     """Megabytes of decoded images that each reading process may cache for later epochs; default: 512 without `workers`,
     otherwise none."""
     threads: PositiveInt | None = None
-    """Threads of arithmetic on the CPU; default: PyTorch's."""
+    """CPU threads; default: PyTorch's."""
     micro_batch: PositiveInt | None = None
-    """Images per forward pass; a smaller one saves memory: gradients are added up to the recipe's batch, only batch
-    norm uses the smaller one."""
+    """Images per forward pass; a smaller one saves memory: gradients are accumulated to the recipe's batch, and
+    only batch norm sees the smaller one."""
     save_minutes: Minutes | None = 10.0
     """Minutes between checkpoints within an epoch (there is one after each epoch); none: only then."""
     save_steps: PositiveInt | None = None

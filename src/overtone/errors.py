@@ -75,7 +75,7 @@ def _shortened(path: str) -> str:
 
 
 class Preempted(BaseException):
-    """A scheduler's signal has ended a training; the same command goes on with it. The exit code is 75 (EX_TEMPFAIL).
+    """A scheduler's signal has ended a training; the same command resumes it. The exit code is 75 (EX_TEMPFAIL).
 
     Like `KeyboardInterrupt` it is nothing that went wrong, so `except Exception` lets it pass.
     """

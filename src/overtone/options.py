@@ -14,8 +14,8 @@ from overtone.errors import OvertoneError
 from overtone.ranges import Checked, Count, Percent, Pixels, PositiveInt
 
 ModelName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-_TABLES = (".csv", ".parquet")
-DataFolder = Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[DIR]")]
+TABLES = (".csv", ".tsv", ".parquet", ".pq")
+DataFolder = Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[DIR|TABLE]")]
 Precision = Literal["auto", "float32", "bfloat16"]
 ExportPrecision = Literal["float32", "bfloat16", "int8", "int8+bfloat16"]
 Target = Literal["onnx", "openvino", "executorch", "torch", "aoti"]
@@ -28,7 +28,7 @@ def _with_positional(data: Any, path: Path | None) -> Any:
     Raises:
         OvertoneError: `data` already names another path.
     """
-    name = "table" if path is not None and path.suffix.lower() in _TABLES and hasattr(data, "table") else "root"
+    name = "table" if path is not None and path.suffix.lower() in TABLES and hasattr(data, "table") else "root"
     given = getattr(data, name)
     if path is None or path == given:
         return data
@@ -71,7 +71,7 @@ class LaunchSlurm(Checked):
     recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
     """The recipe (overtone train --help lists them)."""
     folder: DataFolder = None
-    """The images: the same as --data.root."""
+    """The images: the same as --data.root, or --data.table for a .csv or .parquet file."""
     nodes: PositiveInt = 1
     """Machines."""
     gpus: Count = 1
@@ -83,7 +83,7 @@ class LaunchSlurm(Checked):
     time: str | None = None
     """Time limit as Slurm takes it, such as 24:00:00; two minutes before, the run saves and the job is requeued."""
     account: str | None = None
-    """Account that pays."""
+    """Account to charge."""
     qos: str | None = None
     """Quality of service."""
     cpus_per_gpu: PositiveInt | None = None
@@ -104,7 +104,7 @@ class LaunchSlurm(Checked):
 
 @dataclass(frozen=True)
 class Runs(Checked):
-    """List the runs below a folder: state, recipe, best top-1, progress, time."""
+    """List the runs below a folder: state, recipe, best score, progress, time."""
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="[DIR]")] = Path("runs")
     """A folder with run folders in it, up to four levels down."""
@@ -132,9 +132,18 @@ class EvaluationData(Checked, section="data"):
 
     root: Path | None = None
     """Folder with val/ or test/ of class folders, or one folder of class folders (for a network of ImageNet: all or
-    some of n01440764/ and so on)."""
+    some of n01440764/ and so on); with a table, the folder of its images."""
+    table: Path | None = None
+    """CSV or Parquet file with a column of image paths, relative to it or to root, and columns of labels."""
+    image_column: str | None = None
+    """Column of the table with the image paths; default: image, path, file or filename."""
+    label_column: str | None = None
+    """Column of the table with the labels; default: label, or labels; or one column of 0 and 1 for each label."""
+    split_column: str | None = None
+    """Column of the table with train, val or test; default: split, if there is one."""
     split: Literal["auto", "train", "val", "test", "all"] = "auto"
-    """Which images; auto: val/ or test/ if the folder has one, else what the model's training held out, else all."""
+    """Which images; auto: val/ or test/ (or the table's rows of these) if there are any, else what the model's training
+    held out, else all."""
 
 
 @dataclass(frozen=True)
@@ -144,13 +153,13 @@ class Hardware(Checked, section="run"):
     device: str = "auto"
     """auto: a GPU if there is one; or cpu, cuda, cuda:1, mps."""
     precision: Precision = "auto"
-    """Arithmetic of the forward pass; auto: bfloat16 on GPUs that have it, else float32."""
+    """Precision of the forward pass; auto: bfloat16 on GPUs that have it, else float32."""
     batch_size: PositiveInt = 64
     """Images per forward pass."""
     workers: Count | None = None
     """Processes that read images; default: the number of usable cores, at most 8."""
     threads: PositiveInt | None = None
-    """Threads of arithmetic on the CPU; default: PyTorch's."""
+    """CPU threads of PyTorch and the runtime; default: PyTorch's."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +172,9 @@ class Device(Hardware):
 
 @dataclass(frozen=True)
 class Evaluate(Checked):
-    """Measure top-1, top-5, loss, per-class accuracy and the confusion matrix on a folder of labelled images."""
+    """Measure a network on labelled images: top-1, top-5 (from ten classes on), loss, per-class accuracy and the
+    confusion matrix; for several labels per image mean average precision, F1 and each label's figures.
+    """
 
     model: ModelName
     """Published weights (overtone weights list), run folder, file of weights of any layout, architecture, or
@@ -175,61 +186,64 @@ class Evaluate(Checked):
     runtime: RuntimeName = "torch"
     """Runtime of the network; those other than torch run its fastest exact form. An export has its own."""
     precision: ExportPrecision | None = None
-    """Arithmetic of that runtime; default: run.precision."""
+    """Precision in that runtime; default: that of --run.precision."""
     calibration: Path | None = None
     """Folder of images from which the ranges of int8 are calibrated."""
     weights_dir: tuple[Path, ...] = ()
     """Folders to look in for published weights, beside the cache and OVERTONE_WEIGHTS_DIR."""
     architecture: str | None = None
-    """The network of a bare file, where it cannot be inferred from keys and shapes."""
+    """Architecture of a bare file, where it cannot be inferred from keys and shapes."""
     ema: bool = False
-    """Take the averaged weights of a training checkpoint."""
+    """Use the averaged weights (EMA) of a training checkpoint."""
     allow_bad: bool = False
-    """Exit with 0 even if some images could not be read (they are excluded and counted in any case)."""
+    """Exit with 0 even if some images could not be read (they are excluded and counted either way)."""
     out: Path | None = None
-    """Write evaluation.json and confusion.png into this folder."""
+    """Write evaluation.json and the plots, such as confusion.png, into this folder."""
     overwrite: bool = False
     """Replace files of these names in the folder given by --out."""
     per_class: bool = False
-    """Print every class; without it, the 20 worst when there are more."""
+    """Print every class, rather than the 20 worst."""
     folder: DataFolder = None
-    """The images to evaluate on: the same as --data.root."""
+    """The images to evaluate on: the same as --data.root, or --data.table for a .csv or .parquet file."""
     json: bool = False
     """Print one JSON object instead of tables."""
 
     def __post_init__(self) -> None:
-        """Take the positional folder as `data.root`."""
+        """Take the positional folder as `data.root`, or the table as `data.table`."""
         super().__post_init__()
         object.__setattr__(self, "data", _with_positional(self.data, self.folder))
-        if self.data.root is None:
-            raise OvertoneError("no images are given; add a folder of class folders: DIR, or --data.root DIR")
+        if self.data.root is None and self.data.table is None:
+            raise OvertoneError(
+                "no images are given; add a folder of class folders or a table of labels: DIR, --data.root DIR or "
+                "--data.table FILE"
+            )
 
 
 @dataclass(frozen=True)
 class Predict(Checked):
-    """Classify images: the most probable classes of each."""
+    """Predict what images show: the most probable classes, or the labels, of each."""
 
     model: ModelName
     """Published weights (overtone weights list), run folder, file of weights of any layout, architecture, or
     hf-hub:owner/name; or the folder of an export."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE|DIR …")]
-    """Image files, or folders whose images (also those in folders inside) are taken."""
+    """Image files, or folders, which are searched recursively."""
     top_k: PositiveInt = 5
-    """Classes to name per image."""
+    """Number of classes to report per image."""
     run: Device = Device()
     """Device and precision."""
     runtime: RuntimeName = "torch"
     """Runtime of the network; those other than torch run its fastest exact form. An export has its own."""
     precision: ExportPrecision | None = None
-    """Arithmetic of that runtime; default: run.precision."""
+    """Precision in that runtime; default: that of --run.precision."""
     calibration: Path | None = None
     """Folder of images from which the ranges of int8 are calibrated."""
     weights_dir: tuple[Path, ...] = ()
     """Folders to look in for published weights, beside the cache and OVERTONE_WEIGHTS_DIR."""
     architecture: str | None = None
-    """The network of a bare file, where it cannot be inferred from keys and shapes."""
+    """Architecture of a bare file, where it cannot be inferred from keys and shapes."""
     ema: bool = False
-    """Take the averaged weights of a training checkpoint."""
+    """Use the averaged weights (EMA) of a training checkpoint."""
     json: bool = False
     """Print JSON instead of a table."""
     out: Path | None = None
@@ -247,7 +261,7 @@ class Export(Checked):
     """The runtime; torch: torch.export's file; aoti: compiled ahead of time for this kind of machine; auto: the fastest
     on this machine, as overtone tune finds it."""
     precision: ExportPrecision = "float32"
-    """Arithmetic; int8 needs --calibration; auto tries every one."""
+    """Precision; int8 needs --calibration; --to auto tries every one."""
     size: Pixels | None = None
     """Side of the square input, pixels; default: the model's own."""
     dynamic_batch: bool = False
@@ -264,18 +278,18 @@ class Export(Checked):
     weights_dir: tuple[Path, ...] = ()
     """Folders to look in for published weights, beside the cache and OVERTONE_WEIGHTS_DIR."""
     architecture: str | None = None
-    """The network of a bare file, where it cannot be inferred from keys and shapes."""
+    """Architecture of a bare file, where it cannot be inferred from keys and shapes."""
     ema: bool = False
-    """Take the averaged weights of a training checkpoint."""
+    """Use the averaged weights (EMA) of a training checkpoint."""
     threads: PositiveInt | None = None
-    """Threads of arithmetic while it is checked; default: PyTorch's."""
+    """CPU threads while the export is verified; default: PyTorch's."""
     json: bool = False
     """Print the content of model.json instead of a table."""
 
 
 @dataclass(frozen=True)
 class Trust(Checked):
-    """Vouch for the files of an export that came from elsewhere."""
+    """Trust the files of an export that came from elsewhere."""
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
     """Folder of the export."""
@@ -321,11 +335,11 @@ class Tune(Checked):
     weights_dir: tuple[Path, ...] = ()
     """Folders to look in for published weights, beside the cache and OVERTONE_WEIGHTS_DIR."""
     architecture: str | None = None
-    """The network of a bare file, where it cannot be inferred from keys and shapes."""
+    """Architecture of a bare file, where it cannot be inferred from keys and shapes."""
     ema: bool = False
-    """Take the averaged weights of a training checkpoint."""
+    """Use the averaged weights (EMA) of a training checkpoint."""
     threads: PositiveInt | None = None
-    """Threads of arithmetic; default: PyTorch's."""
+    """CPU threads; default: PyTorch's."""
     json: bool = False
     """Print JSON instead of a table."""
 
@@ -337,18 +351,18 @@ class Benchmark(Checked):
     models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL …")]
     """Architectures, published rows (no weights are fetched: they do not matter here), run folders or files."""
     runtime: str = "built,torch"
-    """Runtimes, with commas between: built (PyTorch, as it is built), torch (its fastest exact form), compile, onnx,
+    """Runtimes, separated by commas: built (PyTorch, as it is built), torch (its fastest exact form), compile, onnx,
     openvino, executorch, aoti; all: every one that is installed."""
     precision: str = "float32"
-    """Precisions, with commas between: float32, bfloat16, int8, int8+bfloat16; all."""
+    """Precisions, separated by commas: float32, bfloat16, int8, int8+bfloat16; all."""
     batch: str = "1"
-    """Images per call, with commas between."""
+    """Images per call, separated by commas."""
     size: Pixels | None = None
     """Side of the square input, pixels; default: each model's own."""
     threads: PositiveInt | None = None
-    """Threads of arithmetic; default: PyTorch's."""
+    """CPU threads; default: PyTorch's."""
     against: str = ""
-    """Further networks, with commas between; timm:NAME is one of timm's."""
+    """Further networks, separated by commas; timm:NAME is one of timm's."""
     train: bool = False
     """Measure a step of training too (float32, bfloat16: autocast)."""
     rounds: PositiveInt = 30
@@ -365,7 +379,7 @@ class Benchmark(Checked):
 
 @dataclass(frozen=True)
 class Demo(Checked):
-    """Run everything in three minutes: handwritten digits as an image folder, trained, evaluated and predicted."""
+    """Train, evaluate, predict and export in about three minutes, on handwritten digits written as an image folder."""
 
     out: Path = Path("demo")
     """Folder for the images and the run."""
@@ -385,7 +399,9 @@ class ImageNet(Checked, section="data"):
 
 @dataclass(frozen=True)
 class Reproduce(Checked):
-    """The published tables as a test: sizes and costs, or with images the accuracy of every weight at hand."""
+    """Check the networks against the published tables: sizes and costs, and with images the accuracy of the weights
+    that are available.
+    """
 
     only: str = "*"
     """Rows whose name, architecture or family matches a shell pattern such as 'hbonet*' (quote it)."""
@@ -394,7 +410,7 @@ class Reproduce(Checked):
     data: ImageNet = ImageNet()
     """The images to measure accuracy on."""
     fetch: bool = False
-    """Download the published files that are not at hand."""
+    """Download the published files that are not available locally."""
     out: Path | None = None
     """Folder for the results, which a later call continues; default with images: reproduced."""
     run: Hardware = Hardware(precision="float32")
@@ -405,7 +421,7 @@ class Reproduce(Checked):
 
 @dataclass(frozen=True)
 class WeightsList(Checked):
-    """List every published row: file, size, verification, licence, whether it is at hand, accuracy."""
+    """List every published row: file, size, verification, licence, availability, accuracy."""
 
     pattern: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[PATTERN]")] = "*"
     """A shell pattern such as 'hbonet_*' (quote it), or a part of the name such as se_resnext."""
@@ -452,7 +468,7 @@ class WeightsConvert(Checked):
     architecture: str | None = None
     """The network, where it cannot be inferred from the keys of the file."""
     ema: bool = False
-    """Take the averaged weights of a training checkpoint."""
+    """Use the averaged weights (EMA) of a training checkpoint."""
     weights_dir: tuple[Path, ...] = ()
     """Folders to look in for published rows, beside the cache."""
     overwrite: bool = False

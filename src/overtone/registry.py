@@ -1,12 +1,16 @@
 """Networks by name for Python code: `overtone.create_model` and `overtone.list_models`."""
 
+from pathlib import Path
 from typing import Any
 
 import timm
 from torch import nn
 
 from overtone import zoo
+from overtone.errors import OvertoneError
 from overtone.models import list_architectures
+
+_CHOOSABLE = ("num_classes", "in_chans")  # of a network whose structure is that of its weights
 
 
 def list_models(pattern: str = "", *, with_timm: bool = False) -> list[str]:
@@ -24,18 +28,29 @@ def list_models(pattern: str = "", *, with_timm: bool = False) -> list[str]:
     return ours + [name for name in timm.list_models(wanted) if name not in known]
 
 
-def create_model(name: str, pretrained: bool = False, **kwargs: Any) -> nn.Module:
+def create_model(name: str | Path, pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """Build one of our architectures or one of timm's.
 
     Args:
-        name: `architecture` or `architecture.tag`.
-        pretrained: load the published weights of that tag.
-        kwargs: arguments of the constructor, such as `num_classes`, `in_chans`, `features_only`.
+        name: `architecture` or `architecture.tag`; with `pretrained` also what `overtone.load` takes: a run folder, a
+            file of weights, or `hf-hub:owner/name`.
+        pretrained: load the weights of that name.
+        kwargs: arguments of the constructor, such as `num_classes`, `in_chans`, `features_only`. Of a network whose
+            weights come from a run, a file or a hub the first two can be chosen: its structure is that of the weights.
 
     Returns:
         The network, in training mode.
 
     Raises:
-        OvertoneError: no such architecture (with the names closest to it), or arguments that it does not take.
+        OvertoneError: no such architecture (with the names closest to it), arguments that it does not take, or weights
+            that cannot be had.
     """
-    return zoo.build(name, pretrained=pretrained, **kwargs)
+    spec = str(name)
+    if not pretrained or (timm.is_model(spec) and not Path(spec).is_file()):
+        return zoo.build(spec, pretrained=pretrained, **kwargs)
+    others = sorted(kwargs.keys() - _CHOOSABLE)
+    if others:
+        raise OvertoneError(
+            f"{', '.join(others)} cannot be chosen for the weights of {spec}: only {' and '.join(_CHOOSABLE)} can"
+        )
+    return zoo.load_model(spec, **kwargs).model.train()

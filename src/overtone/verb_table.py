@@ -24,12 +24,13 @@ VERBS = {
     "train": Verb(
         options="Training",
         function="overtone.verbs.train:train",
-        summary="Train a network on a folder of images, by a recipe.",
+        summary="Train a network on your images, by a recipe.",
         examples=(
             "overtone train photos",
             "overtone train photos --model.name hornet_tiny_7x7 --optim.lr 0.02 --run.out runs/a",
             "overtone train photos --model.weights hbonet_x100.dli14_in1k",
             "overtone train finetune photos --model.weights runs/a --run.out runs/b",
+            "overtone train multilabel labels.csv",
             "overtone train scratch --help",
         ),
     ),
@@ -47,22 +48,23 @@ VERBS = {
     "runs": Verb(
         options="Runs",
         function="overtone.verbs.runs:runs",
-        summary="List runs: running or not, recipe, best top-1, progress.",
+        summary="List runs: state, recipe, best score, progress.",
         examples=("overtone runs", "overtone runs experiments --json"),
     ),
     "compare": Verb(
         options="Compare",
         function="overtone.verbs.compare:compare",
-        summary="Show how runs differ, in recipe, result and curves.",
+        summary="Compare runs: recipes, results and curves.",
         examples=("overtone compare runs/a runs/b", "overtone compare runs/a runs/b runs/c --out abc.png --json"),
     ),
     "evaluate": Verb(
         options="Evaluate",
         function="overtone.verbs.evaluate:evaluate",
-        summary="Measure a network on a folder of labelled images.",
+        summary="Evaluate a network on labelled images.",
         examples=(
             "overtone evaluate runs/a photos",
             "overtone evaluate runs/a photos --data.split all --out report",
+            "overtone evaluate runs/tagged labels.csv",
             "overtone evaluate mobilenetv2_x100.dli14_in1k imagenet/val",
             "overtone evaluate some.pth imagenet/val --json",
             "overtone evaluate runs/a photos --runtime onnx",
@@ -71,18 +73,18 @@ VERBS = {
     "predict": Verb(
         options="Predict",
         function="overtone.verbs.predict:predict",
-        summary="Classify images.",
+        summary="Predict the classes or labels of images.",
         examples=(
             "overtone predict runs/a cat.jpg",
             "overtone predict hornet_tiny_gf.rao_in1k cat.jpg holiday/ --top-k 3",
             "overtone predict checkpoint.pth.tar cat.jpg --ema",
-            "overtone predict runs/a holiday/ --json > names.json",
+            "overtone predict runs/a holiday/ --json > predictions.json",
         ),
     ),
     "export": Verb(
         options="Export",
         function="overtone.verbs.export:export",
-        summary="Write a network for ONNX Runtime, OpenVINO, ExecuTorch or PyTorch.",
+        summary="Export a network for ONNX Runtime, OpenVINO, ExecuTorch or PyTorch.",
         examples=(
             "overtone export runs/a --to onnx",
             "overtone export hbonet_x100.dli14_in1k --to openvino --precision bfloat16 --with-preprocessing",
@@ -93,15 +95,15 @@ VERBS = {
     "trust": Verb(
         options="Trust",
         function="overtone.verbs.trust:trust",
-        summary="Trust the files of an export from elsewhere.",
+        summary="Trust an export that came from elsewhere.",
         examples=("overtone trust exports/received",),
         notes="Files of torch, aoti and executorch can run code when they are opened. Those that overtone export "
-        "wrote on this machine are trusted; others only after this. Files of onnx and openvino are data.",
+        "wrote on this machine are trusted; any others need this verb. Files of onnx and openvino are data.",
     ),
     "tune": Verb(
         options="Tune",
         function="overtone.verbs.tune:tune",
-        summary="Find the fastest runtime and precision on this machine.",
+        summary="Find the fastest accurate runtime and precision on this machine.",
         examples=(
             "overtone tune runs/a",
             "overtone tune runs/a --data.root photos --calibration photos --runtimes onnx openvino",
@@ -110,7 +112,7 @@ VERBS = {
     "benchmark": Verb(
         options="Benchmark",
         function="overtone.verbs.benchmark:benchmark",
-        summary="Measure speed and memory on this machine.",
+        summary="Measure latency, throughput and memory on this machine.",
         examples=(
             "overtone benchmark hbonet_x100 --runtime all --precision all",
             "overtone benchmark mobilenetv2_x100 hbonet_x100 --batch 1,16 --against timm:mobilenetv2_100 --out speed",
@@ -120,7 +122,7 @@ VERBS = {
     "reproduce": Verb(
         options="Reproduce",
         function="overtone.verbs.reproduce:reproduce",
-        summary="Compare the networks with the published tables.",
+        summary="Check the networks against the published tables.",
         examples=(
             "overtone reproduce",
             "overtone reproduce --only 'hbonet*' --json",
@@ -167,7 +169,7 @@ VERBS = {
     "data prepare-imagenet": Verb(
         options="PrepareImageNet",
         function="overtone.verbs.prepare_imagenet:prepare_imagenet",
-        summary="Sort ImageNet into class folders.",
+        summary="Sort ImageNet's archives or flat folders into class folders.",
         examples=(
             "overtone data prepare-imagenet ILSVRC2012_img_val.tar --out imagenet/val --labels LOC_val_solution.csv",
             "overtone data prepare-imagenet ILSVRC2012_img_train.tar --out imagenet/train",
@@ -177,7 +179,7 @@ VERBS = {
     "demo": Verb(
         options="Demo",
         function="overtone.verbs.demo:demo",
-        summary="Run all of it in three minutes, on handwritten digits.",
+        summary="Train, evaluate, predict and export on handwritten digits, in about three minutes.",
         examples=("overtone demo", "overtone demo --out /tmp/demo --overwrite"),
     ),
 }

@@ -20,7 +20,7 @@ from overtone.verbs import models as models_verb
         ("train some/photos", "some/photos does not exist"),
         ("train --train.epochs 3", "no images are given"),
         ("train digits --data.root x --task nothing-like-it --settings.x 1", "no option --settings.x"),
-        ("train digits", "or --data.root"),
+        ("train digits", "--data.root DIR or --data.table FILE"),
         ("train digits --data.root x --optim.lrr 1", "no option --optim.lrr; did you mean --optim.lr"),
         ("train digits --data.root x --lr 1", "no option --lr; did you mean --optim.lr?"),
         ("train digits --data.root x --optim.lr high", "--optim.lr: could not convert string to float: 'high'"),

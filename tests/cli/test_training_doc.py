@@ -26,7 +26,9 @@ def commands() -> list[list[str]]:
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
-def test_command(words, monkeypatch, capfd):
+def test_command(words, monkeypatch, tmp_path, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
     reached = []
     monkeypatch.setattr("overtone.cli._function", lambda verb: lambda *chosen: reached.append(chosen) or 0)
     assert main(words) == 0, capfd.readouterr().err

@@ -1,14 +1,69 @@
-"""What `model.json` repeats of a loaded network."""
+"""An export of what the zoo has loaded, and what `model.json` repeats of it."""
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from overtone.deployment.export import Origin
+from overtone.deployment.artifact import About
+from overtone.deployment.export import Origin, Request, check_request, export
 from overtone.deployment.trust import sha256
-from overtone.zoo import LoadedModel, task_of
+from overtone.errors import OvertoneError
+from overtone.zoo import LoadedModel, classes_of, names_of, num_outputs, task_of
 
 _EXPORTS = Path("exports")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An export that has been written.
+
+    Attributes:
+        folder: where.
+        about: what its `model.json` holds; `about.parity` is how far its outputs are from the network's.
+    """
+
+    folder: Path
+    about: About
+
+
+def export_loaded(
+    loaded: LoadedModel,
+    request: Request,
+    out: Path | None = None,
+    *,
+    size: int | None = None,
+    overwrite: bool = False,
+) -> Exported:
+    """Export a loaded network into a folder; see `deployment.export.export`.
+
+    Args:
+        loaded: the network.
+        request: the form of the export.
+        out: the folder; None: `default_folder`.
+        size: pixels, side of the input; None: the network's own.
+        overwrite: replace an earlier export.
+
+    Raises:
+        OvertoneError: as `export` and `origin_for`.
+    """
+    check_request(request)
+    origin = origin_for(loaded, size)
+    out = out or default_folder(loaded, f"{request.runtime}-{request.precision}")
+    return Exported(out, export(loaded.model, origin, request, out, overwrite=overwrite))
+
+
+def origin_for(loaded: LoadedModel, size: int | None) -> Origin:
+    """The origin of an export with the labels that the weights have, if any.
+
+    Raises:
+        OvertoneError: a network without a classifier, or a size below 1.
+    """
+    if size is not None and size < 1:
+        raise OvertoneError(f"size is {size}; it must be at least 1 pixel")
+    num_outputs(loaded)
+    classes = classes_of(loaded) if loaded.trained else None
+    return origin_of(loaded, size, classes, None if classes is None else names_of(loaded))
 
 
 def origin_of(

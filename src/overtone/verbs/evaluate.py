@@ -37,7 +37,7 @@ def evaluate(chosen: options.Evaluate) -> int:
 def _evaluate(chosen: options.Evaluate, world: World) -> int:
     _refuse_to_overwrite(chosen, [_REPORT])  # before it takes its time
     say, alarm = (note, warn) if world.is_first else (_nothing, _nothing)
-    data = Data(root=chosen.data.root)
+    data = _data(chosen.data)
     loaded, source = model_and_source(functools.partial(loaded_for, chosen), data, chosen.data.split, say)
     if world.is_first:
         introduce(loaded)
@@ -49,6 +49,16 @@ def _evaluate(chosen: options.Evaluate, world: World) -> int:
     with progress("evaluating", len(source)) as done:
         found = measure(inference, source, done, warn=alarm, world=world)
     return _finish(chosen, loaded, inference, found) if world.is_first else 0
+
+
+def _data(chosen: options.EvaluationData) -> Data:
+    return Data(
+        root=chosen.root,
+        table=chosen.table,
+        image_column=chosen.image_column,
+        label_column=chosen.label_column,
+        split_column=chosen.split_column,
+    )
 
 
 def _finish(chosen: options.Evaluate, loaded: LoadedModel, inference: Inference, found: Evaluation) -> int:
@@ -81,7 +91,7 @@ def score(model: str, root: Path, part: Part, run: options.Device, of: options.T
     """
     chosen = options.Evaluate(
         model,
-        options.EvaluationData(root, part),
+        options.EvaluationData(root, split=part),
         run,
         weights_dir=of.weights_dir,
         architecture=of.architecture,
@@ -108,7 +118,7 @@ def _result(chosen: options.Evaluate, loaded: LoadedModel, inference: Inference,
         "model": loaded.source,
         "architecture": loaded.architecture,
         "task": loaded.task,
-        "data": str(chosen.data.root),
+        "data": str(chosen.data.table or chosen.data.root),
         "images": found.source.origin,
         "preprocess": to_dict(inference.preprocess),
         "placement": str(inference.placement),

@@ -6,11 +6,10 @@ from overtone import options
 from overtone.config import to_dict
 from overtone.deployment.artifact import ABOUT, SCRIPT, About
 from overtone.deployment.export import Request, check_request
-from overtone.deployment.export import export as write
-from overtone.deployment.origin import default_folder
+from overtone.deployment.origin import export_loaded
 from overtone.errors import OvertoneError
 from overtone.verbs.console import note, print_json, print_line, print_table, warn
-from overtone.verbs.exporting import prepared
+from overtone.verbs.exporting import network_of
 from overtone.verbs.tune import tune
 
 _FEW = 100  # images to calibrate with
@@ -31,16 +30,15 @@ def export(chosen: options.Export) -> int:
         with_preprocessing=chosen.with_preprocessing,
         pictures=chosen.calibration,
     )
-    check_request(request)
-    loaded, origin = prepared(chosen)
-    out = chosen.out or default_folder(loaded, f"{chosen.to}-{chosen.precision}")
-    about = write(loaded.model, origin, request, out, overwrite=chosen.overwrite)
+    check_request(request)  # before the network is loaded
+    done = export_loaded(network_of(chosen), request, chosen.out, size=chosen.size, overwrite=chosen.overwrite)
+    about = done.about
     if about.calibrated and about.calibrated < _FEW:
         warn(f"int8 took its ranges from {about.calibrated} images; several hundred are more reliable")
     if chosen.json:
-        print_json({"folder": str(out), **to_dict(about)})
+        print_json({"folder": str(done.folder), **to_dict(about)})
     else:
-        show(out, about)
+        show(done.folder, about)
     return 0
 
 

@@ -13,13 +13,13 @@ from overtone import options
 from overtone.deployment.artifact import FILES
 from overtone.deployment.export import check_folder, check_size
 from overtone.deployment.images import given_images
-from overtone.deployment.origin import default_folder
+from overtone.deployment.origin import default_folder, origin_for
 from overtone.deployment.tuning import Candidate, candidates, export_all, measure_all
 from overtone.errors import OvertoneError
 from overtone.replacing import replacing_folder
 from overtone.verbs.console import note, print_json, print_line, print_table
 from overtone.verbs.evaluate import score
-from overtone.verbs.exporting import prepared
+from overtone.verbs.exporting import network_of
 
 
 def tune(chosen: options.Tune) -> int:
@@ -30,7 +30,8 @@ def tune(chosen: options.Tune) -> int:
     """
     _check(chosen)
     calibration = _calibration(chosen)
-    loaded, origin = prepared(chosen)
+    loaded = network_of(chosen)
+    origin = origin_for(loaded, chosen.size)
     check_size(loaded.model, origin.architecture, origin.preprocess)
     out = chosen.out or default_folder(loaded, "auto")
     check_folder(out, chosen.overwrite)

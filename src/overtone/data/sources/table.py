@@ -329,7 +329,9 @@ def _read_file(path: Path) -> dict[str, list[Any]]:
     try:
         parquet, csv = importlib.import_module("pyarrow.parquet"), importlib.import_module("pyarrow.csv")
     except ImportError as error:
-        raise OvertoneError(f"reading {path} needs pyarrow, which is not installed: pip install pyarrow") from error
+        raise OvertoneError(
+            f'reading {path} needs pyarrow, which is not installed: pip install "overtone[table]"'
+        ) from error
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             table = parquet.ParquetFile(path).read()

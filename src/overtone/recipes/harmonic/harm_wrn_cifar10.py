@@ -3,14 +3,14 @@
 Source: the CIFAR settings of matej-ulicny/harmonic-networks (Ulicny, Krylov, Dahyot, arXiv:2001.06570), which are those
 of Wide Residual Networks (Zagoruyko and Komodakis, arXiv:1605.07146).
 Command: overtone train harm_wrn_cifar10 --data.root CIFAR10
-The folder holds train/ and test/ of ten class folders, or the training images alone in ten class folders; then a
-stratified, seeded tenth is held out. Dropout of 0.3 is inside every block. Fewer DCT filters: --model.name
-harm_wrn28_10_level3 or harm_wrn28_10_level2. Smaller: --model.name harm_wrn16_4.
+The folder holds train/ and test/ of ten class folders, or the training images alone in ten class folders. A stratified,
+seeded tenth of them is held out; with --data.validate-on test none is. Dropout of 0.3 is inside every block. Fewer DCT
+filters: --model.name harm_wrn28_10_level3 or harm_wrn28_10_level2. Smaller: --model.name harm_wrn16_4.
 Published result: test error, median of five runs: harm_wrn28_10 3.86 %, harm_wrn28_10_level3 3.84 % (24.4 M
 parameters), harm_wrn28_10_level2 4.25 % (12.3 M).
 Ours: not measured.
-Deviations: the published runs train on all 50,000 images; of a folder of training images alone a tenth is held out. Of
-epochs the best by the images measured on is kept; the figures of the last one are in metrics.jsonl.
+Deviations: the published runs train on all 50,000 images, as this one does with --data.validate-on test. The epoch
+with the best validation score is kept; the figures of the last one are in metrics.jsonl.
 """
 
 from overtone.config import Augment, Data, Model, Optim, Preprocess, Recipe, Schedule, Train
