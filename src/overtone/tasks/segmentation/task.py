@@ -1,6 +1,6 @@
 """A class for every pixel: any head on any backbone, whole images or sliding windows, mean IoU."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from overtone import config
-from overtone.data.decoding import BadImage
+from overtone.data.decoding import BadImage, as_pixels
 from overtone.data.masks import IGNORED
 from overtone.data.pipeline import Batch
 from overtone.data.sources import Source
@@ -74,6 +74,11 @@ class Segmentation:
         changes = TrainingChanges(preprocess, self._recipe.augment, wanted) if train else None
         return MaskPipeline(preprocess, wanted, changes, transform=transform, channels_last=channels_last)
 
+    def transform(self) -> Callable[[Any], Any]:
+        """From Pillow's image in RGB to the views of it that evaluation passes through the network."""
+        views = self.pipeline(train=False).views
+        return lambda image: views(as_pixels(image).permute(2, 0, 1))
+
     def prepare(self, batch: Batch, seed: tuple[int, int]) -> Batch:
         """Nothing is mixed."""
         return batch
@@ -136,7 +141,11 @@ class Segmentation:
 
     def outputs(self) -> tuple[OutputSpec, ...]:
         """Logits (B, K, h, w) at the stride of the head, whose best classes must be the same."""
-        return (OutputSpec("logits", agreement_of_classes),)
+        return (OutputSpec("logits", agreement_of_classes, shift_free=True),)
+
+    def script(self) -> tuple[str, ...]:
+        """Nothing: an export of a segmentation has no `run.py` yet."""
+        return ()
 
 
 def class_weights(source: Source, num_classes: int, power: float) -> Tensor:
