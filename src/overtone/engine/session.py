@@ -108,10 +108,11 @@ class Session(Watch):
             if changed:
                 self.state.bad.clear()  # positions among other samples
             self._restore_best()
+        is_new, checkpoint = checkpoint is None, None  # its tensors are the file's, which Windows would not replace
         rows = read_rows(self.folder, self.state.epoch)
         self.world.gather(None)  # all have read before the first one writes
         try:
-            with self._log(rows, is_new=checkpoint is None) as log:
+            with self._log(rows, is_new=is_new) as log:
                 if self.samples is not None and (changed or not (self.folder / files.SAMPLES).is_file()):
                     self.samples.write(self.folder)
                 yield log
