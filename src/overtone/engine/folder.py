@@ -22,15 +22,16 @@ OLD_SPLIT, OLD_REPORT = "split.json", "per_class.json"  # before format 2
 REPORT, SUMMARY, FAULT = "report.json", "summary.json", "not_finite.json"
 CURVES, CONFUSION, TENSORBOARD = "curves.png", "confusion.png", "tensorboard"
 STATUS, TRACKERS, SLURM = "status.json", "trackers.json", "slurm"
-_LOCK, _PATIENCE, _POLL = ".lock", 0.2, 0.05  # seconds
+LOCK, _PATIENCE, _POLL = ".lock", 0.2, 0.05  # seconds
 _DAMAGED = ".damaged"
 RUN_FILES = (
+    *(f"last{age}{SUFFIX}" for age in ("", *("-[1-9]" + "[0-9]" * more for more in range(4)))),
     *(f"{name}{_DAMAGED}" for name in (f"last*{SUFFIX}", BEST, REPORT)),
     f"{TENSORBOARD}/events.out.tfevents.*",
     *(SUMMARY, METRICS, LOG, BEST, REPORT, OLD_REPORT, FAULT, CURVES, CONFUSION, STATUS, TRACKERS, SAMPLES, OLD_SPLIT),
     RECIPE,
 )
-"""What a run leaves beside `checkpoints`, as patterns; the recipe is last: a folder half cleared is still a run's."""
+"""What a run leaves, as patterns for `replacing`; the recipe is last: a folder half cleared is still a run's."""
 _LAST = re.compile(rf"last(?:-([1-9]\d*))?{re.escape(SUFFIX)}")
 
 
@@ -54,7 +55,7 @@ def check_folder(folder: Path, *, overwrite: bool, resume: bool) -> bool:
         return False
     if has_checkpoint or (folder / RECIPE).is_file():
         return True
-    if any(entry.name not in (_LOCK, SLURM) and not is_temporary(entry) for entry in folder.iterdir()):
+    if any(entry.name not in (LOCK, SLURM) and not is_temporary(entry) for entry in folder.iterdir()):
         raise OvertoneError(f"{folder} is not empty; give another --run.out, or --run.overwrite to replace it")
     return False
 
@@ -128,7 +129,7 @@ def claimed(folder: Path) -> Iterator[Path]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / _LOCK)
+        lock = FileLock(folder / LOCK)
         lock.acquire(timeout=_PATIENCE, poll_interval=_POLL)  # a hold that ends at once is one of `is_claimed`
     except Timeout as error:
         raise OvertoneError(f"another run is using {folder}; give another folder as --run.out") from error
@@ -145,7 +146,7 @@ def is_claimed(folder: Path) -> bool:
 
     Several processes may ask at once, and where the system has `flock` the folder may be another user's.
     """
-    path = folder / _LOCK
+    path = folder / LOCK
     try:
         if fcntl is None:
             return path.is_file() and _is_held(path)
@@ -170,4 +171,4 @@ def _is_held(path: Path) -> bool:
 
 def clear(folder: Path) -> None:
     """Remove what an earlier run has left in the folder, and nothing else."""
-    remove_files(folder, [*(path.name for path in checkpoints(folder)), *RUN_FILES])
+    remove_files(folder, RUN_FILES)
