@@ -25,9 +25,11 @@ from torch import Tensor
 from overtone.config import Preprocess, Recipe, from_dict, to_dict
 from overtone.errors import OvertoneError
 from overtone.plain_json import parse_json
+from overtone.replacing import flush
 
 FORMAT = 2
 SUFFIX = ".safetensors"
+BEST, LAST = f"best{SUFFIX}", f"last{SUFFIX}"  # of a run folder
 TRAINING_PREFIX = "training/"
 _MANIFEST, _PROOF = "overtone", "overtone.sha256"
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
@@ -232,20 +234,6 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` create a file, which gets its name when it is complete (see `replacing`)."""
     with replacing(path) as temporary:
         write(temporary)
-
-
-def flush(path: Path) -> None:
-    """Flush a file's content, or a folder's list of names, to the disk."""
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except PermissionError:
-        if os.name == "nt" and path.is_dir():
-            return  # Windows cannot open a folder, and keeps its list of names by itself
-        raise
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _plain(tensor: Tensor) -> Tensor:

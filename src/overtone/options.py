@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from overtone.config import Recipe, Run
+from overtone.config import Data, Recipe, Run
 from overtone.errors import OvertoneError
 from overtone.ranges import Checked, Count, Percent, Pixels, PositiveInt
 
@@ -128,7 +128,7 @@ class Compare(Checked):
 
 @dataclass(frozen=True)
 class EvaluationData(Checked, section="data"):
-    """The images to evaluate on."""
+    """Labelled images."""
 
     root: Path | None = None
     """Folder with val/ or test/ of class folders, or one folder of class folders (for a network of ImageNet: all or
@@ -144,6 +144,21 @@ class EvaluationData(Checked, section="data"):
     split: Literal["auto", "train", "val", "test", "all"] = "auto"
     """Which images; auto: val/ or test/ (or the table's rows of these) if there are any, else what the model's training
     held out, else all."""
+
+    @property
+    def is_given(self) -> bool:
+        """Whether there are any."""
+        return self.root is not None or self.table is not None
+
+    def as_data(self) -> Data:
+        """Where the images are, as a recipe says it."""
+        return Data(
+            root=self.root,
+            table=self.table,
+            image_column=self.image_column,
+            label_column=self.label_column,
+            split_column=self.split_column,
+        )
 
 
 @dataclass(frozen=True)
@@ -212,10 +227,9 @@ class Evaluate(Checked):
         """Take the positional folder as `data.root`, or the table as `data.table`."""
         super().__post_init__()
         object.__setattr__(self, "data", _with_positional(self.data, self.folder))
-        if self.data.root is None and self.data.table is None:
+        if not self.data.is_given:
             raise OvertoneError(
-                "no images are given; add a folder of class folders or a table of labels: DIR, --data.root DIR or "
-                "--data.table FILE"
+                "no images are given; add a folder of class folders, DIR, or a table, --data.table FILE"
             )
 
 
@@ -296,16 +310,6 @@ class Trust(Checked):
 
 
 @dataclass(frozen=True)
-class TuningData(Checked, section="data"):
-    """Labelled images, to compare accuracy rather than agreement."""
-
-    root: Path | None = None
-    """Folder with val/ or test/ of class folders, or one folder of class folders."""
-    split: Literal["auto", "train", "val", "test", "all"] = "auto"
-    """Which images; see overtone evaluate."""
-
-
-@dataclass(frozen=True)
 class Tune(Checked):
     """Try the runtimes and precisions of this machine, print a table, and export the fastest that is accurate."""
 
@@ -316,14 +320,15 @@ class Tune(Checked):
     """Runtimes to try; default: those that are installed."""
     precisions: tuple[ExportPrecision, ...] = ()
     """Precisions to try; default: all, int8 only with images for its calibration."""
-    data: TuningData = TuningData()
+    data: EvaluationData = EvaluationData()
     """Labelled images: a candidate that loses more than --max-loss on them is rejected."""
     max_loss: Percent = 1.0
-    """Percentage points of top-1 that may be lost on --data.root."""
+    """Percentage points of the score (top-1, say) that may be lost on the labelled images."""
     min_agreement: Percent = 95.0
-    """Without --data.root: percent of the images whose top-1 must equal that of the network."""
+    """Without labelled images: percent of the images whose top-1 must equal that of the network."""
     calibration: Path | None = None
-    """Folder of representative images, for int8 and for the check; default: train/ of data.root, or data.root."""
+    """Folder of representative images, for int8 and for the check; default: train/ of data.root, or data.root (or the
+    table's folder)."""
     size: Pixels | None = None
     """Side of the square input, pixels; default: the model's own."""
     rounds: PositiveInt = 7

@@ -15,10 +15,11 @@ from pathlib import Path, PurePosixPath
 
 from filelock import FileLock, Timeout
 
-from overtone.errors import OvertoneError
+from overtone.errors import OvertoneError, some
 
 _LOCK, _NEW, _OLD = ".lock", "new", "old"
 _MOST_NAMES = 5
+_TO_FLUSH = os.O_RDWR if os.name == "nt" else os.O_RDONLY  # Windows flushes only what is open for writing
 
 
 def foreign_files(folder: Path, ours: Iterable[str]) -> list[str]:
@@ -44,26 +45,26 @@ def check_replaceable(folder: Path, ours: Iterable[str], remedy: str) -> None:
         raise OvertoneError(f"{folder} is a file and is not replaced; {remedy}")
     foreign = foreign_files(folder, ours)
     if foreign:
-        more = f" and {len(foreign) - _MOST_NAMES} more" if len(foreign) > _MOST_NAMES else ""
-        names = ", ".join(foreign[:_MOST_NAMES])
-        raise OvertoneError(f"{folder} holds files that overtone did not write ({names}{more}); {remedy}")
+        names = some(foreign, _MOST_NAMES)
+        raise OvertoneError(f"{folder} holds files that overtone did not write ({names}); {remedy}")
 
 
 def remove_files(folder: Path, ours: Iterable[str]) -> None:
-    """Remove the files that match `ours`, then the folders that are empty; every other file stays.
+    """Remove the files that match `ours`, then the folders that this has emptied; everything else stays.
 
     Args:
         folder: the folder; it goes too if nothing is left in it.
         ours: patterns of the files that go, in the order in which they are removed.
     """
-    names = _files(folder)
+    names, emptied = _files(folder), {PurePosixPath()}
     for pattern in ours:
         for name in names:
             if _matches(name, [pattern]):
                 (folder / name).unlink(missing_ok=True)
-    for root, _, _ in os.walk(folder, topdown=False):
+                emptied.update(PurePosixPath(name).parents)
+    for part in sorted(emptied, key=lambda part: len(part.parts), reverse=True):
         with suppress(OSError):  # not empty
-            os.rmdir(root)
+            (folder / part).rmdir()
 
 
 @contextmanager
@@ -100,7 +101,8 @@ def replacing_folder(out: Path, ours: Iterable[str], remedy: str = "choose anoth
         if out.exists():
             os.replace(out, work / _OLD)
         os.replace(new, out)
-        _flush_names(out.parent)
+        with suppress(OSError):  # both folders are whole, whichever name the disk knows
+            flush(out.parent)
     finally:
         lock.release()
         _close(work, out, patterns)
@@ -153,11 +155,21 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
     return False
 
 
-def _flush_names(folder: Path) -> None:
-    """Make sure that a folder's list of names is on the disk, where the system can."""
-    with suppress(OSError):  # Windows opens no folders
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+def flush(path: Path) -> None:
+    """Flush a file's content, or a folder's list of names, to the disk.
+
+    A folder that cannot be opened, as none can on Windows, is left to the system.
+
+    Raises:
+        OSError: the disk is full or broken, or nothing of that name.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY if path.is_dir() else _TO_FLUSH)
+    except PermissionError:
+        if path.is_dir():
+            return
+        raise
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -65,6 +65,23 @@ def test_it_never_replaces_what_is_not_its_own(overtone, tmp_path):
     assert (tmp_path / "images" / "mine.jpg").read_bytes() == b"mine"
 
 
+def test_only_its_own_files_are_replaced(overtone, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo_verb, "_type", lambda *words: None)
+    out = tmp_path / "demo"
+    overtone("demo", "--out", out)  # ends early: nothing was evaluated
+    for name in ("run/notes.txt", "images/mine.jpg", "images/test/3/deep/0.png"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_bytes(b"mine")
+        refused = overtone("demo", "--out", out, "--overwrite")
+        assert refused.code == 2 and name in refused.error
+        assert (out / name).read_bytes() == b"mine" and len(list((out / "images").rglob("*.png"))) >= 1797
+        (out / name).unlink()
+    (out / "images" / "test" / "3" / "deep").rmdir()
+    (out / "run" / "last-1.safetensors").write_bytes(b"old")
+    overtone("demo", "--out", out, "--overwrite")
+    assert not (out / "run").exists() and len(list((out / "images").rglob("*.png"))) == 1797
+
+
 def test_without_scikit_learn_it_says_what_to_install(overtone, tmp_path, monkeypatch):
     monkeypatch.setattr(demo_verb, "load_digits", None)
     assert 'pip install "overtone[demo]"' in overtone("demo", "--out", tmp_path / "demo").error

@@ -151,6 +151,29 @@ def test_from_table_to_predictions(tmp_path: Path, tagged: Path, capsys: pytest.
     assert {entry["index"] for entry in printed} == expected
 
 
+def test_evaluated_by_the_verb(tmp_path: Path, tagged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    summary = train(recipe_for(tagged), run_in(tmp_path / "run"), "multilabel")
+    run, faster = str(tmp_path / "run"), ("--json", "--run.workers", "0")
+    for words in ((str(tagged),), ("--data.table", str(tagged))):
+        assert cli.main(["evaluate", run, *words, *faster]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["data"] == str(tagged) and found["num_used"] == 6
+        assert found["map"] == pytest.approx(summary.report.score)
+    renamed = tagged.with_name("renamed.csv")
+    renamed.write_text(tagged.read_text().replace("image,", "photo,", 1))
+    assert cli.main(["evaluate", run, str(renamed), *faster]) == 2
+    assert "image_column" in capsys.readouterr().err.replace("-", "_")
+    assert cli.main(["evaluate", run, str(renamed), *faster, "--data.image-column", "photo"]) == 0
+
+
+def test_tuned_by_the_verb(tmp_path: Path, tagged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(recipe_for(tagged), run_in(tmp_path / "run"), "multilabel")
+    words = ["--data.table", str(tagged), "--runtimes", "torch", "--precisions", "float32", "--rounds", "1", "--json"]
+    assert cli.main(["tune", str(tmp_path / "run"), *words, "--out", str(tmp_path / "tuned")]) == 0
+    (candidate,) = json.loads(capsys.readouterr().out)["candidates"]
+    assert candidate["reason"] is None and candidate["top1"] is not None
+
+
 def test_resumed_bitwise(tmp_path: Path, tagged: Path) -> None:
     recipe = recipe_for(tagged, loss="asymmetric")
     train(recipe, run_in(tmp_path / "whole"), "multilabel")

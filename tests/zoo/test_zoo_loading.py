@@ -40,7 +40,7 @@ def test_every_difference_is_named(tmp_path: Path) -> None:
         zoo.load_model(str(path), architecture="mobilenetv2_x010")
     message = str(caught.value)
     assert message.startswith(f"{path} does not fit mobilenetv2_x010: ") and "\n" not in message
-    assert "2 missing: features.3.conv.0.weight, conv.1.running_var" in message
+    assert "2 missing: conv.1.running_var, features.3.conv.0.weight" in message
     assert "1 unexpected: extra.weight" in message
     assert "features.2.conv.1.weight (5,) instead of (" in message
     assert "features.1.conv.0.weight as int32" in message
@@ -293,7 +293,7 @@ def test_a_headless_copy_does_not_pass_for_a_classifier(tmp_path: Path, monkeypa
         tmp_path / f"{real.full_name}.pth", openmmlab(filled("hornet_gf", num_classes=0).published_state_dict())
     )
     monkeypatch.setenv("OVERTONE_WEIGHTS_DIR", str(path.parent))
-    with pytest.warns(zoo.UnverifiedWarning), pytest.raises(OvertoneError, match=r"missing: head\.weight, head\.bias"):
+    with pytest.warns(zoo.UnverifiedWarning), pytest.raises(OvertoneError, match=r"missing: head\.bias, head\.weight"):
         timm.create_model(real.full_name, pretrained=True, **HORNET)
     other = timm.create_model(real.full_name, pretrained=True, **HORNET, num_classes=3)
     assert other.num_classes == 3

@@ -18,7 +18,6 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from overtone import __version__
-from overtone.checkpoint import flush
 from overtone.config import Preprocess, to_dict
 from overtone.deployment.artifact import (
     FILES,
@@ -40,7 +39,7 @@ from overtone.deployment.runtimes import runtime_named
 from overtone.deployment.runtimes.runtime import LOGITS, Job, Predictor, Runtime, first_line, in_one_line
 from overtone.deployment.trust import record, sha256
 from overtone.errors import OvertoneError
-from overtone.replacing import check_replaceable, replacing_folder
+from overtone.replacing import check_replaceable, flush, replacing_folder
 from overtone.tasks.task import OutputSpec
 
 CHECKED, CALIBRATED = 32, 256

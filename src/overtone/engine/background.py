@@ -2,25 +2,26 @@
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from types import TracebackType
 
 
 class Background:
-    """Runs one function at a time in a thread while the caller goes on.
+    """Runs one function at a time in a thread while the caller continues.
 
     What goes wrong in the thread comes out of the next `submit`, `check` or `close`, in the caller's own thread. As a
     context it closes at the end, but does not wait where someone insists on leaving at once (`KeyboardInterrupt` and
-    other exceptions that are no `Exception`).
+    other exceptions that are no `Exception`). The thread is a daemon for that; the end of Python waits for those of a
+    `ThreadPoolExecutor`.
     """
 
     def __init__(self) -> None:
-        self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
+        self._future: Future[None] | None = None
 
     @property
     def is_busy(self) -> bool:
         """Whether the last function submitted is still running."""
-        return self._thread is not None and self._thread.is_alive()
+        return self._future is not None and not self._future.done()
 
     def submit(self, work: Callable[[], object]) -> None:
         """Run `work` in the thread, after waiting for what was submitted before.
@@ -29,9 +30,8 @@ class Background:
             Exception: what went wrong in that.
         """
         self.close()
-        # a daemon, so that leaving at once is possible; a file half written has no final name
-        self._thread = threading.Thread(target=self._run, args=(work,), name="checkpoint", daemon=True)
-        self._thread.start()
+        self._future = Future()
+        threading.Thread(target=_run, args=(work, self._future), name="checkpoint", daemon=True).start()
 
     def check(self) -> None:
         """Raise what went wrong, if the work is done; does not wait."""
@@ -44,12 +44,9 @@ class Background:
         Raises:
             Exception: what went wrong in it.
         """
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            thread.join()
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
+        future, self._future = self._future, None
+        if future is not None:
+            future.result()
 
     def __enter__(self) -> "Background":
         return self
@@ -60,11 +57,14 @@ class Background:
         """Close; an error that is on its way already is not replaced by one of the thread."""
         if error is None:
             self.close()
-        elif isinstance(error, Exception) and self._thread is not None:
-            self._thread.join()
+        elif isinstance(error, Exception) and self._future is not None:
+            self._future.exception()  # waits
 
-    def _run(self, work: Callable[[], object]) -> None:
-        try:
-            work()
-        except BaseException as error:
-            self._error = error
+
+def _run(work: Callable[[], object], future: Future[None]) -> None:
+    try:
+        work()
+    except BaseException as error:
+        future.set_exception(error)
+    else:
+        future.set_result(None)

@@ -16,11 +16,6 @@ def started_by_launcher(environment: Mapping[str, str]) -> bool:
     return "RANK" in environment and "WORLD_SIZE" in environment
 
 
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @contextmanager
 def companions(count: int, function: Callable[..., object], args: Sequence[Any]) -> Iterator[None]:
     """Make this process the first of `count`, each of which finds the others through its environment.

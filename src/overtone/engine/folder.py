@@ -2,30 +2,36 @@
 
 import os
 import re
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from overtone.checkpoint import SUFFIX, is_temporary
+from filelock import FileLock, Timeout
+
+from overtone.checkpoint import BEST, LAST, SUFFIX, is_temporary
 from overtone.errors import OvertoneError
+from overtone.replacing import remove_files
 
 try:
     import fcntl
-except ImportError:  # Windows has no flock; a second run in a folder is not found out there
+except ImportError:  # Windows
     fcntl = None
 
 RECIPE, SAMPLES, METRICS, LOG = "recipe.json", "samples.jsonl.gz", "metrics.jsonl", "log.txt"
 OLD_SPLIT, OLD_REPORT = "split.json", "per_class.json"  # before format 2
-BEST, LAST = f"best{SUFFIX}", f"last{SUFFIX}"
 REPORT, SUMMARY, FAULT = "report.json", "summary.json", "not_finite.json"
 CURVES, CONFUSION, TENSORBOARD = "curves.png", "confusion.png", "tensorboard"
 STATUS, TRACKERS, SLURM = "status.json", "trackers.json", "slurm"
-_LOCK, _TRIES, _TRY_SECONDS = ".lock", 4, 0.05
-# what a run leaves; the recipe goes last, so that a folder half cleared is still known as a run's
-_FILES = (SUMMARY, METRICS, LOG, BEST, REPORT, OLD_REPORT, FAULT, CURVES, CONFUSION, STATUS, TRACKERS)
-_FILES += (SAMPLES, OLD_SPLIT, RECIPE)
+LOCK, _PATIENCE, _POLL = ".lock", 0.2, 0.05  # seconds
 _DAMAGED = ".damaged"
+RUN_FILES = (
+    *(f"last{age}{SUFFIX}" for age in ("", *("-[1-9]" + "[0-9]" * more for more in range(4)))),
+    *(f"{name}{_DAMAGED}" for name in (f"last*{SUFFIX}", BEST, REPORT)),
+    f"{TENSORBOARD}/events.out.tfevents.*",
+    *(SUMMARY, METRICS, LOG, BEST, REPORT, OLD_REPORT, FAULT, CURVES, CONFUSION, STATUS, TRACKERS, SAMPLES, OLD_SPLIT),
+    RECIPE,
+)
+"""What a run leaves, as patterns for `replacing`; the recipe is last: a folder half cleared is still a run's."""
 _LAST = re.compile(rf"last(?:-([1-9]\d*))?{re.escape(SUFFIX)}")
 
 
@@ -49,7 +55,7 @@ def check_folder(folder: Path, *, overwrite: bool, resume: bool) -> bool:
         return False
     if has_checkpoint or (folder / RECIPE).is_file():
         return True
-    if any(entry.name not in (_LOCK, SLURM) and not is_temporary(entry) for entry in folder.iterdir()):
+    if any(entry.name not in (LOCK, SLURM) and not is_temporary(entry) for entry in folder.iterdir()):
         raise OvertoneError(f"{folder} is not empty; give another --run.out, or --run.overwrite to replace it")
     return False
 
@@ -86,8 +92,8 @@ def make_room(folder: Path, keep: int) -> None:
                 os.replace(older[age - 1], older[age])
         older[0].unlink(missing_ok=True)
         try:
-            os.link(newest, older[0])
-        except OSError:  # a file system without hard links
+            older[0].hardlink_to(newest)
+        except (OSError, NotImplementedError):  # a file system, or a system, without hard links
             os.replace(newest, older[0])
     prune(folder, keep)
 
@@ -123,57 +129,46 @@ def claimed(folder: Path) -> Iterator[Path]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        lock = FileLock(folder / LOCK)
+        lock.acquire(timeout=_PATIENCE, poll_interval=_POLL)  # a hold that ends at once is one of `is_claimed`
+    except Timeout as error:
+        raise OvertoneError(f"another run is using {folder}; give another folder as --run.out") from error
     except OSError as error:
         raise OvertoneError(f"{folder} cannot be used: {error.strerror}; give another folder as --run.out") from error
     try:
-        if not _hold(handle):
-            raise OvertoneError(f"another run is using {folder}; give another folder as --run.out")
         yield folder
     finally:
-        os.close(handle)
+        lock.release()
 
 
 def is_claimed(folder: Path) -> bool:
-    """Whether a run holds the folder now; where there is no flock, nobody can tell and it is False."""
-    if fcntl is None:
-        return False
+    """Whether a run holds the folder now; False too where the file system has no locks.
+
+    Several processes may ask at once, and where the system has `flock` the folder may be another user's.
+    """
+    path = folder / LOCK
     try:
-        handle = os.open(folder / _LOCK, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        # shared, so that several may look at once; a run that starts in this moment tries again
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        if fcntl is None:
+            return path.is_file() and _is_held(path)
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: no two that ask are in each other's way
     except BlockingIOError:
         return True
-    except OSError:  # a file system without locks
+    except OSError:
         return False
-    finally:
-        os.close(handle)
     return False
 
 
-def _hold(handle: int) -> bool:
-    """Lock the open file for this process; a lock that is gone again at once is one of `is_claimed`."""
-    if fcntl is None:
+def _is_held(path: Path) -> bool:
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=_POLL, poll_interval=_POLL / 2)
+    except Timeout:
         return True
-    for _ in range(_TRIES):
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            time.sleep(_TRY_SECONDS)
+    lock.release()
     return False
 
 
 def clear(folder: Path) -> None:
     """Remove what an earlier run has left in the folder, and nothing else."""
-    for path in (*checkpoints(folder), *folder.glob(f"*{_DAMAGED}")):
-        path.unlink()
-    for events in (folder / TENSORBOARD).glob("events.out.tfevents.*"):
-        events.unlink()
-    with suppress(OSError):  # not empty: someone else's files
-        (folder / TENSORBOARD).rmdir()
-    for name in _FILES:
-        (folder / name).unlink(missing_ok=True)
+    remove_files(folder, RUN_FILES)

@@ -12,10 +12,10 @@ from overtone.config import Data, Preprocess, Run
 from overtone.data.loader import Loader
 from overtone.data.shared_memory import fitting_workers
 from overtone.data.sources import Source
-from overtone.engine.companions import usable_cores
 from overtone.engine.distributed import World
 from overtone.engine.placement import Placement, place
 from overtone.errors import OvertoneError
+from overtone.machine import usable_cores
 from overtone.tasks import recipe_from_dict
 from overtone.tasks.task import Task
 from overtone.zoo import LoadedModel, task_of

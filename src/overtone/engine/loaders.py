@@ -7,9 +7,9 @@ from overtone.config import Recipe, Run
 from overtone.data.loader import Loader
 from overtone.data.shared_memory import fitting_workers
 from overtone.data.sources import Source
-from overtone.engine.companions import usable_cores
 from overtone.engine.distributed import World
 from overtone.engine.placement import Placement
+from overtone.machine import usable_cores
 from overtone.tasks.task import Task
 
 _MOST_CORES = 8

@@ -6,8 +6,6 @@ every few minutes. `status.json` says whether the run is running or how it ended
 
 import json
 import math
-import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -25,12 +23,8 @@ from overtone.engine.folder import LOG, METRICS, STATUS
 from overtone.engine.state import Snapshot
 from overtone.engine.trackers import Ending, Tracker
 from overtone.errors import OvertoneError, printable
+from overtone.machine import resident_bytes
 from overtone.plain_json import parse_json
-
-try:
-    import resource
-except ImportError:  # Windows; memory is not known there
-    resource = None
 
 Row = Mapping[str, Any]
 _COLUMNS = {"images_per_second": ("images/s", 0)}
@@ -198,18 +192,11 @@ class Log:
 def memory_mb(device: torch.device | None = None) -> float:
     """Memory in MiB: the most that tensors have taken on a CUDA device so far, else what this process holds now.
 
-    The processes that read images are not counted. NaN where nobody can tell.
+    The processes that read images are not counted. NaN where the system does not say.
     """
     if device is not None and device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / _MIB
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / _MIB
-    except OSError:  # not Linux: the most it has held, in bytes on macOS
-        if resource is None:
-            return math.nan
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most / (_MIB if sys.platform == "darwin" else 2**10)
+    return resident_bytes() / _MIB
 
 
 def read_rows(folder: Path, epochs: int | None = None) -> list[Row]:

@@ -1,7 +1,6 @@
 """One run of a training: its parts, what happens on the way, and what is written when."""
 
 import dataclasses
-import functools
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -9,36 +8,31 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-from torch import nn
-
-from overtone import zoo
-from overtone.checkpoint import Checkpoint, Manifest, read_checkpoint, read_manifest, write_text
+from overtone.checkpoint import Checkpoint, read_checkpoint, read_manifest, write_text
 from overtone.config import Recipe, Run, to_dict
 from overtone.data.loader import Loader, worker_death_explained
 from overtone.data.sources import Source, Splits
 from overtone.engine import folder as files
 from overtone.engine import saver
+from overtone.engine.assembly import assemble
 from overtone.engine.distributed import World
 from overtone.engine.folder import clear, prune, remove_temporary
 from overtone.engine.interrupt import StopRequest
-from overtone.engine.loaders import Loaders
 from overtone.engine.log import Log, Row, read_rows
 from overtone.engine.loop import BadImage, Epoch, Interrupted, Watch, evaluate, fit
-from overtone.engine.optim import build_optimizer, lr_at, moving_average, total_epochs, weight_decay_at
+from overtone.engine.optim import total_epochs
 from overtone.engine.placement import Placement
+from overtone.engine.records import announcement, manifest_of, write_description, write_fault
 from overtone.engine.resuming import check_resumable
 from overtone.engine.samples import Samples
 from overtone.engine.silent_log import SilentLog
 from overtone.engine.state import Snapshot, State
-from overtone.engine.step import NotFinite, Trainer
+from overtone.engine.step import NotFinite
 from overtone.engine.summary import Summary, figures_of, read_report, report_text
-from overtone.engine.sync_bn import synchronise_batch_norm
-from overtone.engine.teaching import load_teacher
 from overtone.engine.trackers import chosen_trackers
 from overtone.errors import OvertoneError
 from overtone.tasks import task_named
-from overtone.tasks.task import Plot, Report, Setup
+from overtone.tasks.task import Plot, Report
 
 _PLOT_SECONDS = 60.0
 
@@ -73,7 +67,7 @@ class Session(Watch):
         self.recipe, self.run, self.name, self.folder = recipe, run, name, folder
         self.placement, self.splits, self.world = placement, splits, world
         self.artist = artist if run.plots and world.is_first else None
-        self.labels, self.kind = tuple(splits.train.labels), task_named(recipe.task)
+        self.kind = task_named(recipe.task)
         if recipe.train.patience is not None and not len(splits.val):
             raise OvertoneError(
                 "train.patience waits for a better validation, but nothing is held out to validate on; "
@@ -81,20 +75,9 @@ class Session(Watch):
             )
         self.samples = Samples.of(splits) if world.is_first else None
         digest = world.from_first(None if self.samples is None else self.samples.digest)
-        self.manifest = Manifest(
-            architecture=recipe.model.name.partition(".")[0],
-            labels=self.labels,
-            preprocess=recipe.data.preprocess,
-            model_args=dict(recipe.model.args),
-            recipe=to_dict(recipe),
-            versions=saver.versions(),
-            task=recipe.task,
-            head=recipe.model.head,
-            split={"seeded": splits.seeded, "origin": splits.origin, "digest": digest},
-        )
+        self.manifest = manifest_of(recipe, splits, digest)
         self.state = State()
         self.best: Report | None = None
-        self.adapted: list[str] = []
         self.saver = saver.Saver(
             folder, self.manifest, keep_last=run.keep_last, every_minutes=run.save_minutes, every_steps=run.save_steps
         )
@@ -111,22 +94,31 @@ class Session(Watch):
             changed = self._check_resumable(checkpoint)
         elif resuming:
             self._messages.append(f"the run in {self.folder} has no checkpoint yet and starts over")
-        self._build(checkpoint)
+        self.parts = assemble(
+            self.recipe,
+            self.run,
+            self.splits,
+            self.placement,
+            self.world,
+            resumed=None if checkpoint is None else checkpoint.manifest,
+            say=self._messages.append,
+        )
+        self.task, self.trainer = self.parts.task, self.parts.trainer
         if checkpoint is not None:
             self.state = saver.restore(last, checkpoint, self.trainer)
             if changed:
                 self.state.bad.clear()  # positions among other samples
             self._restore_best()
+        is_new, checkpoint = checkpoint is None, None  # its tensors are the file's, which Windows would not replace
         rows = read_rows(self.folder, self.state.epoch)
         self.world.gather(None)  # all have read before the first one writes
         try:
-            with self._log(rows, is_new=checkpoint is None) as log:
+            with self._log(rows, is_new=is_new) as log:
                 if self.samples is not None and (changed or not (self.folder / files.SAMPLES).is_file()):
                     self.samples.write(self.folder)
                 yield log
         finally:
-            self.train_loader.close()
-            self.val_loader.close()
+            self.parts.close()
 
     def _check_resumable(self, checkpoint: Checkpoint) -> bool:
         """Whether the samples have changed since, which the recipe then accepts; all processes find the same."""
@@ -141,31 +133,6 @@ class Session(Watch):
             raise found
         self._messages += found
         return bool(found)
-
-    def _build(self, checkpoint: Checkpoint | None) -> None:
-        """The network, the task, the loaders and the trainer."""
-        recipe, model = self.recipe, self.recipe.model
-        torch.manual_seed(recipe.train.seed)
-        # the checkpoint has all the weights: those that the run started from need not be there any more
-        started = (
-            model if checkpoint is None else dataclasses.replace(model, weights=None, name=self.manifest.architecture)
-        )
-        network = zoo.build_for_training(self.kind, started, self.labels, self.adapted.append)
-        self.loaders = Loaders(recipe, self.run, self.placement, self.world, self._messages.append)
-        steps = self.loaders.steps_per_epoch(self.splits.train)
-        self.task = self.kind(
-            Setup(
-                self.labels,
-                recipe,
-                {} if checkpoint is None else checkpoint.manifest.settings,
-                self.splits.train,
-                steps,
-                load_teacher(recipe.distill, self.labels, recipe.data.preprocess, self.placement),
-            )
-        )
-        self.train_loader = self.loaders.training(self.splits.train, self.task)
-        self.val_loader = self.loaders.evaluation(self.splits.val, self.task)
-        self.trainer = self._trainer(network, steps)
 
     def _newest(self, resuming: bool) -> tuple[Path, Checkpoint | None]:
         """The checkpoint to resume from, which the first process has verified, and where it is."""
@@ -209,7 +176,9 @@ class Session(Watch):
             return SilentLog(rows)
         if is_new:
             clear(self.folder)
-            self._describe()
+            assert self.samples is not None
+            write_description(self.folder, self.name, self.recipe, self.run, self.manifest)
+            self.samples.write(self.folder)
         else:
             for name in (files.SUMMARY, files.FAULT):  # of an earlier end
                 (self.folder / name).unlink(missing_ok=True)
@@ -241,7 +210,7 @@ class Session(Watch):
         try:
             for epoch in fit(
                 self.trainer,
-                self.train_loader,
+                self.parts.training,
                 self._validate,
                 self.state,
                 epochs=self._epochs,
@@ -261,7 +230,7 @@ class Session(Watch):
             signals = [number for number in self.world.gather(self.stop.signal) if number is not None]
             if signals and not self.stop.is_set:
                 self.stop.set(signals[0])
-            done = f"epoch {self.state.epoch + 1}, batch {self.state.batch} of {len(self.train_loader)}"
+            done = f"epoch {self.state.epoch + 1}, batch {self.state.batch} of {len(self.parts.training)}"
             self.log.say(
                 f"stopped in {done}; everything is in {self.folder / files.LAST}. "
                 f"To resume, give the same command again with --run.out {self.folder}"
@@ -301,46 +270,15 @@ class Session(Watch):
             raise OvertoneError(
                 f"{len(self.state.bad)} of {len(source)} training images cannot be read, the last one "
                 f"{source.name(self.state.bad[-1])}, more than --data.max-bad-fraction {limit:g}; "
-                "mend or remove them, or allow a larger share"
+                "repair or remove them, or allow a larger share"
             )
 
     def progress(self, snapshot: Snapshot) -> None:
         """Move the progress line."""
         self.log.training(snapshot)
 
-    def _trainer(self, network: nn.Module, steps: int) -> Trainer:
-        recipe, run = self.recipe, self.run
-        network = self.placement.model(network)
-        if recipe.train.sync_bn:
-            network = synchronise_batch_norm(network, self.placement.device)
-        average = moving_average(network, recipe.train.ema_decay)
-        trainer = Trainer(
-            network,
-            self.task,
-            build_optimizer(network, recipe.optim),
-            lr_at=functools.partial(lr_at, recipe=recipe, steps_per_epoch=steps),
-            weight_decay_at=functools.partial(weight_decay_at, recipe=recipe, steps_per_epoch=steps),
-            placement=self.placement,
-            seed=recipe.train.seed,
-            micro_batch=run.micro_batch,
-            clip_grad=recipe.optim.clip_grad,
-            average=average,
-            world=self.world,
-            sync_bn=recipe.train.sync_bn,
-        )
-        if recipe.train.batch_size < 2 and trainer.normalises_batches:
-            raise OvertoneError(
-                f"train.batch_size is {recipe.train.batch_size}, and {recipe.model.name} has batch norm, which takes "
-                "its statistics from the batch: nothing would be trained; use at least 2, better 16 or more"
-            )
-        if run.compile:
-            network.compile()  # in place: the names in the state dict stay
-            if average is not None:
-                average.module.compile()
-        return trainer
-
     def _validate(self) -> Report | None:
-        return self._measured(self.splits.val, self.val_loader, "validation")
+        return self._measured(self.splits.val, self.parts.validation, "validation")
 
     def _measured(self, source: Source, loader: Loader, what: str) -> Report | None:
         """The report of the evaluated network on a source; None where it is empty."""
@@ -399,69 +337,28 @@ class Session(Watch):
         artist.curves(self.log.rows, self.folder / files.CURVES, f"{self.name}: {self.recipe.model.name}")
         self._drawn = time.perf_counter()
 
-    def _describe(self) -> None:
-        """Write down what the run is: its recipe, and its samples."""
-        record = {
-            "name": self.name,
-            "recipe": to_dict(self.recipe),
-            "run": to_dict(self.run),
-            "versions": self.manifest.versions,
-            "classes": list(self.labels),
-            "split": self.splits.origin,
-        }
-        write_text(self.folder / files.RECIPE, json.dumps(record, indent=2) + "\n")
-        assert self.samples is not None
-        self.samples.write(self.folder)
-
     def _announce(self) -> None:
         """Say what is going to happen."""
-        recipe, splits, trainer = self.recipe, self.splits, self.trainer
-        total = sum(parameter.numel() for parameter in trainer.model.parameters())
-        trained = sum(parameter.numel() for parameter in trainer.parameters)
-        only = "" if trained == total else f", {trained / 1e6:.3g} M of them trained"
-        start = f", from {recipe.model.weights}" if recipe.model.weights else ""
-        micro = f" in parts of {self.run.micro_batch}" if self.run.micro_batch else ""
-        together = "" if self.world.is_alone else f"{self.world.size} processes, each "
-        test = "" if splits.test is None else f", {len(splits.test):,} to measure the best network on at the end"
-        optim, steps = recipe.optim, len(self.train_loader)
-        self.log.say(
-            f"model   {recipe.model.name}, {total / 1e6:.3g} M parameters{only}{start}\n"
-            f"images  {len(splits.train):,} to train, {len(splits.val):,} to validate{test}, "
-            f"{len(self.labels)} classes; {splits.origin}\n"
-            f"train   {self._epochs} epochs of {steps} steps{self._in_all()} of {recipe.train.batch_size} images"
-            f"{micro} at {recipe.data.preprocess.size} px; {optim.name}, lr {optim.lr:g}, {recipe.schedule.name}\n"
-            f"on      {together}{self.placement}{', compiled' if self.run.compile else ''}\n"
-            f"folder  {self.folder}"
-        )
+        parts = (self.splits, self.trainer, self.placement, self.world)
+        self.log.say(announcement(self.recipe, self.run, self.folder, *parts))
         for message in dict.fromkeys(self._messages):
             self.log.say(message)
-        for adapted in self.adapted:
-            self.log.say(f"weights {adapted}")
         if self.state.step:
             self.log.say(f"resumed at epoch {self.state.epoch + 1}, batch {self.state.batch}, step {self.state.step}")
 
     @property
     def _epochs(self) -> int:
-        return total_epochs(self.recipe, len(self.train_loader))
-
-    def _in_all(self) -> str:
-        """The number of steps where the recipe counts in these."""
-        steps = self.recipe.train.steps
-        return "" if steps is None else f" ({steps:,} in all)"
+        return total_epochs(self.recipe, len(self.parts.training))
 
     def _recorded(self, error: NotFinite) -> OvertoneError:
-        """Write down the step and its samples, to be looked at."""
-        source, path = self.splits.train, self.folder / files.FAULT
-        batch = [{"id": position, "path": source.name(position)} for position in error.ids]
-        place = {"step": error.step, "epoch": self.state.epoch + 1, "rank": error.rank}
+        """The error for the user, once the step and its samples are written down."""
+        path = self.folder / files.FAULT
         if self.world.is_first:
-            write_text(path, json.dumps(place | {"loss": str(error.loss), "images": batch}, indent=2) + "\n")
+            write_fault(path, error, self.splits, self.state)
         return OvertoneError(f"{error}; the images of the step are in {path}")
 
     def _finish(self) -> Summary:
         state, log = self.state, self.log
-        if not state.best_epoch:
-            raise OvertoneError(f"{self.folder} has no finished epoch; raise --train.epochs or --run.max-steps")
         self.world.gather(None)  # the first process has written the best network
         best = read_checkpoint(self.folder / files.BEST)
         test = self._test(best)
@@ -483,7 +380,7 @@ class Session(Watch):
         if source is None:
             return None
         self.trainer.evaluated.load_state_dict(best.weights)
-        loader = self.loaders.evaluation(source, self.task)
+        loader = self.parts.loaders.evaluation(source, self.task)
         try:
             return self._measured(source, loader, "test")
         except Interrupted:

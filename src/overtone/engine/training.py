@@ -15,7 +15,7 @@ from overtone.config import Recipe, Run
 from overtone.data.loader import worker_death_explained
 from overtone.data.sources import Splits, open_splits
 from overtone.engine.allocator import keep_freed_memory
-from overtone.engine.companions import companions, started_by_launcher, usable_cores
+from overtone.engine.companions import companions, started_by_launcher
 from overtone.engine.distributed import World, check_shared_evenly, joined
 from overtone.engine.folder import check_folder, claimed
 from overtone.engine.interrupt import StopRequest
@@ -25,6 +25,7 @@ from overtone.engine.session import Artist, Session
 from overtone.engine.summary import Summary
 from overtone.engine.trackers import check_installed
 from overtone.errors import OvertoneError
+from overtone.machine import usable_cores
 from overtone.tasks import task_named
 
 

@@ -3,7 +3,6 @@
 import json
 import random
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -16,12 +15,15 @@ import torch
 from PIL import Image
 
 from overtone import options, zoo
+from overtone.deployment.artifact import FILES as EXPORTED
 from overtone.deployment.artifact import GOLDEN, read_about
 from overtone.deployment.runtimes import RUNTIMES
 from overtone.deployment.timing.lane import Lane
 from overtone.deployment.timing.race import race
 from overtone.deployment.tuning import lane_of_export
+from overtone.engine.folder import LOCK, RUN_FILES, is_claimed
 from overtone.errors import OvertoneError
+from overtone.replacing import check_replaceable, remove_files
 from overtone.verbs.console import print_line
 
 try:
@@ -35,6 +37,13 @@ _ABOUT_TEXT = (
     "without PyTorch.\n"
 )
 _PARTS = {"train": 0.7, "val": 0.1, "test": 0.2}  # shares of each class
+_FILES = (
+    *(f"images/{part}/[0-9]/*.png" for part in _PARTS),
+    *(f"run/{name}" for name in (*RUN_FILES, LOCK, ".*.[0-9]*.tmp")),
+    *(f"report/{name}" for name in ("evaluation.json", "confusion.png")),
+    *(f"export/{name}" for name in EXPORTED),
+    _ABOUT,
+)
 _SIDE = 32  # pixels; the digits have 8x8
 _SEED = 0
 _ROUNDS = 10  # turns of each form of the network
@@ -145,8 +154,10 @@ def _prepare(out: Path, overwrite: bool) -> None:
             raise OvertoneError(f"{out} holds something that is not a demo's; choose another folder with --out")
         if not overwrite:
             raise OvertoneError(f"{out} holds an earlier demo; replace it with --overwrite, or choose another --out")
-        for part in ("images", "run", "report", "export"):
-            shutil.rmtree(out / part, ignore_errors=True)
+        check_replaceable(out, _FILES, "move them away, or choose another --out")
+        if is_claimed(out / "run"):
+            raise OvertoneError(f"another run is using {out / 'run'}; wait for it, or choose another --out")
+        remove_files(out, _FILES)
     out.mkdir(parents=True, exist_ok=True)
     (out / _ABOUT).write_text(_ABOUT_TEXT, encoding="utf-8")
 

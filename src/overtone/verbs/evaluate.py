@@ -2,13 +2,11 @@
 
 import functools
 import os
-from pathlib import Path
 from typing import Any
 
 from overtone import options
 from overtone.checkpoint import write_text
-from overtone.config import Data, Run, to_dict
-from overtone.data.sources import Part
+from overtone.config import Run, to_dict
 from overtone.engine.distributed import World, joined
 from overtone.engine.evaluation import Evaluation, measure, model_and_source
 from overtone.engine.inference import Inference, ready
@@ -37,8 +35,8 @@ def evaluate(chosen: options.Evaluate) -> int:
 def _evaluate(chosen: options.Evaluate, world: World) -> int:
     _refuse_to_overwrite(chosen, [_REPORT])  # before it takes its time
     say, alarm = (note, warn) if world.is_first else (_nothing, _nothing)
-    data = _data(chosen.data)
-    loaded, source = model_and_source(functools.partial(loaded_for, chosen), data, chosen.data.split, say)
+    data, part = chosen.data.as_data(), chosen.data.split
+    loaded, source = model_and_source(functools.partial(loaded_for, chosen), data, part, say)
     if world.is_first:
         introduce(loaded)
     running, settings = in_runtime(loaded, chosen)
@@ -49,16 +47,6 @@ def _evaluate(chosen: options.Evaluate, world: World) -> int:
     with progress("evaluating", len(source)) as done:
         found = measure(inference, source, done, warn=alarm, world=world)
     return _finish(chosen, loaded, inference, found) if world.is_first else 0
-
-
-def _data(chosen: options.EvaluationData) -> Data:
-    return Data(
-        root=chosen.root,
-        table=chosen.table,
-        image_column=chosen.image_column,
-        label_column=chosen.label_column,
-        split_column=chosen.split_column,
-    )
 
 
 def _finish(chosen: options.Evaluate, loaded: LoadedModel, inference: Inference, found: Evaluation) -> int:
@@ -83,26 +71,27 @@ def _finish(chosen: options.Evaluate, loaded: LoadedModel, inference: Inference,
     return 0
 
 
-def score(model: str, root: Path, part: Part, run: options.Device, of: options.Tune) -> float:
-    """Score of a network, or of an export of it, as `evaluate` measures it; `of` says how to load it.
+def report_of(model: str, run: options.Device, of: options.Tune) -> Any:
+    """Report of a network, or of an export of it, as `evaluate` measures it; `of` says how to load it, and the data.
 
     Raises:
         OvertoneError: as `evaluate`.
     """
     chosen = options.Evaluate(
         model,
-        options.EvaluationData(root, split=part),
+        of.data,
         run,
         weights_dir=of.weights_dir,
         architecture=of.architecture,
         ema=of.ema,
     )
-    loaded, source = model_and_source(functools.partial(loaded_for, chosen), Data(root=root), part, note)
-    return measure(ready(loaded, tuple(source.labels), computing(run)), source, warn=warn).report.score
+    load = functools.partial(loaded_for, chosen)
+    loaded, source = model_and_source(load, of.data.as_data(), of.data.split, note)
+    return measure(ready(loaded, tuple(source.labels), computing(run)), source, warn=warn).report
 
 
 def _nothing(text: str) -> None:
-    """Say nothing: the first process speaks."""
+    """Say nothing: the first process reports."""
 
 
 def _refuse_to_overwrite(chosen: options.Evaluate, names: list[str]) -> None:

@@ -18,7 +18,7 @@ from overtone.deployment.tuning import Candidate, candidates, export_all, measur
 from overtone.errors import OvertoneError
 from overtone.replacing import replacing_folder
 from overtone.verbs.console import note, print_json, print_line, print_table
-from overtone.verbs.evaluate import score
+from overtone.verbs.evaluate import report_of
 from overtone.verbs.exporting import network_of
 
 
@@ -28,7 +28,8 @@ def tune(chosen: options.Tune) -> int:
     Raises:
         OvertoneError: no such model, nothing that runs and agrees here, or a folder that is in use.
     """
-    _check(chosen)
+    if chosen.out is not None:
+        check_folder(chosen.out, chosen.overwrite)  # before it takes its time
     calibration = _calibration(chosen)
     loaded = network_of(chosen)
     origin = origin_for(loaded, chosen.size)
@@ -59,25 +60,16 @@ def tune(chosen: options.Tune) -> int:
     return 0
 
 
-def _check(chosen: options.Tune) -> None:
-    if chosen.rounds < 1:
-        raise OvertoneError(f"rounds is {chosen.rounds}; it must be at least 1")
-    if not 0 <= chosen.min_agreement <= 100:
-        raise OvertoneError(f"min-agreement is {chosen.min_agreement}; it is a percentage, 0 to 100")
-    if chosen.out is not None:
-        check_folder(chosen.out, chosen.overwrite)
-
-
 def _calibration(chosen: options.Tune) -> Path | None:
     """The folder of images for int8 and the check: the one that was given, or that of the labelled images.
 
     Raises:
         OvertoneError: no such folder, or no images in it.
     """
-    folder = chosen.calibration
-    if folder is None and chosen.data.root is not None:
-        training = chosen.data.root / "train"
-        folder = training if training.is_dir() else chosen.data.root
+    folder, data = chosen.calibration, chosen.data
+    images = data.root or (None if data.table is None else data.table.parent)
+    if folder is None and images is not None:
+        folder = images / "train" if (images / "train").is_dir() else images
     if folder is not None:
         given_images(folder, 1)
     return folder
@@ -85,7 +77,7 @@ def _calibration(chosen: options.Tune) -> Path | None:
 
 def _agreeing(chosen: options.Tune, tried: list[Candidate]) -> list[Candidate]:
     """Without labelled images, the best class has to be the network's own for enough of the others."""
-    if chosen.data.root is not None:
+    if chosen.data.is_given:
         return tried
     kept = []
     for candidate in tried:
@@ -100,18 +92,18 @@ def _agreeing(chosen: options.Tune, tried: list[Candidate]) -> list[Candidate]:
 
 def _accurate(chosen: options.Tune, tried: list[Candidate]) -> list[Candidate]:
     """With the accuracy of each on labelled images, where they were given, and a reason where too much is lost."""
-    if chosen.data.root is None:
+    if not chosen.data.is_given:
         return tried
-    root, split = chosen.data.root, chosen.data.split
     settings = options.Device(size=chosen.size, threads=chosen.threads, device="cpu", precision="float32")
-    own = score(chosen.model, root, split, settings, chosen)
-    note(f"top-1 of the network in PyTorch: {own:.2f} %")
+    own = report_of(chosen.model, settings, chosen)
+    name = own.score_name
+    note(f"{name} of the network in PyTorch: {own.score:.2f} %")
     measured = []
     for candidate in tried:
         if candidate.reason is None:
-            top1 = score(str(candidate.folder), root, split, settings, chosen)
-            lost = own - top1
-            reason = None if lost <= chosen.max_loss else f"loses {lost:.2f} percentage points of top-1"
+            top1 = report_of(str(candidate.folder), settings, chosen).score
+            lost = own.score - top1
+            reason = None if lost <= chosen.max_loss else f"loses {lost:.2f} percentage points of {name}"
             candidate = dataclasses.replace(candidate, top1=top1, reason=reason)
         measured.append(candidate)
     return measured

@@ -5,6 +5,7 @@ without running anything, `inference` finds the network by its shapes, `loading`
 does all of this for a name, `hub` for a repository, `starting` for a training, and `class_names` names the outputs.
 """
 
+from overtone.checkpoint import BEST, LAST
 from overtone.models.building import build, classifier_of, preprocess_of, published_row
 from overtone.zoo.class_names import classes_of, names_of, num_outputs, published_classes, supposed_classes
 from overtone.zoo.fetch import Located, fetch_published, find_published
@@ -22,7 +23,7 @@ from overtone.zoo.proof import (
     weights_folders,
 )
 from overtone.zoo.reading import FileContents, State, inspect_file, inspect_state, read_state
-from overtone.zoo.resolver import BEST, LAST, LoadedModel, checkpoint_path, load_model, read_state_dict
+from overtone.zoo.resolver import LoadedModel, checkpoint_path, load_model, read_state_dict
 from overtone.zoo.starting import build_for_training, fitted_to_weights, load_pretrained, load_weights, no_weights
 from overtone.zoo.task_of import task_of
 

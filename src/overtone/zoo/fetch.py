@@ -14,9 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from overtone.checkpoint import SUFFIX, flush, has_manifest, read_manifest
+from overtone.checkpoint import SUFFIX, has_manifest, read_manifest
 from overtone.errors import OvertoneError
 from overtone.published import Published
+from overtone.replacing import flush
 from overtone.zoo.download import TIMEOUT_S, DownloadFailed, Progress, download, forget
 from overtone.zoo.proof import (
     CACHE_VARIABLE,

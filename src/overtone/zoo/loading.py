@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from overtone.checkpoint import write_with
-from overtone.errors import OvertoneError
+from overtone.errors import OvertoneError, some
 from overtone.layers.input_channels import spread_channels
 from overtone.models._families import family_of_model, head_rows_of
 from overtone.published import Published
@@ -64,10 +64,11 @@ def load_state(
     bad = nonfinite(state)
     if bad and not allow_nonfinite:
         raise OvertoneError(
-            f"{source} holds NaN or infinite values in {_some(bad)}, so its outputs mean nothing; use another file"
+            f"{source} holds NaN or infinite values in {some(bad, _MOST_NAMED)}, so its outputs mean nothing; "
+            "use another file"
         )
     if bad:
-        notes.append(f"NaN or infinite values in {_some(bad)}")
+        notes.append(f"NaN or infinite values in {some(bad, _MOST_NAMED)}")
     try:
         if differences:
             state = _fitting(model, state)
@@ -130,7 +131,7 @@ def _differences(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
         elif expected and expected[0].is_floating_point() and not value.is_floating_point():
             wrong.append(f"{key} as {str(value.dtype).removeprefix('torch.')}")
     parts = (("missing", missing), ("unexpected", unexpected), ("of another shape or type", wrong))
-    return [f"{len(keys)} {what}: {_some(keys)}" for what, keys in parts if keys]
+    return [f"{len(keys)} {what}: {some(keys, _MOST_NAMED)}" for what, keys in parts if keys]
 
 
 def _fitting(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -140,11 +141,6 @@ def _fitting(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Any]:
         for key, value in state.items()
         if any(key in own and own[key].shape == value.shape for own in accepted) and value.is_floating_point()
     }
-
-
-def _some(keys: list[str]) -> str:
-    more = len(keys) - _MOST_NAMED
-    return ", ".join(keys[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 # --- adapting

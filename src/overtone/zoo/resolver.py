@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from overtone.checkpoint import SUFFIX, Manifest
+from overtone.checkpoint import BEST, LAST, Manifest
 from overtone.config import Model, Preprocess
 from overtone.errors import OvertoneError
 from overtone.heads import is_segmenter
@@ -29,7 +29,6 @@ from overtone.zoo.loading import allocated, load_state
 from overtone.zoo.proof import WEIGHTS_SUFFIXES, Folders, Proof, identify, verify
 from overtone.zoo.reading import HUB_LAYOUT, State, read_state
 
-BEST, LAST = f"best{SUFFIX}", f"last{SUFFIX}"
 _SPARE_VALUES = 1 << 26  # a network may have as many more values than the file that it is loaded from
 
 

@@ -4,6 +4,7 @@ In one process the runtimes' pools of threads disturb each other: those of one s
 of them in one process, OpenVINO and ONNX Runtime took about twice as long on two cores as they do alone.
 """
 
+import math
 import multiprocessing
 import signal
 import time
@@ -17,12 +18,13 @@ import torch
 
 from overtone.deployment.quiet import quiet_process
 from overtone.deployment.runtimes.runtime import first_line
-from overtone.deployment.timing.memory import peak_of, resident
 from overtone.errors import OvertoneError
+from overtone.machine import forget_peak, peak_bytes, resident_bytes
 
 _WARM_UP = 3
 _TURN_SECONDS = 0.05  # of timed calls in a turn, as long as none is longer
 _MOST_CALLS = 5
+_MEASURED_CALLS = 3  # of which the memory is measured
 _SETTLING = 2  # calls of a turn before the clock runs: caches are its own then, and its threads awake
 
 Make = Callable[..., Callable[[], object]]
@@ -65,8 +67,8 @@ class Lane:
         self._pipe.send("turn")
         return self._answer()
 
-    def memory(self) -> float:
-        """Megabytes at the highest point of a call beyond the process before it made what is timed."""
+    def memory(self) -> float | None:
+        """Megabytes at the highest point of a call beyond the process before it made what is timed; None if unknown."""
         self._pipe.send("memory")
         return self._answer()
 
@@ -119,7 +121,7 @@ def _serve(
         with quiet_process():
             if prepare is not None:
                 prepare()
-            before = resident()
+            before = resident_bytes()
             call = make(*arguments)
             result = call()
             for _ in range(_WARM_UP):
@@ -130,7 +132,7 @@ def _serve(
         pipe.send((True, _as_array(result)))
         while True:
             word = pipe.recv()
-            pipe.send((True, _timed(call, calls) if word == "turn" else peak_of(call, before)))
+            pipe.send((True, _timed(call, calls) if word == "turn" else _peak(call, before)))
     except (EOFError, BrokenPipeError):
         return
     except Exception as error:  # reported by the caller
@@ -141,6 +143,15 @@ def reason_of(error: Exception) -> str:
     """The reason of a failure, in one line."""
     ours = isinstance(error, OvertoneError | LaneError)
     return str(error) if ours else f"{type(error).__name__}: {first_line(error)}"
+
+
+def _peak(call: Callable[[], object], before: float) -> float | None:
+    """Megabytes at the highest point of some calls beyond `before` bytes; None where the system does not say."""
+    forget_peak()
+    for _ in range(_MEASURED_CALLS):
+        call()
+    beyond = peak_bytes() - before
+    return None if math.isnan(beyond) else max(0.0, beyond / 1e6)
 
 
 def _timed(call: Callable[[], object], calls: int) -> list[float]:
