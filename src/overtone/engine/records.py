@@ -55,13 +55,13 @@ def announcement(
     together = "" if world.is_alone else f"{world.size} processes, each "
     test = "" if splits.test is None else f", {len(splits.test):,} to measure the best network on at the end"
     optim, steps = recipe.optim, -(-len(splits.train) // recipe.train.batch_size)
-    in_all = "" if recipe.train.steps is None else f" ({recipe.train.steps:,} in all)"
+    total_steps = "" if recipe.train.steps is None else f" ({recipe.train.steps:,} in all)"
     return (
         f"model   {recipe.model.name}, {total / 1e6:.3g} M parameters{only}{start}\n"
         f"images  {len(splits.train):,} to train, {len(splits.val):,} to validate{test}, "
         f"{len(splits.train.labels)} classes; {splits.origin}\n"
-        f"train   {total_epochs(recipe, steps)} epochs of {steps} steps{in_all} of {recipe.train.batch_size} images{micro} "
-        f"at {recipe.data.preprocess.size} px; {optim.name}, lr {optim.lr:g}, {recipe.schedule.name}\n"
+        f"train   {total_epochs(recipe, steps)} epochs of {steps} steps{total_steps} of {recipe.train.batch_size} "
+        f"images{micro} at {recipe.data.preprocess.size} px; {optim.name}, lr {optim.lr:g}, {recipe.schedule.name}\n"
         f"on      {together}{placement}{', compiled' if run.compile else ''}\n"
         f"folder  {folder}"
     )
