@@ -86,6 +86,9 @@ class Data:
     """Column of the table with the labels; default: label, or labels; or one column of 0 and 1 for each label."""
     split_column: str | None = None
     """Column of the table with train, val or test; default: split, if there is one."""
+    ignore_index: int | None = None
+    """Index in the masks of a segmentation, beside 255, of pixels without a class; classes named unlabelled or void are
+    found by their names."""
     val_fraction: float = 0.2
     """Share of each class held out for validation when the data has no `val/`; 0: none, nothing is evaluated then, and
     the last epoch counts as the best."""
@@ -161,6 +164,11 @@ class Optim:
     """Epsilon of AdamW."""
     layer_decay: float | None = None
     """Learning rate of a layer group = lr * layer_decay ** (groups above it)."""
+    layer_groups: Literal["block", "stage"] = "block"
+    """Groups of layer decay: as the model has them, or by the stages of a dense network's backbone, with its stem in
+    group 0 and the head in group `layer_groups_depth` + 1."""
+    layer_groups_depth: int = 12
+    """`stage`: groups between the stem and the head; larger than the number of stages, it slows all of them."""
     clip_grad: float | None = None
     """Largest norm of the gradient."""
 
@@ -169,14 +177,21 @@ class Optim:
 class Schedule:
     """The learning rate over time, set before every step."""
 
-    name: Literal["cosine", "linear", "step", "multistep", "constant"] = "cosine"
-    """`cosine` and `linear` fall to min_lr at the end; `step` and `multistep` multiply by gamma at epochs."""
+    name: Literal["cosine", "linear", "poly", "step", "multistep", "constant"] = "cosine"
+    """`cosine`, `linear` and `poly` fall to min_lr at the end; `step` and `multistep` multiply by gamma at epochs."""
     min_lr: float = 0.0
-    """Where `cosine` and `linear` end."""
+    """Where `cosine`, `linear` and `poly` end."""
+    power: float = 1.0
+    """`poly`: the share of the training that is left, warm-up included, to this power."""
     warmup_epochs: float = 0.0
     """Epochs of linear warm-up, counted in `epochs`."""
+    warmup_steps: int = 0
+    """Optimiser steps of warm-up, in place of warmup_epochs."""
     warmup_lr: float = 0.0
     """Where the warm-up starts."""
+    warmup_factor: float | None = None
+    """Multiply the schedule during the warm-up by a factor that grows from this one to 1, in place of a straight line
+    from warmup_lr to optim.lr."""
     step_epochs: int = 30
     """`step`: multiply every so many epochs."""
     milestones: tuple[int, ...] = ()
@@ -193,6 +208,8 @@ class Train:
 
     epochs: int = 100
     """Passes over the training images."""
+    steps: int | None = None
+    """Optimiser steps in all, in place of epochs; the last epoch is as short as it comes out."""
     batch_size: int = 256
     """Images per optimiser step, over all devices (the global batch)."""
     seed: int = 0
@@ -266,6 +283,10 @@ class Recipe:
             ("train.processes", self.train.processes),
         ):
             _require(value >= 1, name, value, "at least 1")
+        steps = self.train.steps
+        _require(steps is None or steps >= 1, "train.steps", steps, "at least 1, or none")
+        ignored = self.data.ignore_index
+        _require(ignored is None or 0 <= ignored <= 65535, "data.ignore_index", ignored, "in 0..65535, or none")
         for name, value in (
             ("optim.lr", self.optim.lr),
             ("optim.weight_decay", self.optim.weight_decay),

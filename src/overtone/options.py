@@ -196,6 +196,8 @@ class Predict:
     """Take the averaged weights of a training checkpoint."""
     json: bool = False
     """Print JSON instead of a table."""
+    out: Path | None = None
+    """New folder for files that show each prediction, such as masks and overlays, where the task writes any."""
 
 
 @dataclass(frozen=True)

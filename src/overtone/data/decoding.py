@@ -127,6 +127,28 @@ def decode_pixels(source: Encoded, exif: Exif = "ignore") -> Tensor:
         return _pixels(_content(source), exif)
 
 
+def decode_stored(source: Encoded) -> tuple[np.ndarray, np.ndarray | None]:
+    """The values that an image file stores rather than the colours that they stand for: what masks are read with.
+
+    Returns:
+        Integers `(H, W)` of a grey, 1-bit, 16-bit or palette image, else uint8 `(H, W, 3)`; and a palette image's
+        palette, uint8 `(colours, 3)`.
+
+    Raises:
+        BadImage: see `decode_image`; or values that are not integers.
+    """
+    with _explained(source), _opened(io.BytesIO(_content(source))) as image:
+        image.load()
+        if image.mode == "P":
+            palette = np.asarray(image.getpalette("RGB") or (), dtype=np.uint8).reshape(-1, 3)
+            return np.array(image), palette
+        if image.mode in ("1", "L") or image.mode.startswith("I"):
+            return np.array(image).astype(np.uint8 if image.mode in ("1", "L") else np.int64), None
+        if image.mode == "F":
+            raise ValueError("its values are not integers")
+        return np.array(image.convert("RGB")), None
+
+
 def open_scaled(source: Encoded, exif: Exif = "ignore") -> StoredJpeg | Tensor:
     """A JPEG file to decode in part and at a smaller size, or the pixels (`decode_pixels`) of another file.
 

@@ -64,7 +64,10 @@ class Draw(NamedTuple):
 
 
 class Pipeline(Protocol):
-    """What a task does to records before the network sees them; picklable."""
+    """What a task does to records before the network sees them; picklable.
+
+    One whose samples have different sizes may have an attribute `largest_batch`: samples in a batch at most.
+    """
 
     def decode(self, record: Record) -> Any:
         """Decode a record, the same way every time: what it gives may be kept for the epochs to come.

@@ -60,11 +60,13 @@ class Inference:
         """Batches of a source in its order; of several processes each has its part."""
         world = world or World()
         is_any_size = getattr(self.model, "kind", "normalised") == "picture"  # images of any size make no batch
-        batch_size = 1 if is_any_size else self.computing.batch_size
+        pipeline = self.task.pipeline(train=False, transform=self.transform)
+        largest = 1 if is_any_size else getattr(pipeline, "largest_batch", None)
+        batch_size = min(self.computing.batch_size, largest or self.computing.batch_size)
         workers = _workers(self.computing.workers, math.ceil(len(source) / world.size), world)
         return Loader(
             source,
-            self.task.pipeline(train=False, transform=self.transform),
+            pipeline,
             batch_size=batch_size,
             workers=fitting_workers(workers, batch_size, self.preprocess.size, warn, sharers=world.local_size),
             pin_memory=self.placement.device.type == "cuda",

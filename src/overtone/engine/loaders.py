@@ -58,10 +58,12 @@ class Loaders:
         in_process = self._placement.device.type == "cpu" and size <= _SMALL
         wanted = _wanted(run.workers, len(source) / recipe.train.batch_size, in_process, world)
         cache_mb = run.cache_mb if run.cache_mb is not None else _CACHE_MB if wanted == 0 else 0
+        pipeline = task.pipeline(train=train, channels_last=self._placement.channels_last)
+        batch_size = min(batch_size, getattr(pipeline, "largest_batch", None) or batch_size)
         share, largest = recipe.train.batch_size // world.size, max(size, *recipe.train.sizes, 0)
         return Loader(
             source,
-            task.pipeline(train=train, channels_last=self._placement.channels_last),
+            pipeline,
             batch_size=batch_size,
             workers=fitting_workers(wanted, share, largest, self._say, sharers=world.local_size),
             shuffle=train,

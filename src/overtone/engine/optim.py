@@ -1,6 +1,8 @@
 """Parameter groups, the optimiser, learning rate and weight decay of every step, the moving average of the weights."""
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import timm.optim
 import torch
@@ -22,6 +24,8 @@ def parameter_groups(model: nn.Module, optim: Optim) -> list[dict]:
     """
     splits = optim.decay == "no_norm_bias"
     names = model.no_weight_decay() if splits and hasattr(model, "no_weight_decay") else ()  # type: ignore[operator]
+    if optim.layer_decay is not None and optim.layer_groups == "stage":
+        return _stage_groups(model, optim, names)
     if optim.layer_decay is not None:
         return param_groups_layer_decay(
             model,
@@ -34,6 +38,35 @@ def parameter_groups(model: nn.Module, optim: Optim) -> list[dict]:
         return param_groups_weight_decay(model, optim.weight_decay, no_weight_decay_list=names)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [{"params": trainable, "weight_decay": optim.weight_decay}] if trainable else []
+
+
+def _stage_groups(model: nn.Module, optim: Optim, undecayed: Iterable[str]) -> list[dict]:
+    """Groups by the stages of a dense network's backbone, as the networks with HorNet were published.
+
+    With L = layer_groups_depth + 2 groups, one of number i has the learning rate lr * layer_decay ** (L - 1 - i): the
+    backbone's stem 0, its stages what its `stage_of` says, everything else L - 1.
+    """
+    assert optim.layer_decay is not None
+    stage_of: Any = getattr(model, "stage_of", None)
+    if stage_of is None:
+        raise OvertoneError(
+            f"optim.layer_groups is stage, but {type(model).__name__} has no stages to go by; choose block"
+        )
+    last, splits, kept = optim.layer_groups_depth + 1, optim.decay == "no_norm_bias", set(undecayed)
+    groups: dict[tuple[int, bool], dict] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        stage = stage_of(name)
+        group = last if stage is None else stage
+        decays = not (splits and (parameter.ndim <= 1 or name.endswith(".bias") or name in kept))
+        new = {
+            "params": [],
+            "weight_decay": optim.weight_decay if decays else 0.0,
+            "lr_scale": optim.layer_decay ** (last - group),
+        }
+        groups.setdefault((group, decays), new)["params"].append(parameter)
+    return list(groups.values())
 
 
 def build_optimizer(model: nn.Module, optim: Optim) -> Optimizer:
@@ -91,10 +124,13 @@ def set_schedule(optimizer: Optimizer, lr: float, weight_decay: float | None = N
 def lr_at(step: int, recipe: Recipe, steps_per_epoch: int) -> float:
     """Learning rate of optimiser step `step`, counted from 0 over the whole training.
 
-    With S steps in all, of which the first W = warmup_epochs * steps_per_epoch (rounded) are warm-up:
+    With S steps in all (`total_steps`), of which the first W = warmup_steps, or warmup_epochs * steps_per_epoch
+    (rounded), are warm-up:
         step < W:   warmup_lr + (lr - warmup_lr) * step / W
+        or, with a warmup_factor f, what follows times 1 - (1 - step / W) * (1 - f), the schedule starting at step 0
         `cosine`:   min_lr + (lr - min_lr) * (1 + cos(pi * t)) / 2,  t = (step - W) / (S - W)
         `linear`:   min_lr + (lr - min_lr) * (1 - t)
+        `poly`:     min_lr + (lr - min_lr) * (1 - step / S) ** power
         `step`:     lr * gamma ** (epoch // step_epochs), epoch = step // steps_per_epoch
         `multistep`: lr * gamma ** (how many milestones are <= epoch)
         `constant`: lr
@@ -102,20 +138,44 @@ def lr_at(step: int, recipe: Recipe, steps_per_epoch: int) -> float:
 
     Args:
         step: steps taken before this one.
-        recipe: its `optim.lr`, `schedule` and `train.epochs` are read.
+        recipe: its `optim.lr`, `schedule`, `train.epochs` and `train.steps` are read.
         steps_per_epoch: optimiser steps in an epoch.
     """
     lr, schedule = recipe.optim.lr, recipe.schedule
-    warmup = round(schedule.warmup_epochs * steps_per_epoch)
+    warmup = schedule.warmup_steps or round(schedule.warmup_epochs * steps_per_epoch)
+    if schedule.warmup_factor is not None:
+        factor = 1 - max(1 - step / warmup, 0.0) * (1 - schedule.warmup_factor) if warmup else 1.0
+        return factor * _scheduled_lr(step, recipe, steps_per_epoch, warmup=0)
     if step < warmup:
         return schedule.warmup_lr + (lr - schedule.warmup_lr) * step / warmup
+    return _scheduled_lr(step, recipe, steps_per_epoch, warmup)
+
+
+def _scheduled_lr(step: int, recipe: Recipe, steps_per_epoch: int, warmup: int) -> float:
+    """Learning rate of a step after the warm-up."""
+    lr, schedule = recipe.optim.lr, recipe.schedule
     if schedule.name == "constant":
         return lr
     if schedule.name in ("step", "multistep"):
         return lr * schedule.gamma ** _drops(schedule, step // steps_per_epoch)
-    t = min((step - warmup) / max(recipe.train.epochs * steps_per_epoch - warmup, 1), 1.0)
-    remaining = (1 + math.cos(math.pi * t)) / 2 if schedule.name == "cosine" else 1 - t
+    if schedule.name == "poly":
+        warmup = 0
+    t = min((step - warmup) / max(total_steps(recipe, steps_per_epoch) - warmup, 1), 1.0)
+    if schedule.name == "poly":
+        remaining = (1 - t) ** schedule.power
+    else:
+        remaining = (1 + math.cos(math.pi * t)) / 2 if schedule.name == "cosine" else 1 - t
     return schedule.min_lr + (lr - schedule.min_lr) * remaining
+
+
+def total_steps(recipe: Recipe, steps_per_epoch: int) -> int:
+    """Optimiser steps of the whole training: `train.steps`, or `train.epochs` times those of an epoch."""
+    return recipe.train.steps or recipe.train.epochs * steps_per_epoch
+
+
+def total_epochs(recipe: Recipe, steps_per_epoch: int) -> int:
+    """Epochs of the whole training, of which `train.steps` may cut the last one short."""
+    return -(-total_steps(recipe, steps_per_epoch) // max(steps_per_epoch, 1))
 
 
 def weight_decay_at(step: int, recipe: Recipe, steps_per_epoch: int) -> float:
@@ -127,13 +187,13 @@ def weight_decay_at(step: int, recipe: Recipe, steps_per_epoch: int) -> float:
 
     Args:
         step: steps taken before this one.
-        recipe: its `optim.weight_decay`, `schedule.weight_decay_end` and `train.epochs` are read.
+        recipe: its `optim.weight_decay`, `schedule.weight_decay_end`, `train.epochs` and `train.steps` are read.
         steps_per_epoch: optimiser steps in an epoch.
     """
     start, end = recipe.optim.weight_decay, recipe.schedule.weight_decay_end
     if end is None:
         return start
-    t = min(step / (recipe.train.epochs * steps_per_epoch), 1.0)
+    t = min(step / total_steps(recipe, steps_per_epoch), 1.0)
     return start + (end - start) * (1 - math.cos(math.pi * t)) / 2
 
 

@@ -92,8 +92,9 @@ def is_over(progress: Mapping[str, Any], recipe: Recipe, max_steps: int | None) 
     """Whether nothing is left to train: all epochs, the last step, or no patience any more."""
     epoch, best, patience = progress.get("epoch", 0), progress.get("best_epoch", 0), recipe.train.patience
     impatient = patience is not None and best > 0 and epoch - best >= patience
-    at_the_end = max_steps is not None and progress.get("step", 0) >= max_steps
-    return epoch >= recipe.train.epochs or impatient or at_the_end
+    limits = [steps for steps in (max_steps, recipe.train.steps) if steps is not None]
+    at_the_end = bool(limits) and progress.get("step", 0) >= min(limits)
+    return (recipe.train.steps is None and epoch >= recipe.train.epochs) or impatient or at_the_end
 
 
 def check_resumable(folder: Path, checkpoint: Manifest, given: Manifest, samples: Samples) -> list[str]:

@@ -25,7 +25,7 @@ from overtone.engine.interrupt import StopRequest
 from overtone.engine.loaders import Loaders
 from overtone.engine.log import Log, Row, read_rows
 from overtone.engine.loop import BadImage, Epoch, Interrupted, Watch, evaluate, fit
-from overtone.engine.optim import build_optimizer, lr_at, moving_average, weight_decay_at
+from overtone.engine.optim import build_optimizer, lr_at, moving_average, total_epochs, weight_decay_at
 from overtone.engine.placement import Placement
 from overtone.engine.resuming import check_resumable
 from overtone.engine.samples import Samples
@@ -229,6 +229,7 @@ class Session(Watch):
 
     def _fit(self) -> None:
         train = self.recipe.train
+        limits = [steps for steps in (self.run.max_steps, train.steps) if steps is not None]
         self.saver.start(self.state.step)
         self._since = time.perf_counter()
         try:
@@ -237,9 +238,9 @@ class Session(Watch):
                 self.train_loader,
                 self._validate,
                 self.state,
-                epochs=train.epochs,
+                epochs=self._epochs,
                 patience=train.patience,
-                max_steps=self.run.max_steps,
+                max_steps=min(limits, default=None),
                 watch=self,
             ):
                 self._keep(epoch)
@@ -407,8 +408,8 @@ class Session(Watch):
             f"model   {recipe.model.name}, {total / 1e6:.3g} M parameters{only}{start}\n"
             f"images  {len(splits.train):,} to train, {len(splits.val):,} to validate{test}, "
             f"{len(self.labels)} classes; {splits.origin}\n"
-            f"train   {recipe.train.epochs} epochs of {steps} steps of {recipe.train.batch_size} images{micro} at "
-            f"{recipe.data.preprocess.size} px; {optim.name}, lr {optim.lr:g}, {recipe.schedule.name}\n"
+            f"train   {self._epochs} epochs of {steps} steps{self._in_all()} of {recipe.train.batch_size} images"
+            f"{micro} at {recipe.data.preprocess.size} px; {optim.name}, lr {optim.lr:g}, {recipe.schedule.name}\n"
             f"on      {together}{self.placement}{', compiled' if self.run.compile else ''}\n"
             f"folder  {self.folder}"
         )
@@ -418,6 +419,15 @@ class Session(Watch):
             self.log.say(f"weights {adapted}")
         if self.state.step:
             self.log.say(f"resumed at epoch {self.state.epoch + 1}, batch {self.state.batch}, step {self.state.step}")
+
+    @property
+    def _epochs(self) -> int:
+        return total_epochs(self.recipe, len(self.train_loader))
+
+    def _in_all(self) -> str:
+        """The number of steps where the recipe counts in these."""
+        steps = self.recipe.train.steps
+        return "" if steps is None else f" ({steps:,} in all)"
 
     def _recorded(self, error: NotFinite) -> OvertoneError:
         """Write down the step and its samples, to be looked at."""
@@ -443,7 +453,7 @@ class Session(Watch):
             self._plot_curves(self.artist)
             for plot in () if self.best is None else self.best.plots():
                 self.artist.plot(plot, self.folder / f"{plot.name}.png")
-        if state.epoch < self.recipe.train.epochs and self._patience_is_over():
+        if state.epoch < self._epochs and self._patience_is_over():
             log.say(f"ended early: no better epoch in the last {self.recipe.train.patience}")
         return summary
 

@@ -53,6 +53,16 @@ class HorNetMaps(nn.Module):
             assert isinstance(stage, HorNetStage)
             stage.grad_checkpointing = enable
 
+    def stage_of(self, name: str) -> int | None:
+        """The group of a parameter when layers are grouped by stage, as published.
+
+        All downsampling layers are in group 0 with the stem, stage i in group i + 1, the norms of the maps in none.
+        """
+        part, _, rest = name.partition(".")
+        if part == "downsample_layers":
+            return 0
+        return int(rest.partition(".")[0]) + 1 if part == "stages" else None
+
     def forward(self, x: Tensor) -> list[Tensor]:
         """The normalised map of every stage."""
         x = x.contiguous(memory_format=torch.channels_last)

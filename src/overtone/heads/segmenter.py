@@ -1,9 +1,11 @@
 """A segmentation network: backbone, decode head and, for training, an auxiliary head."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+
+from overtone.errors import OvertoneError
 
 
 class TrainingLogits(NamedTuple):
@@ -40,6 +42,26 @@ class Segmenter(nn.Module):
         self.decode_head = decode_head
         self.auxiliary_head = auxiliary_head
         self.auxiliary_map = auxiliary_map
+
+    def get_classifier(self) -> nn.Module:
+        """The heads: all but the backbone."""
+        heads = [head for head in (self.decode_head, self.auxiliary_head) if head is not None]
+        return nn.ModuleList(heads)
+
+    def stage_of(self, name: str) -> int | None:
+        """The stage of the backbone that a parameter is of, 0 for its stem; None for all else.
+
+        Raises:
+            OvertoneError: the backbone has no known stages.
+        """
+        if not name.startswith("backbone."):
+            return None
+        stage_of: Any = getattr(self.backbone, "stage_of", None)
+        if stage_of is None:
+            raise OvertoneError(
+                f"{type(self.backbone).__name__} has no stages to group parameters by; use optim.layer_groups block"
+            )
+        return stage_of(name.removeprefix("backbone."))
 
     def features(self, images: Tensor) -> Sequence[Tensor]:
         """The maps of the backbone, from fine to coarse, of images (B, in_chans, H, W)."""

@@ -1,9 +1,11 @@
 """`overtone predict`: what a network says of images."""
 
+from pathlib import Path
+from typing import Any
+
 from overtone import options
 from overtone.data.sources import ImageList, find_images
 from overtone.engine.inference import ready
-from overtone.engine.prediction import Predicted
 from overtone.engine.prediction import predict as predictions_of
 from overtone.errors import OvertoneError
 from overtone.tasks import task_named
@@ -31,22 +33,31 @@ def predict(chosen: options.Predict) -> int:
         note(f"weights: {supposed}")
     running, settings = in_runtime(loaded, chosen)
     inference = ready(running, names, computing(settings))
+    if chosen.out is not None and chosen.out.exists() and any(chosen.out.iterdir()):
+        raise OvertoneError(f"{chosen.out} is not empty; give a new folder as --out")
     bad: list[tuple[str, str]] = []
-    found: list[Predicted] = []
+    found: list[tuple[str, dict[str, Any], list[tuple[Any, ...]]]] = []
+    stems = _stems(paths)
     with progress("predicting", len(paths)) as done:
         for part in predictions_of(inference, ImageList(names, paths, [0] * len(paths)), chosen.top_k, bad, warn):
-            found += part
+            for one in part:  # kept as words: a prediction may hold a map of every pixel
+                found.append((one.image, one.prediction.to_dict(), list(one.prediction.rows())))
+                if chosen.out is not None:
+                    one.prediction.write(paths[one.position], chosen.out, stems[one.position])
             done(len(found) + len(bad))
     if chosen.json:
         print_json(
             {
                 "model": loaded.source,
-                "images": [{"image": one.image, **one.prediction.to_dict()} for one in found],
+                "images": [{"image": image, **values} for image, values, _ in found],
                 "bad": [{"image": image, "reason": reason} for image, reason in bad],
             }
         )
     else:
         _print(found, ("image", *task_named(loaded.task).prediction_columns))
+    if chosen.out is not None:
+        written = len(list(chosen.out.iterdir())) if chosen.out.exists() else 0
+        note(f"{chosen.out}: {written} files written" + ("" if written else f"; {loaded.task} writes none"))
     for image, reason in bad:
         warn(f"{image} could not be read: {reason}")
     if bad:
@@ -54,7 +65,21 @@ def predict(chosen: options.Predict) -> int:
     return 1 if bad else 0
 
 
-def _print(found: list[Predicted], columns: tuple[str, ...]) -> None:
-    rows = [(one.image if rank == 0 else None, *row) for one in found for rank, row in enumerate(one.prediction.rows())]
+def _stems(paths: list[Path]) -> list[str]:
+    """A name without suffix for each image; of several with the same one the later get a number."""
+    used: set[str] = set()
+    stems = []
+    for path in paths:
+        stem, number = path.stem, 1
+        while stem in used:
+            number += 1
+            stem = f"{path.stem}-{number}"
+        used.add(stem)
+        stems.append(stem)
+    return stems
+
+
+def _print(found: list[tuple[str, dict[str, Any], list[tuple[Any, ...]]]], columns: tuple[str, ...]) -> None:
+    rows = [(image if rank == 0 else None, *row) for image, _, lines in found for rank, row in enumerate(lines)]
     if rows:
         print_table(columns, rows, left=2)

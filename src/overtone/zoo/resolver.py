@@ -14,9 +14,12 @@ from overtone import config
 from overtone.checkpoint import SUFFIX, Manifest
 from overtone.config import Preprocess
 from overtone.errors import OvertoneError
+from overtone.heads import Segmenter, is_segmenter
+from overtone.heads.starting import start_segmenter
 from overtone.models._cfg import PUBLISHED_PREFIX
 from overtone.models.building import build, classifier_of, is_ours, preprocess_of
 from overtone.published import Published, find
+from overtone.tasks import task_named
 from overtone.tasks.task import Task
 from overtone.zoo.adapting import head_rows_of
 from overtone.zoo.cache import WEIGHTS_SUFFIXES, Folders
@@ -189,6 +192,8 @@ def load_weights(model: nn.Module, spec: str, *, weights_dir: Folders = None, ne
         path = fetch_published(row, weights_dir).path
     assert path is not None
     path, state = _read(spec, path, ema=False)
+    if isinstance(model, Segmenter):
+        return start_segmenter(model, state.entries, str(path))
     return load_state(model, state.entries, str(path), new_head=new_head)
 
 
@@ -299,6 +304,8 @@ def _from_published(located: Located, wish: _Wish, state: State | None = None) -
 
 
 def _from_manifest(path: Path, manifest: Manifest, state: State, wish: _Wish) -> LoadedModel:
+    if manifest.head is not None or is_segmenter(manifest.architecture):
+        return _dense_from_manifest(path, manifest, state, wish)
     arguments = dict(manifest.model_args) | wish.arguments(len(manifest.labels))
     loaded = _filled(manifest.architecture, arguments, state, str(path), wish, ())
     classes: tuple[str, ...] | None = manifest.labels
@@ -310,6 +317,28 @@ def _from_manifest(path: Path, manifest: Manifest, state: State, wish: _Wish) ->
         labels=classes,
         preprocess=manifest.preprocess,
         manifest=manifest,
+        task=manifest.task,
+        path=path,
+    )
+
+
+def _dense_from_manifest(path: Path, manifest: Manifest, state: State, wish: _Wish) -> LoadedModel:
+    """A network with a dense head, which its task builds."""
+    if wish.num_classes not in (None, len(manifest.labels)) or wish.in_chans not in (None, 3):
+        raise OvertoneError(f"{path} is of a dense network, whose classes and channels stay as they are; train anew")
+    settings = config.Model(name=manifest.architecture, head=manifest.head, args=manifest.model_args)
+    model = task_named(manifest.task).build(settings, manifest.labels)
+    notes = load_state(model, state.entries, str(path), strict=wish.strict)
+    return LoadedModel(
+        model=model.eval(),
+        architecture=manifest.architecture,
+        model_args=manifest.model_args,
+        labels=manifest.labels,
+        preprocess=manifest.preprocess,
+        manifest=manifest,
+        source=str(path),
+        notes=notes,
+        layout=state.layout,
         task=manifest.task,
         path=path,
     )

@@ -10,6 +10,7 @@ from overtone.data.sources import class_folders
 from overtone.data.sources.files import find_images
 from overtone.data.sources.image_list import ImageList
 from overtone.data.sources.kinds import SourceKind, open_evaluation, open_splits, register, unregister
+from overtone.data.sources.masks import MaskedImages, MaskFolders
 from overtone.data.sources.memory import ImageLike, MemoryImages
 from overtone.data.sources.source import Part, Record, Source, Splits, entries
 from overtone.data.sources.table import ClassTable, TaggedImages, TagTable
@@ -18,6 +19,7 @@ __all__ = [
     "BadImage",
     "ImageLike",
     "ImageList",
+    "MaskedImages",
     "MemoryImages",
     "Part",
     "Record",
@@ -53,5 +55,5 @@ class ClassFolders:
         return class_folders.find_evaluation(data.root, part, trained_on, allow_empty_classes=allow)
 
 
-for _kind in (ClassFolders(), ClassTable(), TagTable()):
+for _kind in (ClassFolders(), ClassTable(), TagTable(), MaskFolders()):
     register(_kind)

@@ -22,8 +22,8 @@ class Record(TypedDict, total=False):
     """Position of the image's one label in the source's `labels`."""
     labels: Sequence[int]
     """Positions of all of the image's labels."""
-    mask: Path | bytes
-    """The encoded mask of a segmentation."""
+    mask: Any
+    """The class of every pixel, not decoded: a `data.masks.Mask`."""
     boxes: Any
     """Objects: boxes with their labels and, where there are any, masks."""
 
