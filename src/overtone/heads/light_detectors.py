@@ -99,6 +99,12 @@ class LightDetector(nn.Module):
         self.detector.transform = UnchangedImages(size_divisible)
         self.first_label = first_label
 
+    def get_classifier(self) -> nn.Module:
+        """All but the backbone that gives the maps."""
+        backbone: nn.Module = self.detector.backbone  # type: ignore[assignment]
+        parts = [part for name, part in self.detector.named_children() if name != "backbone"]
+        return nn.ModuleList([*(part for name, part in backbone.named_children() if name != "maps"), *parts])
+
     def forward(
         self,
         images: Tensor,

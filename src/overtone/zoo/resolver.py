@@ -15,6 +15,10 @@ from overtone.checkpoint import SUFFIX, Manifest
 from overtone.config import Preprocess
 from overtone.errors import OvertoneError
 from overtone.heads import Segmenter, is_segmenter
+from overtone.heads.detector_starting import start_detector
+from overtone.heads.detectors import is_detector
+from overtone.heads.light_detectors import LightDetector
+from overtone.heads.mask_rcnn import MaskRcnn
 from overtone.heads.starting import start_segmenter
 from overtone.models._cfg import PUBLISHED_PREFIX
 from overtone.models.building import build, classifier_of, is_ours, preprocess_of
@@ -194,6 +198,8 @@ def load_weights(model: nn.Module, spec: str, *, weights_dir: Folders = None, ne
     path, state = _read(spec, path, ema=False)
     if isinstance(model, Segmenter):
         return start_segmenter(model, state.entries, str(path))
+    if isinstance(model, (MaskRcnn, LightDetector)):
+        return start_detector(model, state.entries, str(path))
     return load_state(model, state.entries, str(path), new_head=new_head)
 
 
@@ -304,7 +310,7 @@ def _from_published(located: Located, wish: _Wish, state: State | None = None) -
 
 
 def _from_manifest(path: Path, manifest: Manifest, state: State, wish: _Wish) -> LoadedModel:
-    if manifest.head is not None or is_segmenter(manifest.architecture):
+    if manifest.head is not None or is_segmenter(manifest.architecture) or is_detector(manifest.architecture):
         return _dense_from_manifest(path, manifest, state, wish)
     arguments = dict(manifest.model_args) | wish.arguments(len(manifest.labels))
     loaded = _filled(manifest.architecture, arguments, state, str(path), wish, ())
