@@ -11,6 +11,8 @@ from overtone.data.sources.image_list import ImageList, Paths
 from overtone.data.sources.source import Record
 from overtone.errors import OvertoneError, some
 
+_LEAST_SIDE = 32
+
 
 @dataclass(frozen=True, eq=False)
 class Objects:
@@ -189,6 +191,12 @@ class BoxedImages:
     def is_wide(self) -> np.ndarray:
         """Whether each image is wider than high, bool `(N,)`."""
         return self._sizes[:, 1] > self._sizes[:, 0]
+
+    def usable(self) -> list[int]:
+        """Positions of the images with an object that is no crowd, and sides of at least 32 pixels."""
+        learned = np.concatenate(([0], np.cumsum(~self._crowd)))
+        numbers = np.diff(learned[self._ends], prepend=0)
+        return np.flatnonzero((numbers > 0) & (self._sizes.min(1, initial=1 << 30) >= _LEAST_SIDE)).tolist()
 
     def part(self, positions: Iterable[int], origin: str) -> "BoxedImages":
         """The images at some positions."""

@@ -3,7 +3,7 @@
 | form | what is looked for |
 |---|---|
 | COCO | `annotations/*train*.json` and `*val*.json`; or a JSON file in each of `train/`, `val/`; or one JSON file |
-| VOC | `Annotations/`, `JPEGImages/` and perhaps `ImageSets/Main/train.txt`, `val.txt`; or XML files beside the images |
+| VOC | `Annotations/`, `JPEGImages/` and perhaps `ImageSets/Main/train.txt`, `val.txt`; or XML beside the images |
 | YOLO | `data.yaml` |
 | table | `data.table` with a row for each object (`data.sources.box_table`) |
 
@@ -38,8 +38,8 @@ from overtone.errors import OvertoneError, some
 
 _PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 _LAYOUT = (
-    "give a folder with COCO's JSON, VOC's Annotations/ and JPEGImages/, or YOLO's data.yaml, or a table with a row for "
-    "each box as --data.table"
+    "give a folder with COCO's JSON, VOC's Annotations/ and JPEGImages/, or YOLO's data.yaml, or a table with a row "
+    "for each box as --data.table"
 )
 _DECIMALS = 2
 _Found = tuple[dict[str, list[Marked]], list[str] | None, str]  # images by part, classes where they are listed, form
@@ -60,6 +60,8 @@ class BoxData:
         train = parts.get("train", parts.get("all"))
         if train is None or not len(train):
             raise OvertoneError(f"{_place(data)} has {some(parts)} images but none to train on; {_LAYOUT}")
+        if data.drop_empty:
+            train = train.part(train.usable(), train.origin)
         if not sum(train.counts()):
             raise OvertoneError(f"no training image of {_place(data)} has an object; mark some")
         val, test = parts.get("val"), parts.get("test")
