@@ -7,6 +7,7 @@ figures see the same masks. Nothing else here needs it.
 import functools
 import importlib
 import struct
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -85,7 +86,14 @@ def run_lengths(packed: bytes, box: Sequence[float], height: int, width: int) ->
 
 def bitmap(packed: bytes, box: Sequence[float], height: int, width: int) -> np.ndarray:
     """The pixels of an outline, uint8 `(height, width)` of 0 and 1; see `run_lengths`."""
-    return mask_module().decode(run_lengths(packed, box, height, width))
+    return decoded(run_lengths(packed, box, height, width))
+
+
+def decoded(runs: Mapping[str, Any]) -> np.ndarray:
+    """The pixels of COCO's compressed run lengths, uint8 `(height, width)`."""
+    with warnings.catch_warnings():  # pycocotools converts its arrays in a way that NumPy 2 gives up
+        warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
+        return mask_module().decode(runs)
 
 
 @functools.cache

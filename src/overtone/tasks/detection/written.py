@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from overtone.checkpoint import write_text, write_with
 from overtone.data.decoding import decode_image
-from overtone.data.segments import mask_module
+from overtone.data.segments import decoded, mask_module
 from overtone.heads.roi_heads import Detections
 from overtone.tasks.detection.coco_classes import category_ids
 from overtone.tasks.detection.coco_metrics import Found
@@ -101,7 +101,7 @@ class DetectionPrediction:
         if self.found.masks:
             pixels = np.asarray(image, dtype=np.float32).copy()
             for at in reversed(range(len(self.found.labels))):
-                inside = mask_module().decode(self.found.masks[at]).astype(bool)
+                inside = decoded(self.found.masks[at]).astype(bool)
                 pixels[inside] = (1 - _OPACITY) * pixels[inside] + _OPACITY * colours[self.found.labels[at]]
             image = Image.fromarray(np.rint(pixels).astype(np.uint8))
         draw, line = ImageDraw.Draw(image), max(1, round(min(image.size) / 240))
