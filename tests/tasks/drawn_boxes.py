@@ -103,7 +103,7 @@ def write_voc(root: Path, parts: dict[str, list[Drawn]]) -> Path:
 
 
 def write_yolo(root: Path, parts: dict[str, list[Drawn]]) -> Path:
-    """`data.yaml` and `labels/<part>/`; the images belong into `images/<part>/`. An image without shapes has no file."""
+    """`data.yaml` and `labels/<part>/`; the images belong into `images/<part>/`. Without shapes there is no file."""
     lines = ["names:", *(f"  {number}: {name}" for number, name in enumerate(reversed(NAMES)))]
     (root / "data.yaml").write_text("\n".join(["path: .", *(f"{p}: images/{p}" for p in parts), *lines]) + "\n")
     for part, images in parts.items():
@@ -134,7 +134,7 @@ def write_table(path: Path, parts: dict[str, list[Drawn]]) -> Path:
     return path
 
 
-def in_every_form(root: Path, count: int = 6) -> dict[str, dict[str, Path]]:
+def in_every_form(root: Path, count: int = 6) -> dict[str, dict[str, Any]]:
     """The same images and shapes as COCO, VOC, YOLO and table; gives the `data` settings of each."""
     parts = {}
     for seed, part in enumerate(("train", "val")):

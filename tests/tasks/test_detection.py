@@ -149,6 +149,9 @@ def found_of(boxes: Any, scores: Any, labels: Any) -> Found:
     return Found(boxes, np.array(scores, dtype=np.float32), np.array(labels, dtype=np.int64), None)
 
 
+FAR = (0, 0, 70, 70)
+
+
 def random_images(count: int = 12) -> tuple[list[Objects], list[Found]]:
     """Objects, and detections some of which are near them."""
     draws = np.random.default_rng(4)
@@ -159,7 +162,7 @@ def random_images(count: int = 12) -> tuple[list[Objects], list[Found]]:
         boxes = np.concatenate((corners, corners + draws.integers(8, 120, (number, 2))), 1)
         labels = draws.integers(0, 3, number)
         truths.append(objects_of(boxes, labels, crowd=draws.random(number) < 0.1, size=300))
-        near = np.concatenate((boxes + draws.normal(0, 6, boxes.shape), draws.integers(0, 60, (2, 4)) + [0, 0, 70, 70]))
+        near = np.concatenate((boxes + draws.normal(0, 6, boxes.shape), draws.integers(0, 60, (2, 4)) + np.array(FAR)))
         scores = np.sort(draws.random(len(near)))[::-1]
         found.append(found_of(near, scores, np.concatenate((labels, draws.integers(0, 3, 2)))))
     return truths, found
@@ -299,6 +302,53 @@ def test_predictions_are_drawn_and_written_as_coco_results(tmp_path: Path) -> No
     results = json.loads(written[1].read_text())
     expected = {"image_id": 17, "category_id": 2, "bbox": [10.0, 10.0, 20.0, 30.0], "score": pytest.approx(0.8)}
     assert results == [expected]
+
+
+def test_an_evaluation_takes_the_network_s_labels(tmp_path: Path, shapes: Path) -> None:
+    """The images to evaluate on may list fewer classes, and in another order."""
+    train(recipe_for(shapes, epochs=1), run_in(tmp_path / "run"), "detect")
+    images = draw(tmp_path / "voc" / "JPEGImages", 4)
+    frames = [dataclasses.replace(image, shapes=tuple(s for s in image.shapes if s[0] == "frame")) for image in images]
+    found = api.evaluate(tmp_path / "run", write_voc(tmp_path / "voc", {"val": frames}), workers=0)
+    assert found.report.labels == LABELS and found.report.objects[0] == 0 < found.report.objects[1]
+
+
+def test_batches_of_one_orientation(tmp_path: Path) -> None:
+    sizes = [(64, 40), (40, 64)]
+    images = [image for n, size in enumerate(sizes) for image in draw(tmp_path / "train", 7 + n, n, size, 20)]
+    source = open_splits(Data(root=write_coco(tmp_path, {"train": images}), val_fraction=0), "boxes").train
+    recipe = recipe_for(tmp_path)
+    recipe = dataclasses.replace(recipe, settings=dataclasses.replace(recipe.settings, by_orientation=True))
+    pipeline = Detection(Setup(LABELS, recipe)).pipeline(train=True)
+    seen, firsts = [], set()
+    for epoch in range(4):
+        loader = Loader(source, pipeline, batch_size=3, shuffle=True)
+        loader.set_epoch(epoch)
+        batches = list(loader)
+        seen.append(sorted(position for batch in batches for position in batch.ids.tolist()))
+        mixed = [len({width > height for height, width in batch.inputs.sizes}) > 1 for batch in batches]
+        assert len(batches) == 5 and not any(mixed[:4])
+        firsts.add(tuple(batches[0].ids.tolist()))
+        loader.set_epoch(epoch, 2)
+        assert [batch.ids.tolist() for batch in loader] == [batch.ids.tolist() for batch in batches[2:]]
+    assert all(positions == list(range(15)) for positions in seen) and len(firsts) == 4
+
+
+def test_a_batch_is_learned(shapes: Path) -> None:
+    recipe = recipe_for(shapes)
+    task, source = Detection(Setup(LABELS, recipe)), open_splits(recipe.data, "boxes").train
+    batch = next(iter(Loader(source, task.pipeline(train=True), batch_size=8)))
+    torch.manual_seed(0)
+    network = Detection.build(recipe.model, LABELS).train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=5e-3)
+    losses = []
+    for _ in range(60):
+        loss = task.loss(network, batch) / 8
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.4 * losses[0]
 
 
 @pytest.mark.slow
