@@ -52,7 +52,12 @@ def coco(images: list[Drawn], outlines: bool = False) -> dict[str, Any]:
         width, height = image.size
         content["images"].append({"id": number, "file_name": image.name, "width": width, "height": height})
         for name, (left, top, w, h) in image.shapes:
-            note = {"id": len(content["annotations"]), "image_id": number, "category_id": ids[name], "iscrowd": 0}
+            note: dict[str, Any] = {
+                "id": len(content["annotations"]),
+                "image_id": number,
+                "category_id": ids[name],
+                "iscrowd": 0,
+            }
             note |= {"bbox": [left, top, w, h], "area": w * h}
             if outlines:
                 note["segmentation"] = [outline(name, left, top, w, h)]

@@ -43,7 +43,7 @@ def recipe_for(root: Path, head: str = "ssdlite", **train_settings: Any) -> Reci
         augment=Augment(crop="none", hflip=0.5),
         optim=Optim(name="adamw", lr=2e-3, clip_grad=10.0),
         schedule=Schedule(name="cosine", warmup_epochs=1),
-        train=Train(**{"epochs": 2, "batch_size": 4} | train_settings),
+        train=dataclasses.replace(Train(epochs=2, batch_size=4), **train_settings),
     )
 
 
@@ -141,7 +141,7 @@ def objects_of(boxes: Any, labels: Any, crowd: Any = None, difficult: Any = None
     none = np.zeros(len(boxes), dtype=bool)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(1).astype(np.float64)
     flags = [none if flag is None else np.array(flag, dtype=bool) for flag in (crowd, difficult)]
-    return Objects(boxes, np.array(labels, dtype=np.int64), *flags, areas, None, (size, size))
+    return Objects(boxes, np.array(labels, dtype=np.int64), *flags, areas=areas, outlines=None, size=(size, size))
 
 
 def found_of(boxes: Any, scores: Any, labels: Any) -> Found:
@@ -208,7 +208,7 @@ def test_average_precision_by_hand() -> None:
 
 def detections_of(found: Found, size: int = 300) -> Detections:
     parts = (torch.from_numpy(part.copy()) for part in (found.boxes, found.scores, found.labels))
-    return Detections(*parts, None, (size, size))
+    return Detections(*parts, mask_probabilities=None, image_size=(size, size))
 
 
 def test_counting_in_parts_is_counting_at_once() -> None:
@@ -271,7 +271,7 @@ def test_trained_stopped_resumed_evaluated_predicted(
     tmp_path: Path, shapes: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = recipe_for(shapes)
-    summary = train(recipe, run_in(tmp_path / "whole"), "detect")
+    summary: Any = train(recipe, run_in(tmp_path / "whole"), "detect")
     train(recipe, run_in(tmp_path / "parts", max_steps=4), "detect")
     train(recipe, run_in(tmp_path / "parts"), "detect")
     whole, parts = (read_checkpoint(tmp_path / name / "last.safetensors") for name in ("whole", "parts"))
@@ -354,7 +354,7 @@ def test_a_batch_is_learned(shapes: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_measure_what_one_does(tmp_path: Path, shapes: Path) -> None:
     recipe = recipe_for(shapes, epochs=1, processes=2)
-    summary = train(recipe, run_in(tmp_path / "two"), "detect")
+    summary: Any = train(recipe, run_in(tmp_path / "two"), "detect")
     alone = api.evaluate(tmp_path / "two", shapes, workers=0)
     assert alone.report.boxes == summary.report.boxes and summary.report.num_used == 5
     assert alone.report.confusion == summary.report.confusion

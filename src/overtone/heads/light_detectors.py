@@ -34,14 +34,14 @@ _SSD_THRESHOLDS = {"score_thresh": 0.001, "nms_thresh": 0.55, "detections_per_im
 class PyramidBackbone(nn.Module):
     """Maps of a timm network and a feature pyramid over them, under the names that torchvision expects."""
 
-    def __init__(self, maps: BackboneMaps, extra: ExtraFPNBlock) -> None:
+    def __init__(self, maps: BackboneMaps, extra: ExtraFPNBlock, width: int = _WIDTH) -> None:
         super().__init__()
         self.maps = maps
-        self.out_channels = _WIDTH
-        self.fpn = FeaturePyramidNetwork(maps.channels, _WIDTH, extra)
+        self.out_channels = width
+        self.fpn = FeaturePyramidNetwork(maps.channels, width, extra)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Images (B, 3, H, W) to levels (B, 256, H_i, W_i) by name."""
+        """Images (B, 3, H, W) to levels (B, width, H_i, W_i) by name."""
         return self.fpn(OrderedDict((str(i), x) for i, x in enumerate(self.maps(images))))
 
 
@@ -143,22 +143,26 @@ class LightDetector(nn.Module):
 
 
 def _faster_rcnn(maps: dict[str, Any], num_classes: int, options: dict[str, Any]) -> LightDetector:
-    backbone = PyramidBackbone(BackboneMaps(strides=(4, 8, 16, 32), **maps), LastLevelMaxPool())
+    width = options.pop("width", _WIDTH)
+    backbone = PyramidBackbone(BackboneMaps(strides=(4, 8, 16, 32), **maps), LastLevelMaxPool(), width)
     return LightDetector(FasterRCNN(backbone, num_classes + 1, **options), 1, 32)
 
 
 def _mask_rcnn(maps: dict[str, Any], num_classes: int, options: dict[str, Any]) -> LightDetector:
-    backbone = PyramidBackbone(BackboneMaps(strides=(4, 8, 16, 32), **maps), LastLevelMaxPool())
+    width = options.pop("width", _WIDTH)
+    backbone = PyramidBackbone(BackboneMaps(strides=(4, 8, 16, 32), **maps), LastLevelMaxPool(), width)
     return LightDetector(MaskRCNN(backbone, num_classes + 1, **options), 1, 32)
 
 
 def _retinanet(maps: dict[str, Any], num_classes: int, options: dict[str, Any]) -> LightDetector:
-    backbone = PyramidBackbone(BackboneMaps(strides=(8, 16, 32), **maps), LastLevelP6P7(_WIDTH, _WIDTH))
+    width = options.pop("width", _WIDTH)
+    backbone = PyramidBackbone(BackboneMaps(strides=(8, 16, 32), **maps), LastLevelP6P7(width, width), width)
     return LightDetector(RetinaNet(backbone, num_classes, **options), 0, 32)
 
 
 def _fcos(maps: dict[str, Any], num_classes: int, options: dict[str, Any]) -> LightDetector:
-    backbone = PyramidBackbone(BackboneMaps(strides=(8, 16, 32), **maps), LastLevelP6P7(_WIDTH, _WIDTH))
+    width = options.pop("width", _WIDTH)
+    backbone = PyramidBackbone(BackboneMaps(strides=(8, 16, 32), **maps), LastLevelP6P7(width, width), width)
     return LightDetector(FCOS(backbone, num_classes, **options), 0, 32)
 
 
@@ -200,9 +204,10 @@ def build_light_detector(
         num_classes: Classes without the background.
         pretrained_backbone: Load the weights that timm or this package knows for the backbone.
         backbone_args: Further arguments of the backbone's constructor.
-        options: Arguments of torchvision's constructor, such as `box_score_thresh` or `detections_per_img`. SSDLite
-            also takes `strides` of the backbone's maps, and `scales`, the smallest and the largest of its boxes as
-            shares of the image: for small objects (8, 16, 32) and a smaller one than 0.2.
+        options: Arguments of torchvision's constructor, such as `box_score_thresh` or `detections_per_img`. Beside
+            these, all but SSDLite take `width`, the channels of the pyramid and of the head over it (a multiple of 32;
+            256 by default), and SSDLite takes `strides` of the backbone's maps, and `scales`, the smallest and the
+            largest of its boxes as shares of the image: for small objects (8, 16, 32) and less than 0.2.
 
     Raises:
         OvertoneError: No such head, or a backbone without the maps that it needs.

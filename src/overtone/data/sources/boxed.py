@@ -168,7 +168,7 @@ class BoxedImages:
         outlines = tuple(self._outline(at) for at in range(rows.start, rows.stop)) if self.has_outlines else None
         height, width = self._sizes[position].tolist()
         parts = (self._boxes, self._labels, self._crowd, self._difficult, self._areas)
-        return Objects(*(part[rows] for part in parts), outlines, (height, width))
+        return Objects(*(part[rows] for part in parts), outlines=outlines, size=(height, width))
 
     def _outline(self, at: int) -> bytes:
         start = int(self._outline_ends[at - 1]) if at else 0

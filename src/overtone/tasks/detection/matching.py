@@ -90,6 +90,6 @@ def confusion_of(objects: Objects, found: Found, num_classes: int, threshold: fl
             free_truth[column] = bool(objects.crowd[column])
             if not ignored[column]:
                 counts[objects.labels[column], labels[row]] += 1
-    np.add.at(counts, (num_classes, labels[free_found]), 1)
-    np.add.at(counts, (objects.labels[free_truth & ~ignored], num_classes), 1)
+    counts[num_classes, :-1] += np.bincount(labels[free_found], minlength=num_classes)
+    counts[:-1, num_classes] += np.bincount(objects.labels[free_truth & ~ignored], minlength=num_classes)
     return counts

@@ -6,10 +6,12 @@ the loader seeds for every sample. Images are 8-bit up to the normalisation; pad
 
 import random
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
@@ -94,7 +96,7 @@ class Marked(NamedTuple):
         """Without the objects that have nothing left, or sides below `smallest`."""
         boxes, valid = moved.sanitize_bounding_boxes(self.boxes, min_size=max(smallest, 1e-3))
         masks = None if self.masks is None else tv_tensors.Mask(self.masks[valid])
-        return Marked(self.image, tv_tensors.wrap(boxes, like=self.boxes), self.labels[valid], masks)
+        return Marked(self.image, _boxes(boxes.as_subclass(Tensor), self.size), self.labels[valid], masks)
 
     @property
     def size(self) -> Size:
@@ -102,16 +104,19 @@ class Marked(NamedTuple):
         return int(self.image.shape[-2]), int(self.image.shape[-1])
 
 
+def _boxes(corners: Tensor, size: Size) -> tv_tensors.BoundingBoxes:
+    """Left, top, right, bottom `(N, 4)` in an image of a height and width."""
+    return tv_tensors.BoundingBoxes(corners, format="XYXY", canvas_size=size)  # type: ignore[call-overload]
+
+
 def marked(decoded: Decoded, *, masks: bool) -> Marked:
     """A decoded sample with the objects that are learned: crowds are not."""
     objects = decoded.truth.objects
     size = int(decoded.image.shape[-2]), int(decoded.image.shape[-1])
     if objects is None:
-        objects = Objects(*(np.zeros(0),) * 5, None, size)
+        objects = Objects(*(np.zeros(0),) * 5, outlines=None, size=size)
     chosen = np.flatnonzero(~objects.crowd.astype(bool))
-    boxes = tv_tensors.BoundingBoxes(  # type: ignore[call-overload]
-        torch.from_numpy(objects.boxes.reshape(-1, 4)[chosen].astype(np.float32)), format="XYXY", canvas_size=size
-    )
+    boxes = _boxes(torch.from_numpy(objects.boxes.reshape(-1, 4)[chosen].astype(np.float32)), size)
     bitmaps = None
     if masks:
         outlines = objects.outlines or (b"",) * len(objects)
@@ -208,7 +213,7 @@ class TrainingChanges:
                 whole = torch.zeros((len(part.masks), side, side), dtype=torch.uint8)
                 whole[:, top : top + height, left : left + width] = part.masks
                 masks.append(whole)
-        joined = tv_tensors.BoundingBoxes(torch.cat(boxes), format="XYXY", canvas_size=(side, side))  # type: ignore[call-overload]
+        joined = _boxes(torch.cat(boxes), (side, side))
         bitmaps = tv_tensors.Mask(torch.cat(masks)) if self._masks else None
         return Marked(tv_tensors.Image(canvas), joined, torch.cat(labels), bitmaps)
 
@@ -253,15 +258,14 @@ class BoxPipeline:
             BadImage: it cannot be read, or is of another size than the annotations say.
         """
         source: Any = record.get("image", b"")
-        is_encoded = isinstance(source, bytes) or not hasattr(source, "convert")
-        exif = self._preprocess.exif
-        pixels = decode_pixels(source, exif) if is_encoded else as_pixels(as_rgb(source, exif))
+        is_opened, exif = isinstance(source, Image.Image), self._preprocess.exif
+        pixels = as_pixels(as_rgb(source, exif)) if is_opened else decode_pixels(source, exif)
         image, objects = pixels.permute(2, 0, 1), record.get("boxes")
         size = (int(image.shape[1]), int(image.shape[2]))
         if objects is not None and objects.size != size:
             said = f"{objects.size[1]}x{objects.size[0]}"
             raise BadImage(None, f"it is {size[1]}x{size[0]} pixels and its annotations are of an image of {said}")
-        return Decoded(image, Truth("" if isinstance(source, bytes) or not is_encoded else str(source), objects))
+        return Decoded(image, Truth(str(source) if isinstance(source, Path) else "", objects))
 
     def transform(self, decoded: Decoded, draw: Draw) -> tuple[Any, Any]:
         """A changed image with boxes in training; in evaluation the resized one, and what is known of it."""
