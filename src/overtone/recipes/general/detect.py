@@ -3,7 +3,7 @@
 Source: ours.
 Command: overtone train detect --data.root FOLDER
 FOLDER has COCO's JSON, VOC's Annotations/ and JPEGImages/, or YOLO's data.yaml; or give a table of boxes as
---data.table. See docs/data.md. With trained weights: recipe detect_finetune.
+--data.table. See docs/detection.md. With trained weights: recipe detect_finetune.
 Published result: none.
 Ours: not measured.
 Deviations: not applicable.

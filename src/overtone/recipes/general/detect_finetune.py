@@ -3,7 +3,7 @@
 Source: ours; gentle steps for few images.
 Command: overtone train detect_finetune --data.root FOLDER --model.weights RUN
 FOLDER has COCO's JSON, VOC's Annotations/ and JPEGImages/, or YOLO's data.yaml; or give a table of boxes as
---data.table. See docs/data.md. RUN is a run folder, a checkpoint file, or published weights of the backbone.
+--data.table. See docs/detection.md. RUN is a run folder, a checkpoint file, or published weights of the backbone.
 Published result: none.
 Ours: not measured.
 Deviations: not applicable.

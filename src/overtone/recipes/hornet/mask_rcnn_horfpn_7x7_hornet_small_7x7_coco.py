@@ -2,7 +2,7 @@
 
 Source: the detection settings of raoyongming/HorNet (Rao et al., NeurIPS 2022, arXiv:2207.14284).
 Command: overtone train mask_rcnn_horfpn_7x7_hornet_small_7x7_coco --data.root COCO
-COCO has annotations/instances_train2017.json, instances_val2017.json, train2017/ and val2017/; see docs/data.md.
+COCO has annotations/instances_train2017.json, instances_val2017.json, train2017/ and val2017/; see docs/detection.md.
 Starts from the published weights hornet_small_7x7.rao_in1k.
 Published result: none (8 GPUs of 2 images).
 Ours: not measured.
