@@ -1,11 +1,15 @@
 """What the tests of the tasks start from."""
 
 import csv
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+# the processes of tests/engine are those of these tests too
+sys.path.append(str(Path(__file__).parent.parent / "engine"))
 
 COLOURS = {"blue": (30, 40, 200), "green": (20, 180, 40), "red": (210, 30, 30)}
 SIZE = 24

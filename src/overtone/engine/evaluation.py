@@ -1,5 +1,6 @@
 """A network measured on labelled samples: whose outputs mean the samples' labels, by how much it is right."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,12 +51,20 @@ def model_and_source(load: Load, data: Data, part: Part, say: Callable[[str], ob
         OvertoneError: no such network or data, or labels that are not the network's.
     """
     loaded = load()
+    if data.ignore_index is None:
+        data = dataclasses.replace(data, ignore_index=_ignored_in_training(loaded))
     source = open_evaluation(data, task_named(loaded.task).target, part, trained_on(loaded))
     if not loaded.trained:
         loaded = load(num_classes=len(source.labels))
     elif _of_imagenet(source) and _has_more_than_imagenet(loaded):
         loaded = load(num_classes=NUM_CLASSES)
     return loaded, _matched(loaded, source, data, say)
+
+
+def _ignored_in_training(loaded: LoadedModel) -> int | None:
+    """The index of masks that the network's training ignored, which decides on the classes."""
+    recipe = None if loaded.manifest is None else loaded.manifest.recipe
+    return ((recipe or {}).get("data") or {}).get("ignore_index")
 
 
 def measure(

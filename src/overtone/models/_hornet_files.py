@@ -9,8 +9,8 @@ from typing import Any
 
 def foreign_layout(entries: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
     """OpenMMLab's copy of a HorNet under the published keys, and the name of its layout; None for anything else."""
-    if "backbone.downsample_layers.0.0.weight" not in entries:
-        return None
+    if "backbone.downsample_layers.0.0.weight" not in entries or "backbone.norm0.weight" in entries:
+        return None  # another network, or one for detection or segmentation, whose keys are ours
     known = {key: value for key, value in entries.items() if key.startswith(("backbone.", "head."))}
     return "openmmlab", {_published_key(key): value for key, value in known.items()}
 

@@ -50,7 +50,7 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path, title: str = "") 
     accuracies.legend(frameon=False)
     if title:
         figure.suptitle(title)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_comparison(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
@@ -83,7 +83,7 @@ def plot_comparison(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path)
     figure.legend(
         figure.axes[0].get_lines(), labels, loc="outside lower center", ncols=min(len(runs), 3), frameon=False
     )
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_confusion(report: ClassificationReport, path: Path) -> None:
@@ -116,7 +116,7 @@ def plot_confusion(report: ClassificationReport, path: Path) -> None:
         for row, column in np.argwhere(counts > 0):
             color = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", fontsize=8, color=color)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _lines(
@@ -140,7 +140,8 @@ def _shortened(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG; names in it are taken as they are."""
     # Matplotlib reads dollar signs in names as mathematics unless told otherwise
     for text in figure.findobj(match=lambda artist: hasattr(artist, "set_parse_math")):
         text.set_parse_math(False)  # type: ignore[attr-defined]

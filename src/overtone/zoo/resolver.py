@@ -23,8 +23,8 @@ from overtone.heads.starting import start_segmenter
 from overtone.models._cfg import PUBLISHED_PREFIX
 from overtone.models.building import build, classifier_of, is_ours, preprocess_of
 from overtone.published import Published, find
-from overtone.tasks import task_named
 from overtone.tasks.task import Task
+from overtone.zoo import dense
 from overtone.zoo.adapting import head_rows_of
 from overtone.zoo.cache import WEIGHTS_SUFFIXES, Folders
 from overtone.zoo.download import Progress
@@ -129,6 +129,8 @@ def load_model(
     row = find(spec)
     if row is not None:
         return _from_published(fetch_published(row, weights_dir, progress=progress), wish)
+    if is_segmenter(spec.partition(".")[0]) or is_detector(spec.partition(".")[0]):
+        return LoadedModel(**dense.untrained(spec, wish.num_classes))
     tagged = "." in spec
     arguments = wish.arguments(None)
     model = build(spec, pretrained=tagged, **arguments)
@@ -273,6 +275,10 @@ def _from_path(spec: str, path: Path, architecture: str | None, wish: _Wish) -> 
         if architecture not in (None, state.manifest.architecture):
             raise OvertoneError(f"{path} is of {state.manifest.architecture}, as it says itself, not of {architecture}")
         return _from_manifest(path, state.manifest, state, wish)
+    fields = dense.from_published_layout(path, state)
+    if fields is not None:
+        _check_dense(path, len(fields["labels"]), wish)
+        return LoadedModel(**fields)
     row = identify(path)
     if row is not None and architecture in (None, row.architecture):
         return _from_published(Located(path, prove(path, row), str(path.parent), row), wish, state)
@@ -310,8 +316,9 @@ def _from_published(located: Located, wish: _Wish, state: State | None = None) -
 
 
 def _from_manifest(path: Path, manifest: Manifest, state: State, wish: _Wish) -> LoadedModel:
-    if manifest.head is not None or is_segmenter(manifest.architecture) or is_detector(manifest.architecture):
-        return _dense_from_manifest(path, manifest, state, wish)
+    if dense.is_dense(manifest):
+        _check_dense(path, len(manifest.labels), wish)
+        return LoadedModel(**dense.from_manifest(path, manifest, state, strict=wish.strict))
     arguments = dict(manifest.model_args) | wish.arguments(len(manifest.labels))
     loaded = _filled(manifest.architecture, arguments, state, str(path), wish, ())
     classes: tuple[str, ...] | None = manifest.labels
@@ -328,26 +335,9 @@ def _from_manifest(path: Path, manifest: Manifest, state: State, wish: _Wish) ->
     )
 
 
-def _dense_from_manifest(path: Path, manifest: Manifest, state: State, wish: _Wish) -> LoadedModel:
-    """A network with a dense head, which its task builds."""
-    if wish.num_classes not in (None, len(manifest.labels)) or wish.in_chans not in (None, 3):
+def _check_dense(path: Path, num_classes: int, wish: _Wish) -> None:
+    if wish.num_classes not in (None, num_classes) or wish.in_chans not in (None, 3):
         raise OvertoneError(f"{path} is of a dense network, whose classes and channels stay as they are; train anew")
-    settings = config.Model(name=manifest.architecture, head=manifest.head, args=manifest.model_args)
-    model = task_named(manifest.task).build(settings, manifest.labels)
-    notes = load_state(model, state.entries, str(path), strict=wish.strict)
-    return LoadedModel(
-        model=model.eval(),
-        architecture=manifest.architecture,
-        model_args=manifest.model_args,
-        labels=manifest.labels,
-        preprocess=manifest.preprocess,
-        manifest=manifest,
-        source=str(path),
-        notes=notes,
-        layout=state.layout,
-        task=manifest.task,
-        path=path,
-    )
 
 
 def _from_hub(spec: str, wish: _Wish) -> LoadedModel:

@@ -14,7 +14,7 @@ the classes; without one they are `class 0`, `class 1`, … up to the largest in
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -38,6 +38,18 @@ _LISTS = ("classes.csv", "class_dict.csv", "classes.txt", "labels.txt")
 _LAYOUT = "give a folder with images/ and masks/ of files of the same names (images/a.jpg, masks/a.png)"
 
 
+class Masks(Protocol):
+    """Masks by position; picklable."""
+
+    def __len__(self) -> int:
+        """Number of masks."""
+        ...
+
+    def __getitem__(self, position: int, /) -> Any:
+        """The mask at a position, a `data.masks.Mask`."""
+        ...
+
+
 class MaskedImages:
     """Image files with a mask each: a source of records with `image` and `mask`.
 
@@ -53,7 +65,7 @@ class MaskedImages:
         self,
         labels: Sequence[str],
         images: Iterable[Path],
-        masks: "MaskPaths | Sequence[Any]",
+        masks: Masks,
         origin: str,
         root: Path | None = None,
     ) -> None:
@@ -286,7 +298,8 @@ def _numbered(masks: Sequence[Path], root: Path, ignore_index: int | None) -> Cl
                 f"{mask} is a mask of colours; say in {root / 'classes.csv'} what they stand for: a first line "
                 "name,r,g,b and then a line for each class"
             )
-        largest = max(largest, int(values[(values != IGNORED) & (values != ignore_index)].max(initial=-1)))
+        counted = values[(values != IGNORED) & (values != ignore_index)]
+        largest = max(largest, int(counted.max()) if counted.size else -1)
     if largest < 0:
         raise OvertoneError(f"no mask of {root} could be read, or none holds a class; see what they hold")
     if largest >= MOST_CLASSES:

@@ -1,10 +1,14 @@
-"""Your own images with masks: LR-ASPP on a small backbone, from nothing.
+"""Your own images with masks: LR-ASPP on a small HBONet, from nothing.
 
 Source: ours.
 Command: overtone train segment --data.root FOLDER
-FOLDER has images/ and masks/ with files of the same names (and classes.txt or classes.csv); see docs/data.md.
+FOLDER has images/ and masks/ with files of the same names (and classes.txt or classes.csv); see docs/data.md. Images
+are resized into 320x240 pixels and cropped to 192, so that an epoch of CamVid's 367 images takes about 16 seconds of
+one core; masks stay at the images' own size in evaluation. For finer detail: --settings.scale 640 480
+--data.preprocess.size 384. The root of the classes' shares as weights keeps rare classes (poles, signs) in play.
 Published result: none.
-Ours: not measured.
+Ours: CamVid (367 images, 11 classes, seed 0), 6 epochs in place of 60: mIoU 39.9 % and 77.5 % of the pixels on its 101
+validation images at 480x360, in 97 seconds of one core. The 60 epochs, about 16 minutes of one core, are not measured.
 Deviations: not applicable.
 """
 
@@ -14,10 +18,10 @@ from overtone.tasks.segmentation.settings import SegmentationSettings
 RECIPE = Recipe(
     task="segmentation",
     settings=SegmentationSettings(loss="cross_entropy", class_weights="sqrt", scale=(320, 240), ratio=(0.75, 1.5)),
-    model=Model(name="mobilenetv2_x100", head="lraspp"),
+    model=Model(name="hbonet_x050", head="lraspp"),
     data=Data(
         preprocess=Preprocess(
-            size=224,
+            size=192,
             resize="shorter",
             crop_fraction=1.0,
             interpolation="bilinear",
@@ -28,7 +32,7 @@ RECIPE = Recipe(
         split_seed=0,
     ),
     augment=Augment(crop="random_resized", hflip=0.5),
-    optim=Optim(name="adamw", lr=2e-3, weight_decay=0.01, decay="no_norm_bias", clip_grad=5.0),
-    schedule=Schedule(name="poly", min_lr=0.0, power=0.9, warmup_epochs=2),
-    train=Train(epochs=60, batch_size=16),
+    optim=Optim(name="adamw", lr=4e-3, weight_decay=0.01, decay="no_norm_bias", clip_grad=5.0),
+    schedule=Schedule(name="poly", min_lr=0.0, power=0.9, warmup_epochs=0.5),
+    train=Train(epochs=60, batch_size=8),
 )

@@ -113,7 +113,7 @@ class SegmentationReport:
         bars = (tuple(value or 0.0 for value in self.iou),)
         return [
             Plot("confusion", "matrix", title, self.labels, shares, axes=("predicted class", "true class")),
-            Plot("iou", "bars", title, self.labels, bars, axes=("class", "IoU, %")),
+            Plot("iou", "bars", title, self.labels, bars, axes=("IoU (%)", "")),
         ]
 
     def to_dict(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -143,7 +144,8 @@ def class_weights(source: Source, num_classes: int, power: float) -> Tensor:
     counts = torch.zeros(num_classes, dtype=torch.float64)
     for position in range(len(source)):
         try:
-            mask = torch.from_numpy(source.read(position)["mask"].pixels())
+            record = source.read(position)
+            mask = torch.from_numpy(record["mask"].pixels() if "mask" in record else np.empty(0, dtype=np.uint8))
         except BadImage:  # named when it is trained on
             continue
         counts += torch.bincount(mask.flatten(), minlength=IGNORED + 1)[:num_classes].double()

@@ -102,7 +102,7 @@ class TrainingChanges:
     def __call__(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Change an image, uint8 `(3, H, W)`, and its mask, uint8 `(H, W)`."""
         factor = random.uniform(*self._settings.ratio)
-        image = tv_tensors.wrap(self._resizer.image(image, factor), like=tv_tensors.Image(image))
+        image = tv_tensors.Image(self._resizer.image(image, factor))
         mask = tv_tensors.Mask(self._resizer.mask(mask, factor))
         top, left, height, width = self._crop(mask)
         image, mask = (moved.crop(value, top, left, height, width) for value in (image, mask))
