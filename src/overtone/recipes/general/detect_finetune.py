@@ -17,11 +17,7 @@ NEEDS_WEIGHTS = True
 RECIPE = Recipe(
     task="detection",
     settings=DetectionSettings(longest=320, jitter=(0.8, 1.1), score="ap50"),
-    model=Model(
-        name="mobilenetv2_x050",
-        head="ssdlite",
-        args={"head_args": {"strides": [8, 16, 32], "scales": [0.07, 0.9]}},
-    ),
+    model=Model(name="resnet10t", head="fcos", args={"head_args": {"width": 64}}),
     data=Data(
         preprocess=Preprocess(
             size=240,
@@ -35,7 +31,7 @@ RECIPE = Recipe(
         split_seed=0,
     ),
     augment=Augment(crop="none", hflip=0.5, color_jitter=0.2),
-    optim=Optim(name="adamw", lr=1e-3, weight_decay=0.05, decay="no_norm_bias", clip_grad=10.0),
+    optim=Optim(name="adamw", lr=5e-4, weight_decay=0.05, decay="no_norm_bias", clip_grad=10.0),
     schedule=Schedule(name="cosine", min_lr=0.0, warmup_epochs=2),
-    train=Train(epochs=40, batch_size=16),
+    train=Train(epochs=20, batch_size=8),
 )
