@@ -78,6 +78,7 @@ def main() -> None:
         started = time.perf_counter()
         summary = train(recipe, Run(out=root / "run", plots=False, tensorboard=False), "shapes")
         seconds = time.perf_counter() - started
+    assert summary.report is not None
     for table in summary.report.tables()[:1]:
         print(*table.columns, sep=" | ")
         for row in table.rows:
