@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from overtone.verbs.class_names import names_of, published_classes
 from PIL import Image
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from overtone.checkpoint import read_checkpoint, read_manifest
 from overtone.config import Preprocess
 from overtone.data.imagenet import class_names, synsets
 from overtone.published import find
+from overtone.verbs.class_names import names_of, published_classes
 
 SMALL = "mobilenetv2_x010.dli14_in1k"
 FILE = "mobilenetv2_0.1-7d1d638a.pth"

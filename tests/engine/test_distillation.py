@@ -4,8 +4,6 @@ import math
 
 import pytest
 import torch
-from overtone.tasks.distillation import Teacher, distillation_loss
-from overtone.verbs.teaching import load_teacher
 from torch import nn
 
 from overtone import zoo
@@ -13,6 +11,8 @@ from overtone.config import Augment, Distill, Preprocess, Recipe, Train
 from overtone.engine.placement import Placement
 from overtone.errors import OvertoneError
 from overtone.tasks.classification import Classification
+from overtone.tasks.distillation import Teacher, distillation_loss
+from overtone.verbs.teaching import load_teacher
 
 CPU = Placement(torch.device("cpu"))
 STUDENT = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0]])

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from overtone.verbs.training_loaders import training_loaders
 from pictures_on_disk import noise
 from PIL import Image, ImageFilter
 
@@ -18,6 +17,7 @@ from overtone.data.transforms import evaluation_transform, recipe_transform, tra
 from overtone.engine.distributed import World
 from overtone.engine.placement import place
 from overtone.errors import OvertoneError
+from overtone.verbs.training_loaders import training_loaders
 
 PLAIN = Preprocess(size=32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
