@@ -97,6 +97,8 @@ class Data(Checked, section="data"):
     ignore_index: MaskIndex | None = None
     """Index in the masks of a segmentation, beside 255, of pixels without a class; classes named unlabelled or void are
     found by their names."""
+    drop_empty: bool = False
+    """Leave training images of a detection out that have no object, or a side below 32 pixels."""
     val_fraction: FractionBelowOne = 0.2
     """Share of each class held out for validation when the data has no `val/`; 0: none, nothing is evaluated then, and
     the last epoch counts as the best."""

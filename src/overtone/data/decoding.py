@@ -149,6 +149,17 @@ def decode_stored(source: Encoded) -> tuple[np.ndarray, np.ndarray | None]:
         return np.array(image.convert("RGB")), None
 
 
+@contextmanager
+def opened_header(source: Encoded) -> Iterator[Image.Image]:
+    """An image file of which only the header has been read.
+
+    Raises:
+        BadImage: see `decode_image`.
+    """
+    with _explained(source), _opened(io.BytesIO(_content(source))) as image:
+        yield image
+
+
 def open_scaled(source: Encoded, exif: Exif = "ignore") -> StoredJpeg | Tensor:
     """A JPEG file to decode in part and at a smaller size, or the pixels (`decode_pixels`) of another file.
 

@@ -23,6 +23,7 @@ from overtone.data.seeding import derived_seed, preserved, reseed
 from overtone.data.sources.source import Source
 from overtone.errors import OvertoneError
 
+_BATCHES = 0x62617463686573  # as `_ORDER`
 _ORDER = 0x6F72646572  # keeps the order's random numbers apart from those of a step of the same number
 
 
@@ -64,7 +65,9 @@ class Loader:
         if batch_size < 1 or workers < 0:
             raise OvertoneError(f"batch_size is {batch_size}, workers is {workers}; give at least 1 and at least 0")
         self.source = source
-        self._order = _Order(len(source), batch_size, shuffle, seed, rank, num_ranks)
+        is_wide = getattr(source, "is_wide", None) if getattr(pipeline, "by_orientation", False) else None
+        wide = None if is_wide is None else torch.from_numpy(is_wide())
+        self._order = _Order(len(source), batch_size, shuffle, seed, rank, num_ranks, wide)
         self._order.first_batch = start_batch
         with _workers_as_asked():
             self._loader = DataLoader(
@@ -165,6 +168,29 @@ def epoch_order(num_images: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(num_images, generator=generator)
 
 
+def by_orientation(order: Tensor, wide: Tensor, batch_size: int, seed: int, epoch: int) -> Tensor:
+    """An epoch's order in which whole batches hold images that are all wide, or all not.
+
+    Each orientation keeps its order and is cut into whole batches, which are then shuffled; what is left of both, fewer
+    than two batches, comes last.
+
+    Args:
+        order: int64 `(N,)`, see `epoch_order`.
+        wide: bool `(N,)` by position: whether an image is wider than high.
+        batch_size: images in a batch.
+        seed: of the training.
+        epoch: counted from 0.
+    """
+    batches, left = [], []
+    for positions in (order[wide[order]], order[~wide[order]]):
+        whole = len(positions) // batch_size * batch_size
+        batches += positions[:whole].split(batch_size) if whole else ()
+        left.append(positions[whole:])
+    generator = torch.Generator().manual_seed(derived_seed(_BATCHES, seed, epoch))
+    shuffled = [batches[at] for at in torch.randperm(len(batches), generator=generator).tolist()]
+    return torch.cat([*shuffled, *left])
+
+
 def share_of(positions: Tensor, rank: int, num_ranks: int) -> Tensor:
     """The part of a batch that a process gets: a run of neighbours; all parts together are the batch.
 
@@ -190,8 +216,16 @@ class _Order(Sampler):
     """Which images each batch holds; the epoch travels with every batch, so workers need no state."""
 
     def __init__(
-        self, num_images: int, batch_size: int, shuffle: bool, seed: int, rank: int = 0, num_ranks: int = 1
+        self,
+        num_images: int,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        rank: int = 0,
+        num_ranks: int = 1,
+        wide: Tensor | None = None,
     ) -> None:
+        self.wide = wide
         self.num_images, self.batch_size, self.shuffle, self.seed = num_images, batch_size, shuffle, seed
         self.rank, self.num_ranks = rank, num_ranks
         self.epoch = self.first_batch = 0
@@ -211,6 +245,8 @@ class _Order(Sampler):
     def __iter__(self) -> Iterator[tuple[int, list[int]]]:
         epoch, first = self.epoch, self.first_batch
         order = epoch_order(self.num_images, self.seed, epoch) if self.shuffle else self.listed()
+        if self.shuffle and self.wide is not None:
+            order = by_orientation(order, self.wide, self.batch_size, self.seed, epoch)
         for positions in order[first * self.batch_size :].split(self.batch_size):
             if len(positions):  # of an empty list there is one, empty part
                 share = share_of(positions, self.rank, self.num_ranks) if self.shuffle else positions

@@ -118,6 +118,9 @@ def check_labels(loaded: LoadedModel, source: Source, data: Data) -> None:
 
 def _matched(loaded: LoadedModel, source: Source, data: Data, say: Callable[[str], object]) -> Source:
     """The samples with the network's labels: as they have them, or ImageNet's where theirs are part of it."""
+    with_labels = getattr(source, "relabelled", None)
+    if with_labels is not None and loaded.labels is not None and set(source.labels) <= set(loaded.labels):
+        return with_labels(loaded.labels)
     classes = classes_of(loaded) if loaded.trained else None
     of_imagenet = _of_imagenet(source)
     if classes is None or not of_imagenet or not set(source.labels) <= set(classes):

@@ -166,13 +166,14 @@ def checked_head_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """
 
     def is_plain(value: Any) -> bool:
+        if isinstance(value, Mapping):
+            return is_plain(tuple(value.values()))
         if isinstance(value, (list, tuple)):
             return len(value) <= _MOST_VALUES and all(map(is_plain, value))
         is_number = isinstance(value, (int, float)) and 0 <= value <= _LARGEST
         return value is None or is_number or (isinstance(value, str) and value.isidentifier())
 
     for name, value in options.items():
-        values = value.values() if isinstance(value, Mapping) else (value,)
-        if not all(map(is_plain, values)):
+        if not is_plain(value):
             raise OvertoneError(f"--model.args {name} is {value!r}; it must hold plain values from 0 to {_LARGEST}")
     return dict(options)

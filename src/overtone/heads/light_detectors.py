@@ -26,6 +26,7 @@ from overtone.heads.roi_heads import Detections, Size, Target
 
 _WIDTH = 256
 _SSD_EXTRA_WIDTHS = (512, 256, 256, 128)  # of torchvision's SSDLite
+_SSD_STRIDES, _SSD_SCALES = (16, 32), (0.2, 0.95)  # of the maps, and of the boxes as shares of the image
 _SSD_NORM = partial(nn.BatchNorm2d, eps=0.001, momentum=0.03)
 _SSD_THRESHOLDS = {"score_thresh": 0.001, "nms_thresh": 0.55, "detections_per_img": 300, "topk_candidates": 300}
 
@@ -33,19 +34,19 @@ _SSD_THRESHOLDS = {"score_thresh": 0.001, "nms_thresh": 0.55, "detections_per_im
 class PyramidBackbone(nn.Module):
     """Maps of a timm network and a feature pyramid over them, under the names that torchvision expects."""
 
-    def __init__(self, maps: BackboneMaps, extra: ExtraFPNBlock) -> None:
+    def __init__(self, maps: BackboneMaps, extra: ExtraFPNBlock, width: int = _WIDTH) -> None:
         super().__init__()
         self.maps = maps
-        self.out_channels = _WIDTH
-        self.fpn = FeaturePyramidNetwork(maps.channels, _WIDTH, extra)
+        self.out_channels = width
+        self.fpn = FeaturePyramidNetwork(maps.channels, width, extra)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Images (B, 3, H, W) to levels (B, 256, H_i, W_i) by name."""
+        """Images (B, 3, H, W) to levels (B, width, H_i, W_i) by name."""
         return self.fpn(OrderedDict((str(i), x) for i, x in enumerate(self.maps(images))))
 
 
 class SsdBackbone(nn.Module):
-    """Maps of strides 16 and 32 of a timm network, and SSDLite's four extra blocks after the last."""
+    """Maps of a timm network, of strides 16 and 32 by default, and SSDLite's four extra blocks after the last."""
 
     def __init__(self, maps: BackboneMaps) -> None:
         super().__init__()
@@ -56,7 +57,7 @@ class SsdBackbone(nn.Module):
         self.channels = [*maps.channels, *_SSD_EXTRA_WIDTHS]
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Images (B, 3, H, W) to six maps by name."""
+        """Images (B, 3, H, W) to the maps, the finest first, by name."""
         maps = self.maps(images)
         for block in self.extra:
             maps.append(block(maps[-1]))
@@ -99,6 +100,12 @@ class LightDetector(nn.Module):
         self.detector.transform = UnchangedImages(size_divisible)
         self.first_label = first_label
 
+    def get_classifier(self) -> nn.Module:
+        """All but the backbone that gives the maps."""
+        backbone: nn.Module = self.detector.backbone  # type: ignore[assignment]
+        parts = [part for name, part in self.detector.named_children() if name != "backbone"]
+        return nn.ModuleList([*(part for name, part in backbone.named_children() if name != "maps"), *parts])
+
     def forward(
         self,
         images: Tensor,
@@ -136,28 +143,34 @@ class LightDetector(nn.Module):
 
 
 def _faster_rcnn(maps: dict[str, Any], num_classes: int, options: dict[str, Any]) -> LightDetector:
-    backbone = PyramidBackbone(BackboneMaps(strides=(4, 8, 16, 32), **maps), LastLevelMaxPool())
+    width = options.pop("width", _WIDTH)
+    backbone = PyramidBackbone(BackboneMaps(strides=(4, 8, 16, 32), **maps), LastLevelMaxPool(), width)
     return LightDetector(FasterRCNN(backbone, num_classes + 1, **options), 1, 32)
 
 
 def _mask_rcnn(maps: dict[str, Any], num_classes: int, options: dict[str, Any]) -> LightDetector:
-    backbone = PyramidBackbone(BackboneMaps(strides=(4, 8, 16, 32), **maps), LastLevelMaxPool())
+    width = options.pop("width", _WIDTH)
+    backbone = PyramidBackbone(BackboneMaps(strides=(4, 8, 16, 32), **maps), LastLevelMaxPool(), width)
     return LightDetector(MaskRCNN(backbone, num_classes + 1, **options), 1, 32)
 
 
 def _retinanet(maps: dict[str, Any], num_classes: int, options: dict[str, Any]) -> LightDetector:
-    backbone = PyramidBackbone(BackboneMaps(strides=(8, 16, 32), **maps), LastLevelP6P7(_WIDTH, _WIDTH))
+    width = options.pop("width", _WIDTH)
+    backbone = PyramidBackbone(BackboneMaps(strides=(8, 16, 32), **maps), LastLevelP6P7(width, width), width)
     return LightDetector(RetinaNet(backbone, num_classes, **options), 0, 32)
 
 
 def _fcos(maps: dict[str, Any], num_classes: int, options: dict[str, Any]) -> LightDetector:
-    backbone = PyramidBackbone(BackboneMaps(strides=(8, 16, 32), **maps), LastLevelP6P7(_WIDTH, _WIDTH))
+    width = options.pop("width", _WIDTH)
+    backbone = PyramidBackbone(BackboneMaps(strides=(8, 16, 32), **maps), LastLevelP6P7(width, width), width)
     return LightDetector(FCOS(backbone, num_classes, **options), 0, 32)
 
 
 def _ssdlite(maps: dict[str, Any], num_classes: int, options: dict[str, Any]) -> LightDetector:
-    backbone = SsdBackbone(BackboneMaps(strides=(16, 32), **maps))
-    boxes = DefaultBoxGenerator([[2, 3] for _ in backbone.channels], min_ratio=0.2, max_ratio=0.95)
+    strides = tuple(options.pop("strides", _SSD_STRIDES))
+    smallest, largest = options.pop("scales", _SSD_SCALES)
+    backbone = SsdBackbone(BackboneMaps(strides=strides, **maps))
+    boxes = DefaultBoxGenerator([[2, 3] for _ in backbone.channels], min_ratio=smallest, max_ratio=largest)
     head = SSDLiteHead(backbone.channels, boxes.num_anchors_per_location(), num_classes + 1, _SSD_NORM)
     # The size only matters for the resizing that is off.
     ssd = SSD(backbone, boxes, (320, 320), num_classes + 1, head=head, **(_SSD_THRESHOLDS | options))
@@ -191,7 +204,10 @@ def build_light_detector(
         num_classes: Classes without the background.
         pretrained_backbone: Load the weights that timm or this package knows for the backbone.
         backbone_args: Further arguments of the backbone's constructor.
-        options: Arguments of torchvision's constructor, such as `box_score_thresh` or `detections_per_img`.
+        options: Arguments of torchvision's constructor, such as `box_score_thresh` or `detections_per_img`. Beside
+            these, all but SSDLite take `width`, the channels of the pyramid and of the head over it (a multiple of 32;
+            256 by default), and SSDLite takes `strides` of the backbone's maps, and `scales`, the smallest and the
+            largest of its boxes as shares of the image: for small objects (8, 16, 32) and less than 0.2.
 
     Raises:
         OvertoneError: No such head, or a backbone without the maps that it needs.

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from overtone.errors import OvertoneError
 from overtone.heads.backbone_maps import BackboneMaps
 from overtone.heads.box_heads import CASCADE, SINGLE
+from overtone.heads.detector_layers import layer_of
 from overtone.heads.fpn import Neck
 from overtone.heads.roi_heads import Detections, RoiHeads, RoiSettings, Size, Target
 from overtone.heads.rpn import RegionProposals, RpnSettings
+from overtone.models import HorNet
 
 HEADS = ("cascade_mask_rcnn", "mask_rcnn")
 _MASK_RCNN_RPN = RpnSettings(train_proposals=1000, inside_only=False, beta=0.0)
@@ -93,6 +95,22 @@ class MaskRcnn(nn.Module):
         width = self.neck.out_channels
         self.rpn = RegionProposals(width, rpn or (RpnSettings() if cascade else _MASK_RCNN_RPN))
         self.roi = RoiHeads(width, spec.num_classes, CASCADE if cascade else SINGLE, spec.masks, roi)
+
+    def get_classifier(self) -> nn.Module:
+        """All but the backbone."""
+        return nn.ModuleList([self.neck, self.rpn, self.roi])
+
+    def stage_of(self, name: str) -> int | None:
+        """The layer that a parameter's learning rate goes by, 0 to 12; None for all but the backbone's stages.
+
+        Raises:
+            OvertoneError: the backbone is no HorNet, whose layers alone are known.
+        """
+        if not name.startswith("backbone.net."):
+            return None
+        if not isinstance(getattr(self.backbone.net, "model", None), HorNet):
+            raise OvertoneError(f"the layers of {self.spec.backbone} are not known; use optim.layer_groups block")
+        return layer_of("backbone." + name.removeprefix("backbone.net.model."))
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
         """Images (B, 3, H, W) to the five levels of the pyramid."""

@@ -12,9 +12,11 @@ from overtone.config import Preprocess, to_dict
 from overtone.data.sources.mask_layouts import ade20k_classes
 from overtone.errors import OvertoneError
 from overtone.heads import PUBLISHED_SEGMENTERS, build_segmenter, create_segmenter, is_segmenter
+from overtone.heads.detectors import is_detector
 from overtone.heads.segmentation_files import InferredSegmenter, infer_segmenter, load_published_segmenter
 from overtone.recipes import list_recipes, load_recipe
 from overtone.tasks import task_named
+from overtone.zoo.dense_detectors import detector_from_published_layout, untrained_detector
 from overtone.zoo.loading import load_state
 from overtone.zoo.reading import State
 
@@ -23,7 +25,7 @@ SEGMENTATION = "segmentation"
 
 def is_dense(manifest: Manifest) -> bool:
     """Whether a checkpoint of ours is of a network with a dense head."""
-    return manifest.head is not None or is_segmenter(manifest.architecture)
+    return manifest.head is not None or is_segmenter(manifest.architecture) or is_detector(manifest.architecture)
 
 
 def from_manifest(path: Path, manifest: Manifest, state: State, *, strict: bool) -> dict[str, Any]:
@@ -51,7 +53,7 @@ def from_manifest(path: Path, manifest: Manifest, state: State, *, strict: bool)
 
 
 def from_published_layout(path: Path, state: State) -> dict[str, Any] | None:
-    """Of a bare file of a UPerNet with HorNet, told by its keys and shapes; None where it is another network.
+    """Of a bare file of a UPerNet or a detector with HorNet, told by its keys and shapes; None of another network.
 
     A published network with 150 classes is evaluated by the protocol of its recipe.
 
@@ -60,7 +62,7 @@ def from_published_layout(path: Path, state: State) -> dict[str, Any] | None:
     """
     inferred = infer_segmenter(state.shapes)
     if inferred is None:
-        return None
+        return detector_from_published_layout(path, state)
     network = build_segmenter(**inferred.arguments)
     load_published_segmenter(network, state.entries)
     labels = ade20k_classes().labels if inferred.num_classes == len(ade20k_classes().labels) else None
@@ -88,6 +90,8 @@ def untrained(name: str, num_classes: int | None) -> dict[str, Any]:
         OvertoneError: no such head or backbone; or a tag of weights that are not at hand by name.
     """
     architecture, _, tag = name.partition(".")
+    if is_detector(architecture) and not tag:
+        return untrained_detector(name, num_classes)
     if tag:
         raise OvertoneError(f"{name}: weights of {architecture} are loaded from a file; give its path")
     classes = ade20k_classes().labels

@@ -14,6 +14,7 @@ from overtone.checkpoint import BEST, LAST, Manifest
 from overtone.config import Model, Preprocess
 from overtone.errors import OvertoneError
 from overtone.heads import is_segmenter
+from overtone.heads.detectors import is_detector
 from overtone.models._families import family_of_model, head_rows_of, is_ours
 from overtone.models.arguments import COMMON, checked_model_args
 from overtone.models.building import build, check_known, preprocess_of
@@ -126,7 +127,7 @@ def load_model(
     row = find(spec)
     if row is not None:
         return _from_published(fetch_published(row, weights_dir, progress=progress), wish)
-    if is_segmenter(spec.partition(".")[0]):
+    if is_segmenter(spec.partition(".")[0]) or is_detector(spec.partition(".")[0]):
         return LoadedModel(**dense.untrained(spec, wish.num_classes))
     tagged = "." in spec
     arguments = wish.arguments(None)

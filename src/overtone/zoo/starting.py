@@ -11,7 +11,11 @@ from torch import nn
 from overtone import config
 from overtone.config import Preprocess, Recipe
 from overtone.errors import OvertoneError
-from overtone.heads import Segmenter
+from overtone.heads import Segmenter, is_segmenter
+from overtone.heads.detector_starting import start_detector
+from overtone.heads.detectors import is_detector
+from overtone.heads.light_detectors import LightDetector
+from overtone.heads.mask_rcnn import MaskRcnn
 from overtone.heads.starting import start_segmenter
 from overtone.models import is_ours
 from overtone.models._cfg import PUBLISHED_PREFIX
@@ -19,6 +23,7 @@ from overtone.models.arguments import COMMON, checked_model_args
 from overtone.models.building import build, classifier_of, preprocess_of
 from overtone.published import find
 from overtone.tasks.task import Task
+from overtone.zoo.dense import is_dense
 from overtone.zoo.fetch import fetch_published
 from overtone.zoo.hub import PREFIX as HUB_PREFIX
 from overtone.zoo.hub import hub_model, hub_state_dict
@@ -26,6 +31,8 @@ from overtone.zoo.inference import describe
 from overtone.zoo.loading import load_state
 from overtone.zoo.proof import Folders
 from overtone.zoo.resolver import checkpoint_path, read_checkpoint_of
+
+_HEAD_ARGS = "head_args"
 
 
 def build_for_training(
@@ -83,6 +90,8 @@ def load_weights(model: nn.Module, spec: str, *, weights_dir: Folders = None, ne
     path, state = read_checkpoint_of(spec, path, ema=False)
     if isinstance(model, Segmenter):
         return start_segmenter(model, state.entries, str(path))
+    if isinstance(model, (MaskRcnn, LightDetector)):
+        return start_detector(model, state.entries, str(path))
     return load_state(model, state.entries, str(path), new_head=new_head)
 
 
@@ -117,8 +126,28 @@ def fitted_to_weights(recipe: Recipe) -> Recipe:
         OvertoneError: no such file, folder, tag or architecture, or a damaged file.
     """
     model = recipe.model
-    fitted, preprocess = (model, _preprocess_of(model.name)) if model.weights is None else _start(model, model.weights)
+    fitted, preprocess = _alone(model) if model.weights is None else _start(model, model.weights)
+    if model.head is not None:
+        fitted, preprocess = _under_head(recipe, fitted, preprocess)
     return dataclasses.replace(recipe, model=fitted, data=dataclasses.replace(recipe.data, preprocess=preprocess))
+
+
+def _under_head(recipe: Recipe, fitted: config.Model, preprocess: Preprocess) -> tuple[config.Model, Preprocess]:
+    """Network and preprocessing of a dense recipe: all of a dense checkpoint's, of a classifier's the backbone's part.
+
+    A classifier has the architecture and the values that its images are normalised by; head and sizes are the recipe's.
+    """
+    if fitted.head is not None or is_detector(fitted.name) or is_segmenter(fitted.name):
+        return fitted, preprocess
+    args = {key: value for key, value in recipe.model.args.items() if key == _HEAD_ARGS}
+    fitted = dataclasses.replace(fitted, head=recipe.model.head, args={**fitted.args, **args})
+    own = recipe.data.preprocess
+    return fitted, dataclasses.replace(own, mean=preprocess.mean, std=preprocess.std)
+
+
+def _alone(model: config.Model) -> tuple[config.Model, Preprocess]:
+    """A network whose weights come with its name, such as resnet18.a1_in1k."""
+    return dataclasses.replace(model, head=None), _preprocess_of(model.name)
 
 
 def _start(model: config.Model, weights: str) -> tuple[config.Model, Preprocess]:
@@ -127,23 +156,25 @@ def _start(model: config.Model, weights: str) -> tuple[config.Model, Preprocess]
         hub = hub_model(weights)
         args = _without_options(hub.model_args)
         preprocess = _preprocess_of(hub.architecture, pretrained_cfg_overlay=hub.pretrained_cfg)
-        return dataclasses.replace(model, name=hub.architecture, args=args), preprocess
+        return dataclasses.replace(model, name=hub.architecture, head=None, args=args), preprocess
     row, path = find(weights), checkpoint_path(weights)
     if path is not None:
         found = describe(path)
         if found.manifest is not None:
-            name = found.manifest.architecture
-            args = _without_options(checked_model_args(name, found.manifest.model_args, str(path)))
-            return dataclasses.replace(model, name=name, args=args), found.manifest.preprocess
+            name, args = found.manifest.architecture, dict(found.manifest.model_args)
+            if not is_dense(found.manifest):  # the task of a dense network checks its arguments when it builds it
+                args = _without_options(checked_model_args(name, args, str(path)))
+            start = dataclasses.replace(model, name=name, head=found.manifest.head, args=args)
+            return start, found.manifest.preprocess
         row = found.published
         if row is None:
             name, args = model.name, model.args
             if found.architecture:
                 name, args = found.architecture, checked_model_args(found.architecture, found.model_args, str(path))
-            return dataclasses.replace(model, name=name, args=args), _preprocess_of(name)
+            return dataclasses.replace(model, name=name, head=None, args=args), _preprocess_of(name)
     if row is None:
         raise OvertoneError(no_weights(weights))
-    return dataclasses.replace(model, name=row.architecture, args={}), _preprocess_of(row.full_name)
+    return dataclasses.replace(model, name=row.architecture, head=None, args={}), _preprocess_of(row.full_name)
 
 
 def _without_options(args: dict[str, Any]) -> dict[str, Any]:

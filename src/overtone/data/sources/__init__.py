@@ -7,6 +7,8 @@ turn whether the data is of its form, so a new source is one class and one `regi
 from overtone.config import Data
 from overtone.data.decoding import BadImage
 from overtone.data.sources import class_folders
+from overtone.data.sources.boxed import BoxedImages, Objects
+from overtone.data.sources.boxes import BoxData
 from overtone.data.sources.files import find_images
 from overtone.data.sources.image_list import ImageList
 from overtone.data.sources.kinds import SourceKind, open_evaluation, open_splits, register, unregister
@@ -19,10 +21,12 @@ from overtone.data.sources.table import ClassTable, TaggedImages, TagTable
 
 __all__ = [
     "BadImage",
+    "BoxedImages",
     "ImageLike",
     "ImageList",
     "MaskedImages",
     "MemoryImages",
+    "Objects",
     "Part",
     "Record",
     "Source",
@@ -57,5 +61,5 @@ class ClassFolders:
         return class_folders.find_evaluation(data.root, part, trained_on, allow_empty_classes=allow)
 
 
-for _kind in (ClassFolders(), ClassTable(), TagTable(), MaskFolders(), CocoMasks(), *BENCHMARKS):
+for _kind in (ClassFolders(), ClassTable(), TagTable(), MaskFolders(), CocoMasks(), *BENCHMARKS, BoxData()):
     register(_kind)

@@ -25,7 +25,7 @@ class Record(TypedDict, total=False):
     mask: Any
     """The class of every pixel, not decoded: a `data.masks.Mask`."""
     boxes: Any
-    """Objects: boxes with their labels and, where there are any, masks."""
+    """The objects of a detection: `data.sources.boxed.Objects`."""
 
 
 @runtime_checkable

@@ -25,7 +25,7 @@ from overtone.data.sources.source import Part, Record, Source, Splits
 from overtone.errors import OvertoneError, some
 
 _IMAGE = ("image", "path", "file", "filename", "image_path", "filepath")
-_LABEL = ("label", "class", "target", "category")
+LABEL_NAMES = ("label", "class", "target", "category")
 _LABELS = ("labels", "tags", "classes")
 _SPLIT = ("split", "subset", "fold")
 _PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
@@ -101,7 +101,7 @@ class ClassTable:
 
     def _read(self, data: Data) -> tuple[ImageList, np.ndarray | None]:
         table = Table(data)
-        values = table.texts(table.column(_LABEL, data.label_column, "label"))
+        values = table.texts(table.column(LABEL_NAMES, data.label_column, "label"))
         labels = sorted(set(values))
         position = {name: at for at, name in enumerate(labels)}
         targets = np.array([position[value] for value in values], dtype=np.int64)
@@ -183,6 +183,15 @@ class Table:
                 f"name the one to take with --data.{what}-column"
             )
         return found
+
+    @property
+    def image_column(self) -> str:
+        """The column of image paths."""
+        return self._image
+
+    def values(self, column: str) -> list[Any]:
+        """A column as it is read; None where a row has nothing."""
+        return self._columns[column]
 
     def texts(self, column: str) -> list[str]:
         """A column of words.

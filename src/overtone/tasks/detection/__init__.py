@@ -1,0 +1,1 @@
+"""Boxes, and with some networks masks, around objects of known classes."""
