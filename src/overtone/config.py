@@ -100,6 +100,11 @@ class Data:
     """Keep class folders that hold no image as classes."""
     accept_changes: bool = False
     """Resume although training data was added, removed, renamed or relabelled since."""
+    shuffle_shards: int = 16
+    """Shards that training's order draws from at a time, where the images are in tar shards."""
+    cache_gb: float = 20.0
+    """Disk for shards fetched from remote stores, GB, in the cache folder; 0: nothing is kept, images are read by
+    range."""
     scaled_decoding: bool = False
     """Decode JPEG files for training at 1/2, 1/4 or 1/8 of their size where the random crop is at least that much
     larger than the input: quicker for large photographs, and changes pixels; off, they are Pillow's."""
@@ -297,6 +302,8 @@ class Recipe:
             self.data.scaled_decoding,
             f"off where augment.crop is {self.augment.crop}: it is for random_resized",
         )
+        _require(self.data.shuffle_shards >= 1, "data.shuffle_shards", self.data.shuffle_shards, "at least 1")
+        _require(self.data.cache_gb >= 0, "data.cache_gb", self.data.cache_gb, "0 or more")
         _require(0 <= self.distill.weight <= 1, "distill.weight", self.distill.weight, "in [0, 1]")
         _require(self.distill.temperature > 0, "distill.temperature", self.distill.temperature, "above 0")
         _require(self.augment.mix_off_epochs >= 0, "augment.mix_off_epochs", self.augment.mix_off_epochs, "0 or more")

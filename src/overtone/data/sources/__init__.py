@@ -11,6 +11,7 @@ from overtone.data.sources.files import find_images
 from overtone.data.sources.image_list import ImageList
 from overtone.data.sources.kinds import SourceKind, open_evaluation, open_splits, register, unregister
 from overtone.data.sources.memory import ImageLike, MemoryImages
+from overtone.data.sources.shards import ShardImages, Shards
 from overtone.data.sources.source import Part, Record, Source, Splits, entries
 from overtone.data.sources.table import ClassTable, TaggedImages, TagTable
 
@@ -21,6 +22,7 @@ __all__ = [
     "MemoryImages",
     "Part",
     "Record",
+    "ShardImages",
     "Source",
     "SourceKind",
     "Splits",
@@ -53,5 +55,5 @@ class ClassFolders:
         return class_folders.find_evaluation(data.root, part, trained_on, allow_empty_classes=allow)
 
 
-for _kind in (ClassFolders(), ClassTable(), TagTable()):
+for _kind in (ClassFolders(), ClassTable(), TagTable(), *map(Shards, ("label", "labels", "mask", "boxes"))):
     register(_kind)
