@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 READY := $(VENV)/.ready
 
-.PHONY: help demo test fuzz check format bench lock clean
+.PHONY: help demo test fuzz check format bench architectures lock clean
 
 help:
 	@echo "make demo    train, evaluate and predict on embedded data, in about three minutes"
@@ -16,6 +16,7 @@ help:
 	@echo "make check   formatting, lint, types, import rules, spelling"
 	@echo "make format  mend formatting and what the linter can mend"
 	@echo "make bench   measure against the networks as published: latency, training step and memory, reading of images"
+	@echo "make architectures  measure the sizes and costs that overtone models lists, after a change of a family"
 	@echo "make lock    write requirements.lock anew from pyproject.toml"
 
 $(READY): pyproject.toml requirements.lock
@@ -56,6 +57,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/harmonic_training.py
 	$(BIN)/python benchmarks/training_overhead.py
 	$(BIN)/python benchmarks/loader.py
+
+architectures: $(READY)
+	$(BIN)/python -m overtone.reports.measured_sizes
 
 lock:
 	$(PYTHON) -m pip install --quiet --upgrade uv

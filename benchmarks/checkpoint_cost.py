@@ -18,13 +18,14 @@ import torch
 import overtone
 from overtone.checkpoint import Manifest
 from overtone.config import Optim, Preprocess, Run
-from overtone.data.loader import Batch
+from overtone.data.pipeline import Batch
 from overtone.engine.optim import build_optimizer, moving_average
 from overtone.engine.placement import place
 from overtone.engine.saver import Saver
 from overtone.engine.state import State
 from overtone.engine.step import Trainer
-from overtone.tasks.classification import Classification
+from overtone.tasks.classification.task import Classification
+from overtone.tasks.task import Setup
 
 
 def measured(name: str, batch_size: int, device: str, steps: int, saves: int, folder: Path) -> dict[str, float]:
@@ -35,7 +36,12 @@ def measured(name: str, batch_size: int, device: str, steps: int, saves: int, fo
     average = moving_average(network, 0.999)
     optimizer = build_optimizer(network, Optim(lr=1e-4))
     trainer = Trainer(
-        network, Classification(classes), optimizer, lr_at=lambda step: 1e-4, placement=placement, average=average
+        network,
+        Classification(Setup(classes)),
+        optimizer,
+        lr_at=lambda step: 1e-4,
+        placement=placement,
+        average=average,
     )
     images = torch.randn(batch_size, 3, 224, 224)
     batch = Batch(images, torch.randint(1000, (batch_size,)), torch.arange(batch_size), ())

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from overtone.deployment.global_filter import SeparableCircularConv, WholeMapCircularConv, circular_kernel
+from overtone.layers.circular_conv import SeparableCircularConv, WholeMapCircularConv, circular_kernel
 
 SIZES = ((7, 496), (14, 240), (12, 496), (24, 240), (28, 112), (56, 64))  # HorNet-T at 224 and at 384; larger images
 Form = Callable[[Tensor], Tensor]

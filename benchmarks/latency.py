@@ -23,11 +23,11 @@ from naive import NAMES, proved_pair
 from results import keep
 from torch import nn
 
-from overtone.deployment.contenders import ALL, Contender, lane_of, why_not
-from overtone.deployment.lane import Lane, told
 from overtone.deployment.quiet import quiet
-from overtone.deployment.race import Timing, gemm, gemm_gflops, race
-from overtone.deployment.runtimes import PRECISIONS, computes_bfloat16
+from overtone.deployment.runtimes.runtime import PRECISIONS, computes_bfloat16
+from overtone.deployment.timing.contenders import ALL, Contender, lane_of, why_not
+from overtone.deployment.timing.lane import Lane, reason_of
+from overtone.deployment.timing.race import Timing, gemm, gemm_gflops, race
 from overtone.verbs.benchmark_report import machine
 
 GOALS = {  # ratio to the naive module: the best in float32, the best in any other precision
@@ -103,7 +103,7 @@ def measure(name: str, args: argparse.Namespace, folder: Path) -> dict:
                     tried.write(net)
                 racers.append(Racer(label, tried.precision, lanes.enter_context(lane_of(tried))))
             except Exception as error:  # an exporter that cannot take the network is a result
-                left_out.append(f"{label}, {tried.precision}: {told(error).replace(f'{folder}/', '')}")
+                left_out.append(f"{label}, {tried.precision}: {reason_of(error).replace(f'{folder}/', '')}")
         kinds = {"float32": torch.float32} | ({"bfloat16": torch.bfloat16} if computes_bfloat16() else {})
         products = [lanes.enter_context(Lane(gemm, kind)) for kind in kinds.values()]
         timings = race([lane.turn for lane in [*products, *(racer.lane for racer in racers)]], args.rounds)

@@ -39,6 +39,7 @@ from torchvision.transforms import functional as F
 
 from overtone.config import Augment, Preprocess
 from overtone.data.loader import Loader
+from overtone.data.pipeline import ImagePipeline, class_of
 from overtone.data.seeding import seeded
 from overtone.data.sources import ImageList
 from overtone.data.transforms import evaluation_transform, training_transform
@@ -127,9 +128,11 @@ def training_difference(loader: Loader, size: int) -> dict[str, float]:
     scale, augment = 255 * torch.tensor(IMAGENET_STD).view(3, 1, 1), Augment()
     loader.set_epoch(0)
     largest, total, differ, values = 0.0, 0.0, 0, 0
+    files = loader.source
+    assert isinstance(files, ImageList)
     for batch in loader:
-        for position, image in zip(batch.ids.tolist(), batch.images, strict=True):
-            picture = Image.open(loader.images.paths[position]).convert("RGB")
+        for position, image in zip(batch.ids.tolist(), batch.inputs, strict=True):
+            picture = Image.open(files.paths[position]).convert("RGB")
             with seeded(0, 0, position):
                 box = RandomResizedCropAndInterpolation.get_params(picture, augment.scale, augment.ratio)
                 flipped = torch.rand(1) < augment.hflip
@@ -166,7 +169,8 @@ def readers_of(paths: list[Path], args: argparse.Namespace) -> dict[str, DataLoa
 
     def ours(scaled: bool) -> Loader:
         transform = training_transform(preprocess, Augment(), scaled_decoding=scaled)
-        return Loader(images, transform, batch_size=args.batch, shuffle=True, channels_last=True)
+        pipeline = ImagePipeline(transform, class_of, torch.empty(0, dtype=torch.int64), channels_last=True)
+        return Loader(images, pipeline, batch_size=args.batch, shuffle=True)
 
     return {
         "published": DataLoader(Files(paths, published), args.batch, shuffle=True),

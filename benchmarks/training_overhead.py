@@ -28,11 +28,12 @@ from PIL import Image
 import overtone
 from overtone.config import Augment, Data, Model, Optim, Preprocess, Recipe, Run, Train
 from overtone.data.loader import Loader
-from overtone.data.sources import find_splits
+from overtone.data.pipeline import ImagePipeline, class_of
+from overtone.data.sources import open_splits
 from overtone.data.transforms import training_transform
 from overtone.engine.optim import build_optimizer
-from overtone.verbs.train import train
-from overtone.verbs.training_session import Session
+from overtone.engine.session import Session
+from overtone.engine.training import train
 
 
 def main() -> None:
@@ -101,13 +102,14 @@ def _alternate(recipe: Recipe, folder: Path, save_steps: int) -> tuple[list[floa
 
 
 def _bare_steps(recipe: Recipe) -> Iterator[None]:
-    splits = find_splits(recipe.data)
+    splits = open_splits(recipe.data, "label")
     transform = training_transform(recipe.data.preprocess, recipe.augment)
-    loader = Loader(splits.train, transform, batch_size=recipe.train.batch_size, shuffle=True)
+    pipeline = ImagePipeline(transform, class_of, torch.empty(0, dtype=torch.int64))
+    loader = Loader(splits.train, pipeline, batch_size=recipe.train.batch_size, shuffle=True)
     network = overtone.create_model(recipe.model.name, num_classes=2).to(memory_format=torch.channels_last).train()
     optimizer = build_optimizer(network, recipe.optim)
     for batch in loader:
-        outputs = network(batch.images.to(memory_format=torch.channels_last))
+        outputs = network(batch.inputs.to(memory_format=torch.channels_last))
         F.cross_entropy(outputs, batch.targets).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

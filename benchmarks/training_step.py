@@ -36,9 +36,9 @@ from results import keep
 from step_profile import profile_of
 
 from overtone.config import Optim
-from overtone.deployment.peak_memory import begin_peak, peak, resident
-from overtone.deployment.race import Timing, gemm, gemm_gflops
-from overtone.deployment.runtimes import computes_bfloat16
+from overtone.deployment.runtimes.runtime import computes_bfloat16
+from overtone.deployment.timing.memory import begin_peak, peak, resident
+from overtone.deployment.timing.race import Timing, gemm, gemm_gflops
 from overtone.engine.allocator import keep_freed_memory
 from overtone.engine.optim import build_optimizer
 from overtone.models.multiply_adds import count_multiply_adds

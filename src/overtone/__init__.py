@@ -11,7 +11,7 @@ from overtone.timm_registration import register_with_timm
 
 if TYPE_CHECKING:
     from overtone.api import evaluate, load, train
-    from overtone.deployment.fold import deploy
+    from overtone.deployment.rewrites.deploy import deploy
     from overtone.recipes import load_recipe
     from overtone.registry import create_model, list_models
 
@@ -20,7 +20,7 @@ __all__ = ["__version__", "create_model", "deploy", "evaluate", "list_models", "
 
 _HOMES = {
     "create_model": "overtone.registry",
-    "deploy": "overtone.deployment.fold",
+    "deploy": "overtone.deployment.rewrites.deploy",
     "evaluate": "overtone.api",
     "load": "overtone.api",
     "train": "overtone.api",

@@ -18,6 +18,7 @@ from overtone.config import Data, Preprocess, Recipe, Run
 from overtone.data.decoding import decode_image
 from overtone.data.sources import ImageLike, MemoryImages, Part, Splits
 from overtone.deployment.artifact import is_export
+from overtone.deployment.running import loaded_export
 from overtone.engine.evaluation import Evaluation, measure, model_and_source
 from overtone.engine.inference import Computing, Inference, ready
 from overtone.engine.prediction import predict
@@ -26,10 +27,10 @@ from overtone.engine.training import train as run_training
 from overtone.errors import OvertoneError
 from overtone.recipes import check_start, load_recipe, needs_weights
 from overtone.reports.display import Result
+from overtone.reports.plots import Artist
 from overtone.tasks import task_named
-from overtone.verbs.running import loaded_export
-from overtone.verbs.starting_point import fitted_to_weights
 from overtone.zoo import LoadedModel, names_of
+from overtone.zoo.starting import fitted_to_weights
 
 _CHANNELS = 3
 
@@ -157,7 +158,7 @@ def train(
     if isinstance(data, (str, Path)):
         field = "table" if Path(data).is_file() else "root"
         settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, **{field: Path(data)}))
-    return run_training(settings, run, name, resume, splits=data if isinstance(data, Splits) else None)
+    return run_training(settings, run, name, resume, splits=data if isinstance(data, Splits) else None, artist=Artist())
 
 
 def evaluate(

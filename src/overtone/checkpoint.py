@@ -1,9 +1,10 @@
 """The one format of weights and training state: a safetensors file whose header carries a manifest.
 
-A file holds the network's tensors under their own names and, where a training can go on from it, further tensors whose
-names begin with `training/`. The header's manifest (JSON) says what the network is: architecture, classes,
-preprocessing, recipe, figures, versions; and a SHA-256 over the manifest and all tensors, which is proved on reading.
-Nothing in the file is code, and no pickle is ever read from it.
+A file holds the network's tensors under their own names and, where a training can resume from it, further tensors whose
+names begin with `training/`. The header's manifest (JSON) says what the network is: architecture, labels,
+preprocessing, recipe, figures, versions; and a SHA-256 over the manifest and all tensors, which is verified on reading.
+Nothing in the file is code, and no pickle is ever read from it. The SHA-256 finds damage, not malice: whoever writes a
+file writes its hash too, so what the manifest says is checked wherever it is used (`models.arguments`).
 """
 
 import hashlib
@@ -12,16 +13,16 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from overtone.config import Preprocess, from_dict, to_dict
+from overtone.config import Preprocess, Recipe, from_dict, to_dict
 from overtone.errors import OvertoneError
 from overtone.plain_json import parse_json
 
@@ -33,12 +34,12 @@ _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 
 class DamagedCheckpoint(OvertoneError):
-    """A file that is not, or not any more, what was written: cut, altered, unreadable or without its manifest."""
+    """A file that is not, or no longer, what was written: cut, altered, unreadable or without its manifest."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a checkpoint holds, apart from the numbers.
+    """What a checkpoint holds, apart from the tensors.
 
     Attributes:
         architecture: the name that builds the network, ours or timm's; `model_args` are the constructor's arguments.
@@ -46,13 +47,14 @@ class Manifest:
         preprocess: from a decoded image to the input.
         recipe: the resolved recipe as plain values, if the network was trained here.
         metrics: figures of the network at this point, such as `top1` (percent) on the validation images.
-        progress: where the training stood (`epoch`, `step`, …), empty for weights alone.
-        versions: versions of overtone and what it stands on.
-        source: where weights that were not trained here come from.
+        progress: where the training was (`epoch`, `step`, …), empty for weights alone.
+        versions: of overtone and the packages under it.
+        source: where weights that were not trained here come from, as a sentence; never parsed.
         task: what the network does, a name in `overtone.tasks`.
         head: the dense head over the backbone; None for a network that is whole by itself.
         settings: what the task found beside the weights, as plain values, such as a threshold per label.
         split: how validation samples were chosen: `seeded`, and digests of the training's sources.
+        published: full name of the published row whose weights these are, for a converted file.
     """
 
     architecture: str
@@ -68,6 +70,7 @@ class Manifest:
     head: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     split: Mapping[str, Any] = field(default_factory=dict)
+    published: str | None = None
     format: int = FORMAT
 
 
@@ -86,13 +89,13 @@ def write_checkpoint(
     """Write a checkpoint so that `path` is either the old file or the whole new one, whatever happens.
 
     Raises:
-        OvertoneError: the file cannot be written (disk full, no permission); the old file is still there.
+        OvertoneError: the file cannot be written (disk full, no permission); the old file is unchanged.
     """
     write_tensors(path, manifest, copied(weights, training))
 
 
 def copied(weights: Mapping[str, Tensor], training: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """The tensors of a checkpoint as they are now, under the names they have in the file.
+    """Copy the tensors of a checkpoint as they are now, under the names they have in the file.
 
     Returns:
         Dense copies on the CPU in row-major order, each with memory of its own: the originals may change.
@@ -104,7 +107,7 @@ def copied(weights: Mapping[str, Tensor], training: Mapping[str, Tensor] | None 
 def write_tensors(
     path: Path, manifest: Manifest, tensors: Mapping[str, Tensor], before_naming: Callable[[], object] | None = None
 ) -> None:
-    """Write tensors that `copied` gave.
+    """Write tensors that `copied` returned.
 
     Args:
         path: the file.
@@ -122,7 +125,7 @@ def write_tensors(
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest of a checkpoint, from the header alone (the tensors are not proved).
+    """The manifest of a checkpoint, from the header alone (the tensors are not verified).
 
     Raises:
         OvertoneError: no such file, damaged, or not a checkpoint of overtone.
@@ -140,7 +143,7 @@ def has_manifest(path: Path) -> bool:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """A checkpoint, proved by its SHA-256, on the CPU.
+    """Read a checkpoint onto the CPU and verify its SHA-256.
 
     Raises:
         DamagedCheckpoint: cut or altered (a flipped bit is enough), or not a checkpoint of overtone.
@@ -151,7 +154,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
     if _sha256(metadata[_MANIFEST], tensors) != metadata.get(_PROOF):
         raise DamagedCheckpoint(
-            f"{path} is damaged: its content does not have the SHA-256 it was written with; use another copy"
+            f"{path} is damaged: its content does not match the SHA-256 it was written with; use another copy"
         )
     manifest = _manifest_of(path, metadata)
     weights = {key: value for key, value in tensors.items() if not key.startswith(TRAINING_PREFIX)}
@@ -161,18 +164,31 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(manifest, weights, training)
 
 
+def verify_checkpoint(path: Path) -> Manifest:
+    """Verify a checkpoint that is not needed now, such as a run's best one when the run resumes.
+
+    Returns:
+        Its manifest.
+
+    Raises:
+        DamagedCheckpoint: cut or altered, or not a checkpoint of overtone.
+        OvertoneError: no such file, or written by a newer overtone.
+    """
+    return read_checkpoint(path).manifest
+
+
 @contextmanager
 def replacing(path: Path, before_naming: Callable[[], object] | None = None) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its name once the block has ended well.
+    """A temporary path beside `path` that takes its name when the block ends without an error.
 
     The file is flushed to the disk before the renaming, the folder after it: a crash leaves the old or the new file.
 
     Args:
         path: the name that the file is to have.
-        before_naming: called when the new file is whole and on the disk, and `path` is still the old one.
+        before_naming: called when the new file is complete and on the disk, and `path` is still the old one.
 
     Raises:
-        OvertoneError: the file cannot be written; the old one is still there and the temporary one is gone.
+        OvertoneError: the file cannot be written; the old one is unchanged and the temporary one is removed.
     """
     temporary = temporary_beside(path)
     try:
@@ -213,14 +229,19 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_with(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a file, and give it its name when it is whole (see `replacing`)."""
+    """Let `write` create a file, which gets its name when it is complete (see `replacing`)."""
     with replacing(path) as temporary:
         write(temporary)
 
 
 def flush(path: Path) -> None:
-    """Make sure that a file's content, or a folder's list of names, is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    """Flush a file's content, or a folder's list of names, to the disk."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        if os.name == "nt" and path.is_dir():
+            return  # Windows cannot open a folder, and keeps its list of names by itself
+        raise
     try:
         os.fsync(handle)
     finally:
@@ -250,9 +271,9 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt", device="cpu") as file:
             yield file
     except SafetensorError as error:
-        raise DamagedCheckpoint(f"{path} is not a whole safetensors file ({error}); use another copy") from error
+        raise DamagedCheckpoint(f"{path} is not a complete safetensors file ({error}); use another copy") from error
     except OSError as error:
-        # a cut file cannot be mapped into memory, a bad sector cannot be read: the name is there, the content is not
+        # a cut file cannot be mapped, a bad sector cannot be read: the name exists, the content does not
         kind = OvertoneError if isinstance(error, PermissionError) else DamagedCheckpoint
         raise kind(f"{path} cannot be read as a safetensors file ({error}); use another copy") from error
 
@@ -267,14 +288,57 @@ def _manifest_of(path: Path, metadata: Mapping[str, str] | None) -> Manifest:
     metadata = _with_manifest(path, metadata)
     try:
         values = parse_json(metadata[_MANIFEST])
+        _check_shape(values)
         newer = values.get("format", 0) > FORMAT
         if "classes" in values:  # format 1
             values["labels"] = values.pop("classes")
         manifest = None if newer else from_dict(Manifest, values)
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError, OvertoneError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
         raise DamagedCheckpoint(
-            f"{path} is damaged: its manifest cannot be read ({error}); use another copy"
+            f"{path} is damaged: its manifest cannot be read ({reason}); use another copy"
         ) from error
     if manifest is None:
         raise OvertoneError(f"{path} was written by a newer overtone (format {values['format']}); update overtone")
     return manifest
+
+
+_DEEPEST = 16
+_SECTIONS = frozenset(name for name, kind in get_type_hints(Recipe).items() if is_dataclass(kind))
+_MAPPINGS = ("model_args", "metrics", "progress", "versions", "settings", "split", "preprocess")
+
+
+def _check_shape(values: Any) -> None:
+    """Raise ValueError where a manifest's plain values are not of the kinds that its fields have."""
+    _check_depth(values)
+    if not isinstance(values, dict):
+        raise ValueError("it is no mapping")
+    recipe = values.get("recipe")
+    mappings = {name: values[name] for name in _MAPPINGS if name in values}
+    if recipe is not None:
+        mappings["recipe"] = recipe
+        for name in _SECTIONS.intersection(recipe) if isinstance(recipe, dict) else ():
+            mappings[f"recipe.{name}"] = recipe[name]
+    for name, value in mappings.items():
+        if not isinstance(value, dict):
+            raise ValueError(f"{name} is {value!r:.60}, not a mapping")
+    labels = values.get("labels", values.get("classes"))
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise ValueError("its labels are no list of names")
+    if not isinstance(values.get("architecture"), str) or type(values.get("format", 0)) is not int:
+        raise ValueError("its architecture is no name, or its format no number")
+
+
+def _check_depth(values: Any) -> None:
+    """Raise ValueError where plain values are nested deeper than any manifest's; what walks them recurses."""
+    level = [values]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for value in level
+            if isinstance(value, (dict, list))
+            for inner in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not level:
+            return
+    raise ValueError("it is nested too deeply")

@@ -1,8 +1,8 @@
-"""The command `overtone`: from words to a verb's options, and from what happens to an exit code. Parsing only.
+"""The command `overtone`: maps words to a verb's options, and exceptions to exit codes.
 
-Exit codes: 0 done; 1 done, but some images could not be read, or a defect of ours; 2 something the user can mend, said
-in one line; 75 a training was stopped by SIGTERM or SIGUSR1, and the same command goes on with it; 130 stopped by
-Ctrl-C; 141 nobody reads the output any more.
+Exit codes: 0 success; 1 some images could not be read, or a defect of Overtone; 2 an error that the user can correct,
+reported in one line; 75 a training was stopped by SIGTERM or SIGUSR1, and the same command resumes it; 130 stopped by
+Ctrl-C; 141 the reader of the output has gone.
 
 A verb's module is imported when the verb is called: `--help` needs no PyTorch.
 """
@@ -10,228 +10,61 @@ A verb's module is imported when the verb is called: `--help` needs no PyTorch.
 import difflib
 import functools
 import importlib
+import io
 import os
 import sys
 import textwrap
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from overtone import __version__
 from overtone.config import Recipe, Run
-from overtone.errors import OvertoneError, Preempted
+from overtone.errors import OvertoneError, Preempted, printable
+from overtone.failures import correctable
 from overtone.recipes import check_start, list_recipes, load_recipe, needs_weights, recipe_document
-
-
-@dataclass(frozen=True)
-class Verb:
-    """One verb: `options` names its dataclass in `overtone.options`, `function` what is called with it."""
-
-    options: str
-    function: str
-    summary: str
-    examples: tuple[str, ...]
-    notes: str = ""
-
-
-VERBS = {
-    "models": Verb(
-        options="Models",
-        function="overtone.verbs.models:models",
-        summary="List architectures with their size, cost and published accuracy.",
-        examples=("overtone models", "overtone models 'hbonet_*'", "overtone models resnet18 --timm --json"),
-    ),
-    "train": Verb(
-        options="Training",
-        function="overtone.verbs.train:train",
-        summary="Train a network on a folder of images, by a recipe.",
-        examples=(
-            "overtone train scratch --data.root photos",
-            "overtone train scratch --data.root photos --model.name hornet_tiny_7x7 --optim.lr 0.02 --run.out runs/a",
-            "overtone train finetune --data.root photos --model.weights hbonet_x100.dli14_in1k",
-            "overtone train finetune --data.root photos --model.weights runs/a --run.out runs/b",
-            "overtone train scratch --help",
-        ),
-    ),
-    "launch slurm": Verb(
-        options="LaunchSlurm",
-        function="overtone.verbs.launch:launch_slurm",
-        summary="Train on a Slurm cluster: write the job and submit it.",
-        examples=(
-            "overtone launch slurm hornet_tiny_7x7_in1k --nodes 4 --gpus 8 --data.root imagenet --run.out runs/hornet",
-            "overtone launch slurm scratch --gpus 1 --partition short --time 2:00:00 --data.root photos --dry-run",
-            "overtone launch slurm scratch --env WANDB_MODE=offline --sbatch-option exclusive --data.root photos",
-        ),
-        notes="Options with a dot, such as --data.root, are the training's: overtone train RECIPE --help shows them.",
-    ),
-    "runs": Verb(
-        options="Runs",
-        function="overtone.verbs.runs:runs",
-        summary="List runs: running or not, recipe, best top-1, progress.",
-        examples=("overtone runs", "overtone runs experiments --json"),
-    ),
-    "compare": Verb(
-        options="Compare",
-        function="overtone.verbs.compare:compare",
-        summary="Show how runs differ, in recipe, result and curves.",
-        examples=("overtone compare runs/a runs/b", "overtone compare runs/a runs/b runs/c --out abc.png --json"),
-    ),
-    "evaluate": Verb(
-        options="Evaluate",
-        function="overtone.verbs.evaluate:evaluate",
-        summary="Measure a network on a folder of labelled images.",
-        examples=(
-            "overtone evaluate runs/a --data.root photos",
-            "overtone evaluate runs/a --data.root photos --data.split all --out report",
-            "overtone evaluate mobilenetv2_x100.dli14_in1k --data.root imagenet/val",
-            "overtone evaluate some.pth --data.root imagenet/val --json",
-            "overtone evaluate runs/a --data.root photos --runtime onnx",
-        ),
-    ),
-    "predict": Verb(
-        options="Predict",
-        function="overtone.verbs.predict:predict",
-        summary="Name what is in pictures.",
-        examples=(
-            "overtone predict runs/a cat.jpg",
-            "overtone predict hornet_tiny_gf.rao_in1k cat.jpg holiday/ --top-k 3",
-            "overtone predict checkpoint.pth.tar cat.jpg --ema",
-            "overtone predict runs/a holiday/ --json > names.json",
-        ),
-    ),
-    "export": Verb(
-        options="Export",
-        function="overtone.verbs.export:export",
-        summary="Write a network for ONNX Runtime, OpenVINO, ExecuTorch or PyTorch.",
-        examples=(
-            "overtone export runs/a --to onnx",
-            "overtone export hbonet_x100.dli14_in1k --to openvino --precision bfloat16 --with-preprocessing",
-            "overtone export runs/a --to onnx --precision int8 --calibration photos --out exports/small",
-            "overtone export runs/a --to auto",
-        ),
-    ),
-    "tune": Verb(
-        options="Tune",
-        function="overtone.verbs.tune:tune",
-        summary="Find the fastest runtime and precision on this machine.",
-        examples=(
-            "overtone tune runs/a",
-            "overtone tune runs/a --data.root photos --calibration photos --runtimes onnx openvino",
-        ),
-    ),
-    "benchmark": Verb(
-        options="Benchmark",
-        function="overtone.verbs.benchmark:benchmark",
-        summary="Measure speed and memory on this machine.",
-        examples=(
-            "overtone benchmark hbonet_x100 --runtime all --precision all",
-            "overtone benchmark mobilenetv2_x100 hbonet_x100 --batch 1,16 --against timm:mobilenetv2_100 --out speed",
-            "overtone benchmark harm_resnet50 --train --batch 8 --threads 2",
-        ),
-    ),
-    "reproduce": Verb(
-        options="Reproduce",
-        function="overtone.verbs.reproduce:reproduce",
-        summary="Hold the published tables against our networks.",
-        examples=(
-            "overtone reproduce",
-            "overtone reproduce --only 'hbonet*' --json",
-            "overtone reproduce --weights-dir weights --data.root imagenet/val --out reproduced",
-        ),
-    ),
-    "weights list": Verb(
-        options="WeightsList",
-        function="overtone.verbs.weights:list_weights",
-        summary="List the published weights.",
-        examples=("overtone weights list", "overtone weights list 'hornet_*' --json"),
-    ),
-    "weights fetch": Verb(
-        options="WeightsFetch",
-        function="overtone.verbs.weights:fetch_weights",
-        summary="Download published weights and prove them.",
-        examples=("overtone weights fetch hbonet_x100.dli14_in1k", "overtone weights fetch 'mobilenetv2_*'"),
-    ),
-    "weights verify": Verb(
-        options="WeightsVerify",
-        function="overtone.verbs.weights:verify_weights",
-        summary="Prove that files are what they should be.",
-        examples=(
-            "overtone weights verify hbonet_1_0.pth runs/a/best.safetensors",
-            "overtone weights verify 'hbonet_*' --weights-dir weights",
-        ),
-    ),
-    "weights convert": Verb(
-        options="WeightsConvert",
-        function="overtone.verbs.weights_convert:convert_weights",
-        summary="Convert weights, to safetensors or back.",
-        examples=(
-            "overtone weights convert hbonet_1_0.pth --out hbonet_x100.safetensors",
-            "overtone weights convert hornet_tiny_7x7.rao_in1k --out weights/hornet_tiny_7x7.rao_in1k.safetensors",
-            "overtone weights convert hbonet_x100.safetensors --to published --out hbonet_1_0.pth",
-        ),
-    ),
-    "weights inspect": Verb(
-        options="WeightsInspect",
-        function="overtone.verbs.weights:inspect_weights",
-        summary="Say what a file of weights is.",
-        examples=("overtone weights inspect some.pth", "overtone weights inspect runs/a/best.safetensors --json"),
-    ),
-    "data prepare-imagenet": Verb(
-        options="PrepareImageNet",
-        function="overtone.verbs.prepare_imagenet:prepare_imagenet",
-        summary="Sort ImageNet into class folders.",
-        examples=(
-            "overtone data prepare-imagenet ILSVRC2012_img_val.tar --out imagenet/val --labels LOC_val_solution.csv",
-            "overtone data prepare-imagenet ILSVRC2012_img_train.tar --out imagenet/train",
-            "overtone data prepare-imagenet flat/ --out imagenet/val --how link",
-        ),
-    ),
-    "demo": Verb(
-        options="Demo",
-        function="overtone.verbs.demo:demo",
-        summary="See all of it work in three minutes, on handwritten digits.",
-        examples=("overtone demo", "overtone demo --out /tmp/demo --overwrite"),
-    ),
-}
-
-GROUPS = frozenset(name.partition(" ")[0] for name in VERBS if " " in name)
+from overtone.verb_table import GROUPS, VERBS, Verb
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and say how it ended.
+    """Run one command and return its exit code.
 
     Args:
         argv: the words after `overtone`; default: those of this process.
-
-    Returns:
-        The exit code.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal whose encoding lacks a character shows its escape
+            stream.reconfigure(errors="backslashreplace")
     try:
         with warnings.catch_warnings():
             warnings.showwarning = functools.partial(_show_warning, debug=debug)
             code = run([word for word in words if word != "--debug"])
         sys.stdout.flush()
         return code
-    except OvertoneError as error:
-        return _say(str(error), 2, debug)
     except KeyboardInterrupt:
-        return _say("stopped", 130, debug)
+        return _report("stopped", 130, debug)
     except Preempted as stop:
-        return _say(f"stopped by {stop}; the same command goes on", 75, debug)
+        return _report(f"stopped by {stop}; the same command resumes it", 75, debug)
     except BrokenPipeError:
         # The reader (`| head`) has gone; what is still in the buffer has nowhere to go at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
-        return _say(f"internal error: {type(error).__name__}: {error}; run again with --debug", 1, debug)
+        message = str(error) if isinstance(error, OvertoneError) else correctable(error)
+        if message is not None:
+            return _report(message, 2, debug)
+        return _report(f"internal error: {type(error).__name__}: {error}; run again with --debug", 1, debug)
 
 
 def run(words: Sequence[str]) -> int:
-    """Run one command without the net of `main`: errors come out as exceptions."""
+    """Run one command and return its exit code; errors are raised."""
+    if any("\0" in word for word in words):
+        raise OvertoneError("an argument holds a NUL character, which no path and no value can have; remove it")
     if not words or words[0] in ("-h", "--help"):
         sys.stdout.write(_overview())
         return 0
@@ -250,7 +83,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def _verb_in(words: Sequence[str]) -> tuple[str, list[str]]:
-    """The verb, which may be two words, and the words after it; a group alone where its help is asked for."""
+    """Split off the verb, which may be two words; a group alone where its help is requested."""
     name, rest = words[0], list(words[1:])
     if name not in GROUPS:
         if name not in VERBS:
@@ -280,14 +113,16 @@ def _parse(name: str, words: list[str]) -> Any:
         getattr(options, verb.options),
         words,
         prog=f"overtone {name}",
-        description=f"{verb.summary}\n\n{_spelled(verb.examples)}" + (f"\n\n{verb.notes}" if verb.notes else ""),
+        description=f"{verb.summary}\n\n{_block(verb.examples)}" + (f"\n\n{verb.notes}" if verb.notes else ""),
     )
 
 
 def _launch_slurm(words: list[str]) -> int:
-    """Both halves of the command line are parsed here and now: a mistake is found before the job waits in the queue."""
+    """Parse both halves of the command line now, so that a mistake is found before the job waits in the queue."""
     own, trained = _split_training(words)
     chosen = _parse("launch slurm", own)
+    if chosen.folder is not None:
+        trained = [*trained, "--data.root", str(chosen.folder)]
     training = _parse_training(chosen.recipe, trained, load_recipe(chosen.recipe))
     check_start(chosen.recipe, training)
     _check_data(training)
@@ -295,7 +130,7 @@ def _launch_slurm(words: list[str]) -> int:
 
 
 def _split_training(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The launch's own words, and those of the training: options with a dot in their name, and their values."""
+    """Split into the launch's own words and those of the training: options with a dot in their name, and values."""
     own: list[str] = []
     trained: list[str] = []
     kind = own
@@ -310,28 +145,39 @@ def _train(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         sys.stdout.write(_train_overview())
         return 0
-    name = words[0]
-    if name.startswith("-"):
-        raise OvertoneError(
-            f"the recipe comes first: overtone train RECIPE {name} …; recipes: {', '.join(list_recipes())}"
-        )
-    words = ["--run.resume" if word == "--resume" else word for word in words]
-    training = _parse_training(name, words[1:], load_recipe(name))
+    name, words = _recipe_in(["--run.resume" if word == "--resume" else word for word in words])
+    training = _parse_training(name, words, load_recipe(name))
+    _check_data(training)
     if needs_weights(name):
         check_start(name, training)
-        # What was not said on the command line comes from the weights: a network that fits them, fed as they were.
-        from overtone.verbs.starting_point import fitted_to_weights
+        # Values not given on the command line come from the weights: a network that fits them, and its preprocessing.
+        from overtone.zoo.starting import fitted_to_weights
 
-        training = _parse_training(name, words[1:], fitted_to_weights(training))
+        training = _parse_training(name, words, fitted_to_weights(training))
     recipe = Recipe(**{field.name: getattr(training, field.name) for field in fields(Recipe)})
-    _check_data(recipe)
     _function(VERBS["train"])(recipe, training.run, name)
     return 0
 
 
-def _check_data(recipe: Recipe) -> None:
-    if recipe.data.root is None:
-        raise OvertoneError("which images? add --data.root DIR, a folder of class folders")
+def _recipe_in(words: list[str]) -> tuple[str, list[str]]:
+    """Return the recipe's name and the other words; without a name: `finetune` where there are weights, or `scratch`.
+
+    Raises:
+        OvertoneError: the first word is neither a recipe nor a folder.
+    """
+    first, recipes = words[0], list_recipes()
+    if first in recipes:
+        return first, words[1:]
+    if first.startswith("-") or "/" in first or os.sep in first or Path(first).exists():
+        weights = any(word.partition("=")[0] == "--model.weights" for word in words)
+        return "finetune" if weights else "scratch", words
+    close = _close(first, recipes, f"recipes: {', '.join(recipes)}")
+    raise OvertoneError(f"there is no recipe {first!r} and no folder of that name; {close}")
+
+
+def _check_data(training: Any) -> None:
+    if training.data.root is None and training.data.table is None:
+        raise OvertoneError("no images are given; add a folder of class folders: DIR, or --data.root DIR")
 
 
 def _parse_training(name: str, words: list[str], recipe: Any) -> Any:
@@ -341,10 +187,10 @@ def _parse_training(name: str, words: list[str], recipe: Any) -> Any:
     values = {field.name: getattr(recipe, field.name) for field in fields(Recipe)}
     default = Training(**values, run=getattr(recipe, "run", Run()))
     start = " --model.weights hbonet_x100.dli14_in1k" if needs_weights(name) else ""
-    examples = (f"overtone train {name} --data.root photos{start} --train.epochs 5 --run.out runs/a",)
+    examples = (f"overtone train {name} photos{start} --train.epochs 5 --run.out runs/a",)
     summary, _, lines = recipe_document(name).partition("\n")
     # Lines that begin with a blank are kept as they are; others would be filled up to one paragraph.
-    description = f"{summary}\n{textwrap.indent(lines.strip(), '  ')}\n\n{_spelled(examples)}"
+    description = f"{summary}\n{textwrap.indent(lines.strip(), '  ')}\n\n{_block(examples)}"
     return command_line.parse(
         Training, words, prog=f"overtone train {name}", description=description, default=default, flag_pairs=True
     )
@@ -357,7 +203,7 @@ def _function(verb: Verb) -> Callable[..., Any]:
 
 def _group_overview(group: str) -> str:
     verbs = {name: verb for name, verb in VERBS.items() if name.startswith(f"{group} ")}
-    examples = _spelled(tuple(verb.examples[0] for verb in verbs.values()))
+    examples = _block(tuple(verb.examples[0] for verb in verbs.values()))
     return f"usage: overtone {group} VERB [OPTIONS]\n\nverbs:\n{_listed(verbs)}\n\n{examples}\n"
 
 
@@ -368,7 +214,7 @@ def _listed(verbs: Mapping[str, Verb]) -> str:
 
 def _overview() -> str:
     verbs = _listed(VERBS)
-    examples = _spelled(tuple(verb.examples[0] for verb in VERBS.values()))
+    examples = _block(tuple(verb.examples[0] for verb in VERBS.values()))
     return (
         "usage: overtone VERB [OPTIONS]\n\n"
         "MobileNetV2, HBONet, Harmonic Networks and HorNet: train, evaluate and use them on your own images.\n\n"
@@ -384,15 +230,16 @@ def _train_overview() -> str:
     lines = "\n".join(f"  {name:<{width}}{summary}" for name, summary in recipes.items())
     verb = VERBS["train"]
     return (
-        f"usage: overtone train RECIPE --data.root DIR [OPTIONS]\n\n{verb.summary}\n\nrecipes:\n{lines}\n\n"
-        f"{_spelled(verb.examples)}\n\n"
+        f"usage: overtone train [RECIPE] DIR [OPTIONS]\n\n{verb.summary}\n\nrecipes:\n{lines}\n\n"
+        f"{_block(verb.examples)}\n\n"
         "Every value of a recipe is an option: overtone train RECIPE --help shows them all.\n"
-        "The same command with the same --run.out goes on with a run that was stopped; --resume insists on it.\n"
+        "Without RECIPE: finetune if --model.weights is given, otherwise scratch.\n"
+        "The same command with the same --run.out resumes a run that was stopped; --resume requires one.\n"
         "SIGTERM and SIGUSR1 save and stop a training within 30 s, with exit code 75; Ctrl-C does too, with 130.\n"
     )
 
 
-def _spelled(examples: Sequence[str]) -> str:
+def _block(examples: Sequence[str]) -> str:
     return "examples:\n" + "\n".join(f"  {example}" for example in examples)
 
 
@@ -411,14 +258,14 @@ def _show_warning(
     *,
     debug: bool,
 ) -> None:
-    """A warning in one line, of what kind if it is about code; with --debug also where it comes from."""
+    """Print a warning in one line; its category if it is about code, its origin with --debug."""
     kind = "" if issubclass(category, UserWarning) else f"{category.__name__}: "
     where = f" ({filename}:{lineno})" if debug else ""
-    sys.stderr.write(f"overtone: warning: {kind}{' '.join(str(message).split())}{where}\n")
+    sys.stderr.write(f"overtone: warning: {kind}{printable(' '.join(str(message).split()))}{where}\n")
 
 
-def _say(message: str, code: int, debug: bool) -> int:
+def _report(message: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    sys.stderr.write(f"overtone: error: {' '.join(message.split())}\n")
+    sys.stderr.write(f"overtone: error: {printable(' '.join(message.split()))}\n")
     return code

@@ -1,17 +1,15 @@
-"""From words to a dataclass of options, with one clear line when they do not fit.
+"""From words to a dataclass of options, with an error of one line where they do not fit.
 
-tyro does the parsing and the help; this module adds what it cannot know: which option was meant by one that does not
-exist, constructor arguments such as `--model.args levels=2`, and errors of one line instead of boxes.
+tyro parses and prints the help. This module turns its boxed errors into one line and adds constructor arguments such
+as `--model.args levels=2`.
 """
 
 import ast
 import contextlib
-import dataclasses
-import difflib
 import io
 import re
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import tyro
@@ -32,90 +30,62 @@ def parse(
     default: T | None = None,
     flag_pairs: bool = False,
 ) -> T:
-    """The `options` that `words` ask for.
+    """Parse `words` into an instance of `options`.
 
     Args:
         options: a dataclass; nested ones give options such as `--data.root`.
         words: the command line after the verb.
         prog: the command in the help.
-        description: what the help says above the options.
-        default: where the values that are not given come from; default: the dataclass's own.
-        flag_pairs: `--flag` and `--no-flag` for every yes or no; without it, `--flag` alone (all are off by default).
+        description: the help above the options.
+        default: source of the values that are not given; default: the defaults of the dataclass.
+        flag_pairs: `--flag` and `--no-flag` for every boolean; otherwise `--flag` alone (all are off by default).
 
     Raises:
-        OvertoneError: an option that does not exist, a value that does not fit, something required that is missing.
-        SystemExit: the help was asked for and has been printed.
+        OvertoneError: an unknown option, a value that does not fit, or something required that is missing.
+        SystemExit: the help was requested and has been printed.
     """
-    _refuse_unknown(words, _option_names(options, flag_pairs), prog)
     settings = () if flag_pairs else (tyro.conf.FlagCreatePairsOff,)
     given: dict[str, Any] = {} if default is None else {"default": default}
-    boxes = io.StringIO()
+    box = io.StringIO()
     try:
-        with _REGISTRY, contextlib.redirect_stderr(boxes):
-            chosen, left = tyro.cli(  # pyright: ignore[reportCallIssue] - `given` hides the default's type
-                options,
-                args=list(words),
-                prog=prog,
-                description=description,
-                config=settings,
-                return_unknown_args=True,
-                **given,
+        with _REGISTRY, contextlib.redirect_stderr(box):
+            return tyro.cli(  # pyright: ignore[reportCallIssue] - `given` hides the default's type
+                options, args=list(words), prog=prog, description=description, config=settings, **given
             )
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise OvertoneError(f"{_message_in(boxes.getvalue())}; {prog} --help shows what it takes") from None
-    if left:
-        raise OvertoneError(
-            f"{prog} does not know what to do with {' '.join(left)!r}; {prog} --help shows what it takes"
-        )
-    return chosen
+        raise OvertoneError(_message_in(box.getvalue(), prog)) from None
 
 
-def _option_names(options: Any, flag_pairs: bool, prefix: str = "") -> Iterator[str]:
-    """Every option that a dataclass gives."""
-    for name, hint in typing.get_type_hints(options).items():
-        if dataclasses.is_dataclass(hint):
-            yield from _option_names(hint, flag_pairs, f"{prefix}{name}.")
-            continue
-        yield f"--{prefix}{name}".replace("_", "-")
-        if hint is bool and flag_pairs:
-            yield f"--{prefix}no-{name}".replace("_", "-")
+def _message_in(box: str, prog: str) -> str:
+    """Rewrite tyro's box as one line.
 
-
-def _refuse_unknown(words: Sequence[str], known: Iterator[str], prog: str) -> None:
-    names = sorted(known)
-    for word in words:
-        option = word.partition("=")[0].replace("_", "-")
-        if not word.startswith("--") or option in names or option in ("--", "--help"):
-            continue
-        # The last part alone may have been meant: --lr for --optim.lr.
-        close = [name for name in names if name.rpartition(".")[2] == option.lstrip("-")]
-        close += [name for name in difflib.get_close_matches(option, names, n=2) if name not in close]
-        hint = f"did you mean {' or '.join(close[:3])}?" if close else f"{prog} --help lists the options"
-        raise OvertoneError(f"{prog} has no option {word.partition('=')[0]}; {hint}")
-
-
-def _message_in(boxes: str) -> str:
-    """What tyro's box says, in one line, without the help text around it."""
-    rows = [row.strip("│|").rstrip() for row in boxes.splitlines()]
-    if "Required options" in boxes:
-        missing = [row.strip() for row in rows if re.match(r" {5}\S", row)]
-        missing = [row.replace(" PATH", " DIR") for row in missing if "--help" not in row]
-        if missing:
-            return f"missing: {', '.join(missing)}"
-    said = []
-    for row in rows:
-        if re.match(r"^\s*[─-]{4,}", row):
-            break
-        if not row.startswith(("╭", "╰", "+")):
-            said.append(row.strip())
-    return " ".join(" ".join(said).split()).rstrip(".") or "the options do not fit"
+    Its first part, up to a rule, is the error; a part "Perhaps you meant" lists options, each at the start of a line.
+    """
+    rows = [re.sub(r"^[│|+] ?|[│|+]$", "", row).rstrip() for row in box.splitlines() if row[:1] not in "╭╰"]
+    parts = re.split(r"\n *[─-]{4,}\n", "\n".join(rows))
+    error = " ".join(parts[0].split()).rstrip(".")
+    see = f"{prog} --help shows its options"
+    if error.startswith("Missing from"):
+        missing = [row.strip() for row in rows if re.match(r" {4}\S", row) and "--help" not in row]
+        return f"missing: {', '.join(missing).replace(' PATH', ' DIR')}; {see}"
+    unknown = re.match(r"Unrecognized options: ([^ ]+)", error)
+    if unknown is None:
+        return f"{error or 'the options do not fit'}; {see}"
+    word = unknown[1].rstrip(",")
+    if not word.startswith("--"):
+        return f"{prog} does not take {word!r}; {see}"
+    close = re.findall(r"^ {4}(--\S+)", "\n".join(parts[1:]), flags=re.M)
+    # The last part alone may have been meant: --lr for --optim.lr.
+    exact = [name for name in close if name.rpartition(".")[2] == word.lstrip("-").replace("_", "-")]
+    hint = f"did you mean {' or '.join((exact or close)[:3])}?" if close else see
+    return f"{prog} has no option {word}; {hint}"
 
 
 @_REGISTRY.primitive_rule
 def _constructor_arguments(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """`--model.args levels=2 pool=avg`: any number of NAME=VALUE, replacing what the recipe has."""
+    """Parse `--model.args levels=2 pool=avg`: any number of NAME=VALUE, replacing those of the recipe."""
     if typing.get_origin(kind.type) is not Mapping:
         return None
     return PrimitiveConstructorSpec(
@@ -138,11 +108,11 @@ def _mapping_of(words: list[str]) -> dict[str, Any]:
 
 
 def _literal(text: str) -> Any:
-    """A number, a tuple, true, false or none as what it is; everything else as text."""
+    """Parse a number, a tuple, true, false or none; everything else stays text."""
     named = {"true": True, "false": False, "none": None}
     if text.lower() in named:
         return named[text.lower()]
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text

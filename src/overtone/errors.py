@@ -1,11 +1,23 @@
 """The one style of error that a user sees, a single line that says what, where, why and what to do; and a stop."""
 
+import errno
+import os
 import re
 from collections.abc import Iterable
 
 # C0 and C1 controls, marks and overrides of the writing direction, line separators, halves of surrogate pairs (bytes
 # of a file name that are no UTF-8). Joiners stay: names in several scripts need them.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+_LONGEST = 400  # characters of a path in a message
+_REMEDIES = {
+    errno.ENOSPC: "free some space, or choose another disk (TMPDIR is where temporary files go)",
+    errno.EDQUOT: "free some space, or choose another disk (TMPDIR is where temporary files go)",
+    errno.EACCES: "change its permissions, or choose another path",
+    errno.EPERM: "change its permissions, or choose another path",
+    errno.EROFS: "choose a path that can be written",
+    errno.ENAMETOOLONG: "choose a shorter path",
+    errno.EMFILE: "raise the limit of open files (ulimit -n), or use fewer processes",
+}
 
 
 def printable(text: object, *, lines: bool = False) -> str:
@@ -43,6 +55,23 @@ class OvertoneError(Exception):
 
     def __str__(self) -> str:
         return printable(super().__str__())
+
+
+def system_refusal(error: OSError) -> str:
+    """What to say of an error of the operating system that nothing nearer to it has explained.
+
+    Returns:
+        The path, the reason, and what to look at.
+    """
+    reason = error.strerror or str(error) or type(error).__name__
+    paths = [name for name in (error.filename, error.filename2) if name is not None]
+    where = " and ".join(_shortened(os.fsdecode(path) if isinstance(path, bytes) else str(path)) for path in paths)
+    remedy = _REMEDIES.get(error.errno or 0, "check the path, its permissions and the disk")
+    return f"{where}: {reason}; {remedy}" if where else f"the system refused: {reason}; {remedy}"
+
+
+def _shortened(path: str) -> str:
+    return path if len(path) <= _LONGEST else f"{path[: _LONGEST // 2]} … {path[-_LONGEST // 2 :]}"
 
 
 class Preempted(BaseException):

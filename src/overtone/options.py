@@ -1,26 +1,44 @@
-"""The options of each verb, as data: what `--help` shows and what the verb is called with.
+"""The options of each verb as frozen dataclasses of plain values: the source of `--help`, and the verb's argument.
 
-Frozen dataclasses of plain values; no PyTorch, so that `--help` answers at once. The docstring under a field is its
-help text on the command line.
+The docstring under a field is its help text. No PyTorch is imported, so that `--help` is fast.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from overtone.config import Recipe, Run
+from overtone.errors import OvertoneError
+from overtone.ranges import Checked, Count, Percent, Pixels, PositiveInt
 
 ModelName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+_TABLES = (".csv", ".parquet")
+DataFolder = Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[DIR]")]
 Precision = Literal["auto", "float32", "bfloat16"]
 ExportPrecision = Literal["float32", "bfloat16", "int8", "int8+bfloat16"]
 Target = Literal["onnx", "openvino", "executorch", "torch", "aoti"]
 RuntimeName = Literal["torch", "compile", "onnx", "openvino", "executorch", "aoti"]
 
 
+def _with_positional(data: Any, path: Path | None) -> Any:
+    """Return `data` with the positional path as its `root`, or as its `table` if it has the suffix of one.
+
+    Raises:
+        OvertoneError: `data` already names another path.
+    """
+    name = "table" if path is not None and path.suffix.lower() in _TABLES and hasattr(data, "table") else "root"
+    given = getattr(data, name)
+    if path is None or path == given:
+        return data
+    if given is not None:
+        raise OvertoneError(f"the images are given twice, {path} and --data.{name} {given}; give one")
+    return replace(data, **{name: path})
+
+
 @dataclass(frozen=True)
-class Models:
+class Models(Checked):
     """List architectures: parameters, multiply-adds, default resolution, published top-1."""
 
     pattern: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[PATTERN]")] = ""
@@ -35,31 +53,40 @@ class Models:
 class Training(Recipe):
     """Train by a recipe; every value of the recipe is an option, shown with the recipe's value as its default."""
 
+    folder: DataFolder = None
+    """The images: the same as --data.root, or --data.table for a .csv or .parquet file."""
     run: Run = field(default_factory=Run)
-    """Where and with what the run happens; nothing here changes what is learnt beyond rounding."""
+    """Where and with what the run happens; nothing here changes what is learned beyond rounding."""
+
+    def __post_init__(self) -> None:
+        """Take the positional folder as `data.root`."""
+        super().__post_init__()
+        object.__setattr__(self, "data", _with_positional(self.data, self.folder))
 
 
 @dataclass(frozen=True)
-class LaunchSlurm:
+class LaunchSlurm(Checked):
     """Train on a Slurm cluster; options with a dot, such as --data.root and --run.out, are those of the training."""
 
     recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
     """The recipe (overtone train --help lists them)."""
-    nodes: int = 1
+    folder: DataFolder = None
+    """The images: the same as --data.root."""
+    nodes: PositiveInt = 1
     """Machines."""
-    gpus: int = 1
+    gpus: Count = 1
     """GPUs of each machine, with one process each; 0: train on CPUs."""
-    processes: int = 1
+    processes: PositiveInt = 1
     """Processes on each machine, for --gpus 0."""
     partition: str | None = None
     """Partition; default: the cluster's."""
     time: str | None = None
-    """Time limit as Slurm takes it, such as 24:00:00; two minutes before, the run saves and the job queues again."""
+    """Time limit as Slurm takes it, such as 24:00:00; two minutes before, the run saves and the job is requeued."""
     account: str | None = None
     """Account that pays."""
     qos: str | None = None
     """Quality of service."""
-    cpus_per_gpu: int | None = None
+    cpus_per_gpu: PositiveInt | None = None
     """CPU cores of each GPU's process (with --gpus 0: of each process)."""
     mem: str | None = None
     """Memory of each machine, such as 200G."""
@@ -72,11 +99,11 @@ class LaunchSlurm:
     sbatch_option: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME[=VALUE]")] = ()
     """A further option of sbatch, without its dashes: exclusive, or mail-type=END; may be given several times."""
     dry_run: bool = False
-    """Print the script; write and submit nothing."""
+    """Print the script without writing or submitting it."""
 
 
 @dataclass(frozen=True)
-class Runs:
+class Runs(Checked):
     """List the runs below a folder: state, recipe, best top-1, progress, time."""
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="[DIR]")] = Path("runs")
@@ -86,24 +113,24 @@ class Runs:
 
 
 @dataclass(frozen=True)
-class Compare:
-    """Show in what the recipes of runs differ, and what came of it: a table, and their curves in one picture."""
+class Compare(Checked):
+    """Compare the recipes and results of runs in a table, and their curves in one plot."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN RUN …")]
     """Run folders."""
     out: Path = Path("compare.png")
-    """The picture to write."""
+    """The plot to write (PNG)."""
     overwrite: bool = False
-    """Replace the picture if it is there."""
+    """Replace the plot if it exists."""
     json: bool = False
     """Print one JSON object instead of tables."""
 
 
 @dataclass(frozen=True)
-class EvaluationData:
+class EvaluationData(Checked, section="data"):
     """The images to evaluate on."""
 
-    root: Path
+    root: Path | None = None
     """Folder with val/ or test/ of class folders, or one folder of class folders (for a network of ImageNet: all or
     some of n01440764/ and so on)."""
     split: Literal["auto", "train", "val", "test", "all"] = "auto"
@@ -111,87 +138,96 @@ class EvaluationData:
 
 
 @dataclass(frozen=True)
-class Hardware:
-    """Where the arithmetic happens."""
+class Hardware(Checked, section="run"):
+    """Device and precision."""
 
     device: str = "auto"
     """auto: a GPU if there is one; or cpu, cuda, cuda:1, mps."""
     precision: Precision = "auto"
     """Arithmetic of the forward pass; auto: bfloat16 on GPUs that have it, else float32."""
-    batch_size: int = 64
+    batch_size: PositiveInt = 64
     """Images per forward pass."""
-    workers: int | None = None
+    workers: Count | None = None
     """Processes that read images; default: the number of usable cores, at most 8."""
-    threads: int | None = None
+    threads: PositiveInt | None = None
     """Threads of arithmetic on the CPU; default: PyTorch's."""
 
 
 @dataclass(frozen=True)
 class Device(Hardware):
-    """Where the arithmetic happens, and at which size."""
+    """Device and precision, and the input size."""
 
-    size: int | None = None
+    size: Pixels | None = None
     """Side of the square input, pixels; default: the model's own."""
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(Checked):
     """Measure top-1, top-5, loss, per-class accuracy and the confusion matrix on a folder of labelled images."""
 
     model: ModelName
     """Published weights (overtone weights list), run folder, file of weights of any layout, architecture, or
     hf-hub:owner/name; or the folder of an export."""
-    data: EvaluationData
+    data: EvaluationData = EvaluationData()
     """The images to evaluate on."""
     run: Device = Device()
-    """Where the arithmetic happens; nothing here but the size changes the figures beyond rounding."""
+    """Device and precision; only the size changes the figures beyond rounding."""
     runtime: RuntimeName = "torch"
-    """What runs the network; others than torch run its fastest exact form. An export has its own."""
+    """Runtime of the network; those other than torch run its fastest exact form. An export has its own."""
     precision: ExportPrecision | None = None
     """Arithmetic of that runtime; default: run.precision."""
     calibration: Path | None = None
-    """Folder of pictures that int8 takes its ranges from."""
+    """Folder of images from which the ranges of int8 are calibrated."""
     weights_dir: tuple[Path, ...] = ()
     """Folders to look in for published weights, beside the cache and OVERTONE_WEIGHTS_DIR."""
     architecture: str | None = None
-    """The network of a bare file, where its keys and shapes do not tell."""
+    """The network of a bare file, where it cannot be inferred from keys and shapes."""
     ema: bool = False
     """Take the averaged weights of a training checkpoint."""
     allow_bad: bool = False
-    """Exit with 0 although some images could not be read (they are left out and counted in any case)."""
+    """Exit with 0 even if some images could not be read (they are excluded and counted in any case)."""
     out: Path | None = None
     """Write evaluation.json and confusion.png into this folder."""
     overwrite: bool = False
     """Replace files of these names in the folder given by --out."""
     per_class: bool = False
     """Print every class; without it, the 20 worst when there are more."""
+    folder: DataFolder = None
+    """The images to evaluate on: the same as --data.root."""
     json: bool = False
     """Print one JSON object instead of tables."""
 
+    def __post_init__(self) -> None:
+        """Take the positional folder as `data.root`."""
+        super().__post_init__()
+        object.__setattr__(self, "data", _with_positional(self.data, self.folder))
+        if self.data.root is None:
+            raise OvertoneError("no images are given; add a folder of class folders: DIR, or --data.root DIR")
+
 
 @dataclass(frozen=True)
-class Predict:
-    """Name what is in pictures: the most probable classes of each image."""
+class Predict(Checked):
+    """Classify images: the most probable classes of each."""
 
     model: ModelName
     """Published weights (overtone weights list), run folder, file of weights of any layout, architecture, or
     hf-hub:owner/name; or the folder of an export."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE|DIR …")]
     """Image files, or folders whose images (also those in folders inside) are taken."""
-    top_k: int = 5
+    top_k: PositiveInt = 5
     """Classes to name per image."""
     run: Device = Device()
-    """Where the arithmetic happens."""
+    """Device and precision."""
     runtime: RuntimeName = "torch"
-    """What runs the network; others than torch run its fastest exact form. An export has its own."""
+    """Runtime of the network; those other than torch run its fastest exact form. An export has its own."""
     precision: ExportPrecision | None = None
     """Arithmetic of that runtime; default: run.precision."""
     calibration: Path | None = None
-    """Folder of pictures that int8 takes its ranges from."""
+    """Folder of images from which the ranges of int8 are calibrated."""
     weights_dir: tuple[Path, ...] = ()
     """Folders to look in for published weights, beside the cache and OVERTONE_WEIGHTS_DIR."""
     architecture: str | None = None
-    """The network of a bare file, where its keys and shapes do not tell."""
+    """The network of a bare file, where it cannot be inferred from keys and shapes."""
     ema: bool = False
     """Take the averaged weights of a training checkpoint."""
     json: bool = False
@@ -199,8 +235,8 @@ class Predict:
 
 
 @dataclass(frozen=True)
-class Export:
-    """Write a network for a runtime into a folder that appears when its outputs have been checked there."""
+class Export(Checked):
+    """Export a network for a runtime into a folder, which appears once its outputs have been verified there."""
 
     model: ModelName
     """Published weights (overtone weights list), run folder, file of weights of any layout, architecture, or
@@ -210,15 +246,15 @@ class Export:
     on this machine, as overtone tune finds it."""
     precision: ExportPrecision = "float32"
     """Arithmetic; int8 needs --calibration; auto tries every one."""
-    size: int | None = None
+    size: Pixels | None = None
     """Side of the square input, pixels; default: the model's own."""
     dynamic_batch: bool = False
     """Any number of images in a call, rather than one."""
     with_preprocessing: bool = False
-    """Put the normalisation into the graph, and the resize where the runtime can: it then takes uint8 pictures."""
+    """Put the normalisation into the graph, and the resize where the runtime can: it then takes uint8 images."""
     calibration: Path | None = None
-    """Folder of pictures like those to come: int8 takes its ranges from them, and the check is made on them; default:
-    generated pictures for the check."""
+    """Folder of representative images, for the calibration of int8 and for the check; default: generated images for the
+    check."""
     out: Path | None = None
     """Folder to write; default: exports/ and a name from the model, the runtime and the precision."""
     overwrite: bool = False
@@ -226,18 +262,26 @@ class Export:
     weights_dir: tuple[Path, ...] = ()
     """Folders to look in for published weights, beside the cache and OVERTONE_WEIGHTS_DIR."""
     architecture: str | None = None
-    """The network of a bare file, where its keys and shapes do not tell."""
+    """The network of a bare file, where it cannot be inferred from keys and shapes."""
     ema: bool = False
     """Take the averaged weights of a training checkpoint."""
-    threads: int | None = None
+    threads: PositiveInt | None = None
     """Threads of arithmetic while it is checked; default: PyTorch's."""
     json: bool = False
-    """Print what model.json says instead of a table."""
+    """Print the content of model.json instead of a table."""
 
 
 @dataclass(frozen=True)
-class TuningData:
-    """Labelled images, so that accuracy decides rather than agreement."""
+class Trust(Checked):
+    """Vouch for the files of an export that came from elsewhere."""
+
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """Folder of the export."""
+
+
+@dataclass(frozen=True)
+class TuningData(Checked, section="data"):
+    """Labelled images, to compare accuracy rather than agreement."""
 
     root: Path | None = None
     """Folder with val/ or test/ of class folders, or one folder of class folders."""
@@ -246,8 +290,8 @@ class TuningData:
 
 
 @dataclass(frozen=True)
-class Tune:
-    """Try the runtimes and precisions of this machine, print a table, and write the fastest that is right."""
+class Tune(Checked):
+    """Try the runtimes and precisions of this machine, print a table, and export the fastest that is accurate."""
 
     model: ModelName
     """Published weights (overtone weights list), run folder, file of weights of any layout, architecture, or
@@ -255,18 +299,18 @@ class Tune:
     runtimes: tuple[Target, ...] = ()
     """Runtimes to try; default: those that are installed."""
     precisions: tuple[ExportPrecision, ...] = ()
-    """Precisions to try; default: all, int8 only where there are pictures for it."""
+    """Precisions to try; default: all, int8 only with images for its calibration."""
     data: TuningData = TuningData()
-    """Images with classes: what loses more than --max-loss on them is left out."""
-    max_loss: float = 1.0
+    """Labelled images: a candidate that loses more than --max-loss on them is rejected."""
+    max_loss: Percent = 1.0
     """Percentage points of top-1 that may be lost on --data.root."""
-    min_agreement: float = 95.0
-    """Without --data.root: percent of the pictures whose best class must be the network's own."""
+    min_agreement: Percent = 95.0
+    """Without --data.root: percent of the images whose top-1 must equal that of the network."""
     calibration: Path | None = None
-    """Folder of pictures like those to come, for int8 and for the check; default: data.root's train/, or data.root."""
-    size: int | None = None
+    """Folder of representative images, for int8 and for the check; default: train/ of data.root, or data.root."""
+    size: Pixels | None = None
     """Side of the square input, pixels; default: the model's own."""
-    rounds: int = 7
+    rounds: PositiveInt = 7
     """Rounds in which all candidates take turns; the latency is the median."""
     out: Path | None = None
     """Folder for the fastest one; default: exports/ and the model's name with -auto."""
@@ -275,17 +319,17 @@ class Tune:
     weights_dir: tuple[Path, ...] = ()
     """Folders to look in for published weights, beside the cache and OVERTONE_WEIGHTS_DIR."""
     architecture: str | None = None
-    """The network of a bare file, where its keys and shapes do not tell."""
+    """The network of a bare file, where it cannot be inferred from keys and shapes."""
     ema: bool = False
     """Take the averaged weights of a training checkpoint."""
-    threads: int | None = None
+    threads: PositiveInt | None = None
     """Threads of arithmetic; default: PyTorch's."""
     json: bool = False
     """Print JSON instead of a table."""
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class Benchmark(Checked):
     """Measure speed and memory on this machine's CPU: each contender has a process of its own, and they take turns."""
 
     models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL …")]
@@ -297,15 +341,15 @@ class Benchmark:
     """Precisions, with commas between: float32, bfloat16, int8, int8+bfloat16; all."""
     batch: str = "1"
     """Images per call, with commas between."""
-    size: int | None = None
+    size: Pixels | None = None
     """Side of the square input, pixels; default: each model's own."""
-    threads: int | None = None
+    threads: PositiveInt | None = None
     """Threads of arithmetic; default: PyTorch's."""
     against: str = ""
     """Further networks, with commas between; timm:NAME is one of timm's."""
     train: bool = False
     """Measure a step of training too (float32, bfloat16: autocast)."""
-    rounds: int = 30
+    rounds: PositiveInt = 30
     """Rounds in which all contenders take turns, of up to five calls each."""
     no_memory: bool = False
     """Do not measure memory."""
@@ -318,17 +362,17 @@ class Benchmark:
 
 
 @dataclass(frozen=True)
-class Demo:
-    """See it work in three minutes: handwritten digits as an image folder, trained, evaluated and predicted."""
+class Demo(Checked):
+    """Run everything in three minutes: handwritten digits as an image folder, trained, evaluated and predicted."""
 
     out: Path = Path("demo")
     """Folder for the images and the run."""
     overwrite: bool = False
-    """Replace what an earlier demo left in that folder."""
+    """Replace an earlier demo in that folder."""
 
 
 @dataclass(frozen=True)
-class ImageNet:
+class ImageNet(Checked, section="data"):
     """ImageNet's validation images."""
 
     root: Path | None = None
@@ -338,28 +382,28 @@ class ImageNet:
 
 
 @dataclass(frozen=True)
-class Reproduce:
+class Reproduce(Checked):
     """The published tables as a test: sizes and costs, or with images the accuracy of every weight at hand."""
 
     only: str = "*"
     """Rows whose name, architecture or family matches a shell pattern such as 'hbonet*' (quote it)."""
     weights_dir: tuple[Path, ...] = ()
-    """Folders with published or converted files, beside the cache; without images, these are proved and loaded."""
+    """Folders with published or converted files, beside the cache; without images, these are verified and loaded."""
     data: ImageNet = ImageNet()
     """The images to measure accuracy on."""
     fetch: bool = False
     """Download the published files that are not at hand."""
     out: Path | None = None
-    """Folder for the results, which a later call goes on from; default with images: reproduced."""
+    """Folder for the results, which a later call continues; default with images: reproduced."""
     run: Hardware = Hardware(precision="float32")
-    """Where the arithmetic happens; the published figures were measured in float32."""
+    """Device and precision; the published figures were measured in float32."""
     json: bool = False
     """Print JSON instead of a table."""
 
 
 @dataclass(frozen=True)
-class WeightsList:
-    """List every published row: file, size, proof, licence, whether it is at hand, accuracy."""
+class WeightsList(Checked):
+    """List every published row: file, size, verification, licence, whether it is at hand, accuracy."""
 
     pattern: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[PATTERN]")] = "*"
     """A shell pattern such as 'hbonet_*' (quote it), or a part of the name such as se_resnext."""
@@ -370,8 +414,8 @@ class WeightsList:
 
 
 @dataclass(frozen=True)
-class WeightsFetch:
-    """Download published files into the cache, and prove them."""
+class WeightsFetch(Checked):
+    """Download published files into the cache, and verify them."""
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME|PATTERN …")]
     """Published rows by name, such as hbonet_x100.dli14_in1k, or by a shell pattern (quote it)."""
@@ -380,8 +424,8 @@ class WeightsFetch:
 
 
 @dataclass(frozen=True)
-class WeightsVerify:
-    """Prove files: published ones by their published hash, overtone's own by the one they carry."""
+class WeightsVerify(Checked):
+    """Verify files: published ones by their published hash, overtone's own by the hash in their header."""
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE|NAME …")]
     """Files, or published rows by name."""
@@ -392,8 +436,8 @@ class WeightsVerify:
 
 
 @dataclass(frozen=True)
-class WeightsConvert:
-    """Convert weights into a safetensors file that says what it is, or back into the published layout."""
+class WeightsConvert(Checked):
+    """Convert weights into a self-describing safetensors file, or back into the published layout."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE|NAME")]
     """A file of weights in any published layout, a run folder, or the name of a published row."""
@@ -404,7 +448,7 @@ class WeightsConvert:
     layout: Literal["auto", "bare", "module", "model", "state_dict"] = "auto"
     """Wrapper of the published layout; auto: the one of the published row, else bare."""
     architecture: str | None = None
-    """The network, where the file's keys do not tell."""
+    """The network, where it cannot be inferred from the keys of the file."""
     ema: bool = False
     """Take the averaged weights of a training checkpoint."""
     weights_dir: tuple[Path, ...] = ()
@@ -414,8 +458,8 @@ class WeightsConvert:
 
 
 @dataclass(frozen=True)
-class WeightsInspect:
-    """Say what a file of weights is, without building the network."""
+class WeightsInspect(Checked):
+    """Describe a file of weights, without building the network."""
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """A file of weights in any layout."""
@@ -424,14 +468,14 @@ class WeightsInspect:
 
 
 @dataclass(frozen=True)
-class PrepareImageNet:
+class PrepareImageNet(Checked):
     """Sort ImageNet's archives or its flat validation folder into class folders."""
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     """Folder of validation images, ILSVRC2012_img_val.tar, ILSVRC2012_img_train.tar, or a folder of class tars."""
     out: Path
-    """Folder for the class folders, such as imagenet/val; what is there already is kept."""
+    """Folder for the class folders, such as imagenet/val; existing images are kept."""
     labels: Path | None = None
     """Label file of the validation images; default: one of a known name beside them."""
     how: Literal["copy", "link", "move"] = "copy"
-    """How an image gets there; link: a hard link where the disk allows it, else a symbolic one."""
+    """How an image is placed; link: a hard link where the disk allows it, otherwise a symbolic one."""

@@ -79,7 +79,7 @@ def test_predict_tells_the_network_and_names_what_can_be_named(overtone, tmp_pat
     assert [found["probability"] for found in image["predictions"]] == pytest.approx(expected.values.tolist(), rel=1e-4)
     for found in image["predictions"]:
         assert found["class"] == (class_names()[found["index"]] if has_words else str(found["index"]))
-    assert ("are supposed to be those of the published" in outcome.err) == has_words
+    assert ("are assumed to be those of the published" in outcome.err) == has_words
     assert "weights: its preprocessing is assumed" in outcome.err
 
 
@@ -98,7 +98,7 @@ def test_evaluate_matches_imagenets_folders_by_their_ids(overtone, tmp_path):
     truth = [synsets().index(name) for name in SYNSETS for _ in range(3)]
     assert outcome.json["correct_top1"] == 1 + sum(map(int.__eq__, said[1:], truth[1:]))
     assert outcome.json["class_correct"][said[0]] >= 1
-    assert "supposed to be those of the published mobilenetv2_x010.dli14_in1k" in outcome.err
+    assert "assumed to be those of the published mobilenetv2_x010.dli14_in1k" in outcome.err
     table = overtone("evaluate", file, "--data.root", drawn, *FEW[:-1])
     assert "tench, Tinca tinca" in table.out and table.code == 0
 
@@ -114,7 +114,7 @@ def test_evaluate_takes_nameless_outputs_for_the_folders_in_their_order(overtone
     assert outcome.json["correct_top1"] == sum(right)
     assert "the outputs are taken for the folders in their order (a, b, c)" in outcome.err
     draw(tmp_path / "photos2", {"a": 2, "b": 3})
-    assert "tells 3 classes apart" in overtone("evaluate", file, "--data.root", tmp_path / "photos2", *FEW).error
+    assert "has 3 outputs" in overtone("evaluate", file, "--data.root", tmp_path / "photos2", *FEW).error
 
 
 def test_the_wider_classes_of_imagenet_22k_are_measured_on_the_thousand(overtone, tmp_path, monkeypatch):
@@ -122,7 +122,7 @@ def test_the_wider_classes_of_imagenet_22k_are_measured_on_the_thousand(overtone
     model = net_of("hornet_tiny_gf", num_classes=10459, filter_size=64, **TINY_HORNET)
     bare = save(tmp_path / "22k.pth", {"model": published(model)})
     row = dataclasses.replace(find("hornet_large_gf.rao_in22k"), architecture="hornet_tiny_gf")  # type: ignore[type-var]
-    monkeypatch.setattr("overtone.verbs.class_names._row_by_shape", lambda loaded: row if loaded.layout else None)
+    monkeypatch.setattr("overtone.zoo.class_names._row_by_shape", lambda loaded: row if loaded.layout else None)
     converted = tmp_path / "22k.safetensors"
     assert overtone("weights", "convert", bare, "--out", converted).code == 0
     monkeypatch.undo()

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from overtone import create_model
-from overtone.deployment.lane import Lane, LaneError
-from overtone.deployment.race import Timing, race
+from overtone.deployment.timing.lane import Lane, LaneError
+from overtone.deployment.timing.race import Timing, race
 from overtone.models.multiply_adds import count_multiply_adds
 
 QUICK = ("--size", "32", "--rounds", "2", "--no-memory", "--threads", "1")

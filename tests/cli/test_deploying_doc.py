@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 from overtone.deployment.parity import bound_of
-from overtone.deployment.targets import RUNTIMES
+from overtone.deployment.runtimes import RUNTIMES
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "deploying.md").read_text(encoding="utf-8")
 

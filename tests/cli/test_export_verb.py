@@ -1,6 +1,8 @@
 """`overtone export`, `tune`, and `evaluate` and `predict` in a runtime."""
 
+import errno
 import json
+import tempfile
 import types
 from pathlib import Path
 
@@ -9,8 +11,8 @@ import pytest
 
 from overtone import options
 from overtone.cli import main
-from overtone.deployment import openvino_runtime, runtimes
-from overtone.deployment.targets import RUNTIMES
+from overtone.deployment.runtimes import RUNTIMES, openvino_runtime
+from overtone.deployment.runtimes import runtime as runtimes
 from overtone.deployment.tuning import Candidate
 from overtone.verbs import tune as tune_verb
 
@@ -107,7 +109,7 @@ def test_an_export_that_does_not_agree_exits_with_2_and_leaves_nothing(overtone,
     needs("openvino")
     run = openvino_runtime.OpenVinoPredictor.run
     monkeypatch.setattr(
-        openvino_runtime.OpenVinoPredictor, "run", lambda self, images: run(self, images) + np.float32(1e-3)
+        openvino_runtime.OpenVinoPredictor, "run", lambda self, images: (run(self, images)[0] + np.float32(1e-3),)
     )
     outcome = overtone("export", trained / "run", "--to", "openvino", "--out", tmp_path / "export")
     assert "does not agree with the network" in outcome.error
@@ -164,7 +166,7 @@ def test_few_pictures_for_int8_are_warned_of_and_counted(overtone, trained, tmp_
     outcome = overtone(*words, "--out", tmp_path / "small", "--json")
     assert outcome.code == 0, outcome.err
     assert outcome.json["calibrated"] == 45 - outcome.json["parity"]["images"] > 0
-    assert f"warning: int8 took its ranges from {outcome.json['calibrated']} pictures" in outcome.err
+    assert f"warning: int8 took its ranges from {outcome.json['calibrated']} images" in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -181,7 +183,7 @@ def test_few_pictures_for_int8_are_warned_of_and_counted(overtone, trained, tmp_
         (("tune", "RUN", "--rounds", "0"), "rounds is 0"),
         (("tune", "RUN", "--min-agreement", "101"), "min-agreement is 101"),
         (("tune", "RUN", "--calibration", "nowhere"), "nowhere is not a folder"),
-        (("predict", "RUN", "PICTURE", "--calibration", "photos"), "--calibration is for int8 alone"),
+        (("predict", "RUN", "PICTURE", "--calibration", "photos"), "--calibration has an effect with int8"),
         (("predict", "RUN", "PICTURE", "--runtime", "aoti", "--run.device", "cuda"), "computes on the CPU"),
         (("predict", "RUN", "PICTURE", "--precision", "int8"), "--runtime torch has no int8"),
     ],
@@ -202,9 +204,43 @@ def test_a_missing_package_is_one_clear_line(overtone, trained, monkeypatch):
         assert 'pip install "overtone[onnx]"' in overtone(*words).error
 
 
+def test_trust_names_what_it_trusts_and_how_to_get_there(overtone, trained, tmp_path, monkeypatch):
+    out, path = tmp_path / "received", trained / "photos" / "red" / "0.png"
+    assert overtone("export", trained / "run", "--to", "torch", "--out", out).code == 0
+    assert overtone("predict", out, path, *FEW).code == 0
+    monkeypatch.setenv("OVERTONE_TRUST_DIR", str(tmp_path / "of another user"))
+    assert f"overtone trust {out}" in overtone("predict", out, path, *FEW).error
+    outcome = overtone("trust", out)
+    assert outcome.code == 0 and "model.pt2" in outcome.out and "can run code" in outcome.err
+    assert overtone("predict", out, path, *FEW).code == 0
+    assert "is not an export" in overtone("trust", trained / "photos").error
+
+
+def test_overwrite_keeps_a_users_file(overtone, trained, tmp_path):
+    out = tmp_path / "export"
+    words = ("export", trained / "run", "--to", "torch", "--out", out)
+    assert overtone(*words).code == 0
+    (out / "notes.txt").write_text("mine")
+    assert "notes.txt" in overtone(*words, "--overwrite").error
+    assert (out / "notes.txt").read_text() == "mine"
+    (out / "notes.txt").unlink()
+    assert overtone(*words, "--overwrite").code == 0
+
+
+def test_a_full_folder_for_temporary_files_is_one_clear_line(overtone, trained, monkeypatch):
+    needs("onnx")
+    monkeypatch.setattr(tempfile, "mkdtemp", no_space)
+    path = trained / "photos" / "red" / "0.png"
+    assert "TMPDIR" in overtone("predict", trained / "run", path, "--runtime", "onnx", *FEW).error
+
+
+def no_space(*args, **kwargs):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 @pytest.mark.slow
 def test_an_export_keeps_its_own_runtime_and_size(overtone, trained, exported):
     path = trained / "photos" / "red" / "0.png"
-    assert "is an export, with a runtime" in overtone("predict", exported, path, "--runtime", "onnx").error
+    assert "is an export, which has a runtime" in overtone("predict", exported, path, "--runtime", "onnx").error
     assert "--size 64" in overtone("predict", exported, path, "--run.size", "64").error
     assert "is an export already" in overtone("export", exported, "--to", "torch").error

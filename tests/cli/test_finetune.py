@@ -15,12 +15,15 @@ from overtone.config import Model, Preprocess, Recipe
 from overtone.errors import OvertoneError
 from overtone.published import find
 from overtone.recipes import load_recipe
-from overtone.verbs import starting_point
-from overtone.verbs.starting_point import fitted_to_weights
+from overtone.tasks import task_named
+from overtone.zoo import starting
 from overtone.zoo.hub import HubModel
+from overtone.zoo.starting import fitted_to_weights
 
 TAG = "hbonet_x035.dli14_in1k_r192"
 SETTINGS = (*(word for word in TINY if "model.name" not in word), "--train.epochs=1", "--optim.lr=0", "--model.freeze")
+
+CLASSIFICATION = task_named("classification")
 
 
 @pytest.fixture(autouse=True)
@@ -83,21 +86,21 @@ def test_a_published_file_is_known_by_its_bytes(tmp_path, publish):
         ("hornet_tiny_7x7", {"depths": (1, 1, 2, 1), "base_dim": 16}, {"depths": (1, 1, 2, 1), "base_dim": 16}),
     ],
 )
-def test_a_bare_file_is_told_by_its_shapes(tmp_path, name, args, told):
+def test_a_bare_file_is_inferred_from_its_shapes(tmp_path, name, args, told):
     fitted = fitted_to_weights(recipe_with(save(tmp_path / "some.pth", name, **args)))
     assert fitted.model.name == name and told.items() <= fitted.model.args.items()
     assert not {"num_classes", "in_chans"} & set(fitted.model.args)
     expected = "bicubic" if name.startswith("hornet") else "bilinear"
     assert fitted.data.preprocess.interpolation == expected
-    started = zoo.build_for_training(fitted.model, num_classes=3, tell=(told_of := []).append)
-    assert started.num_classes == 3 and "the classifier of 3 classes is new" in told_of[0]
+    started = zoo.build_for_training(CLASSIFICATION, fitted.model, "abc", (notes := []).append)
+    assert started.num_classes == 3 and "the classifier of 3 classes is new" in notes[0]
 
 
 def test_a_file_for_grey_images_starts_a_network_for_coloured_ones(tmp_path):
     fitted = fitted_to_weights(recipe_with(save(tmp_path / "grey.pth", "hbonet_x010", in_chans=1)))
-    started = zoo.build_for_training(fitted.model, num_classes=3, tell=(told_of := []).append)
+    started = zoo.build_for_training(CLASSIFICATION, fitted.model, "abc", (notes := []).append)
     assert started(torch.rand(2, 3, 32, 32)).shape == (2, 3)
-    assert told_of[0] == "the first layer takes 3 channels, adapted from 1"
+    assert notes[0] == "the first layer takes 3 channels, adapted from 1"
 
 
 def test_a_network_that_is_not_ours_is_the_one_that_was_named(tmp_path):
@@ -106,7 +109,7 @@ def test_a_network_that_is_not_ours_is_the_one_that_was_named(tmp_path):
     fitted = fitted_to_weights(recipe_with(path, "test_resnet"))
     assert fitted.model.name == "test_resnet"
     assert fitted.data.preprocess == zoo.preprocess_of(timm.create_model("test_resnet"))
-    assert zoo.build_for_training(fitted.model, num_classes=2).num_classes == 2
+    assert zoo.build_for_training(CLASSIFICATION, fitted.model, "ab").num_classes == 2
 
 
 def test_a_run_folder_says_all(trained):
@@ -118,12 +121,12 @@ def test_a_repository_of_the_hub(monkeypatch):
     net = timm.create_model("test_resnet", num_classes=4)
     cfg = {"num_classes": 4, "input_size": (3, 160, 160), "crop_pct": 0.9, "classifier": "fc", "first_conv": "conv1.0"}
     hub = HubModel("test_resnet", {"num_classes": 4}, cfg)
-    monkeypatch.setattr(starting_point, "hub_model", lambda spec: hub)
-    monkeypatch.setattr("overtone.zoo.resolver.hub_state_dict", lambda spec: net.state_dict())
+    monkeypatch.setattr(starting, "hub_model", lambda spec: hub)
+    monkeypatch.setattr("overtone.zoo.starting.hub_state_dict", lambda spec: net.state_dict())
     fitted = fitted_to_weights(recipe_with("hf-hub:somebody/tiny"))
     assert (fitted.model.name, dict(fitted.model.args)) == ("test_resnet", {})
     assert (fitted.data.preprocess.size, fitted.data.preprocess.crop_fraction) == (160, 0.9)
-    started = zoo.build_for_training(fitted.model, num_classes=2)
+    started = zoo.build_for_training(CLASSIFICATION, fitted.model, "ab")
     assert started.num_classes == 2
     key = next(iter(net.state_dict()))
     assert torch.equal(started.state_dict()[key], net.state_dict()[key])

@@ -83,11 +83,13 @@ def printed_examples() -> list[str]:
     return list(found)
 
 
-def test_every_example_of_every_help_parses(overtone, monkeypatch):
+def test_every_example_of_every_help_parses(overtone, monkeypatch, tmp_path):
     """Each reaches its verb, with every word understood; nothing is built, read or written."""
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
     reached = []
     monkeypatch.setattr("overtone.cli._function", lambda verb: lambda *chosen: reached.append((verb, chosen)) or 0)
-    monkeypatch.setattr("overtone.verbs.starting_point.fitted_to_weights", lambda recipe: recipe)
+    monkeypatch.setattr("overtone.zoo.starting.fitted_to_weights", lambda recipe: recipe)
     examples = printed_examples()
     assert {example for verb in VERBS.values() for example in verb.examples} <= set(examples)
     for example in examples:

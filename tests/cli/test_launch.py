@@ -203,13 +203,13 @@ def test_a_signal_to_the_script_reaches_the_training_and_its_end_is_waited_for(s
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--nodes", "0"), "--nodes is 0"),
+        (("--nodes", "0"), "nodes is 0"),
         (("--gpus", "3", "--train.batch-size", "64"), "which 3 processes cannot share equally"),
         (("--processes", "2"), "--processes is for --gpus 0"),
         (("--env", "1A=2"), "--env '1A=2' is not KEY=VALUE"),
         (("--sbatch-option", "signal=USR2"), "--sbatch-option signal is not free"),
         (("--sbatch-option", "rm -rf"), "not the long name"),
-        (("--partition", "a\n#SBATCH --exclusive"), "does not fit on a line"),
+        (("--partition", "a\n#SBATCH --exclusive"), "no line of a script"),
         (("--run.overwrite",), "--run.overwrite would delete"),
         (("--optim.lrr", "1"), "did you mean --optim.lr"),
         (("--lr", "1"), "has no option --lr"),

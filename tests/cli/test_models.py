@@ -1,11 +1,17 @@
 """`overtone models`: the table of architectures."""
 
-import pytest
+import subprocess
+import sys
 
-from overtone import create_model, list_models
+import pytest
+import timm
+
+from overtone import architectures, create_model, list_models
+from overtone.architectures import Size
 from overtone.errors import OvertoneError
 from overtone.models.multiply_adds import count_multiply_adds
 from overtone.published import rows_of
+from overtone.reports.measured_sizes import measure
 
 
 def test_the_figures_are_those_of_the_network(overtone):
@@ -54,3 +60,47 @@ def test_create_model():
     assert create_model("resnet18", num_classes=3).num_classes == 3
     with pytest.raises(OvertoneError, match="hbonet_x010"):
         create_model("hbonet_x01")
+
+
+def test_listing_needs_no_torch():
+    script = (
+        "import sys; from overtone.cli import main; code = main(['models', 'hbonet_*'])\n"
+        "assert code == 0 and not {'torch', 'timm', 'numpy', 'PIL'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_generated_data_has_every_architecture():
+    """After a change of a family: `make architectures`."""
+    assert list(architectures.sizes()) == list_models()
+    assert architectures.is_complete()
+
+
+@pytest.mark.slow
+def test_the_generated_data_is_right():
+    assert {name: measure(name) for name in list_models()} == architectures.sizes()
+
+
+def test_an_architecture_that_the_data_lacks_is_measured(overtone, monkeypatch):
+    without = {name: size for name, size in architectures.sizes().items() if name != "hbonet_x010"}
+    monkeypatch.setattr(architectures, "sizes", lambda: without)
+    assert not architectures.is_complete()
+    (row,) = overtone("models", "hbonet_x010", "--json").json
+    assert row["parameters"] == sum(p.numel() for p in timm.create_model("hbonet_x010").parameters())
+
+
+def test_a_family_that_the_data_lacks_is_noticed_without_its_import(tmp_path, monkeypatch):
+    for name in (*architectures.families(), "another"):
+        (tmp_path / f"{name}.py").write_text("from timm.models import register_model")
+    (tmp_path / "_private.py").write_text("register_model")
+    (tmp_path / "measure.py").write_text("")
+    monkeypatch.setattr(architectures, "_FAMILIES", tmp_path)
+    assert "another" in architectures.families() and "measure" not in architectures.families()
+    assert not architectures.is_complete()
+
+
+def test_counts_that_cannot_be_made_are_left_out(overtone, monkeypatch):
+    monkeypatch.setattr(architectures, "sizes", lambda: {"hbonet_x010": Size(1, None, 224)})
+    monkeypatch.setattr(architectures, "is_complete", lambda: True)
+    assert overtone("models", "hbonet_x010").out.splitlines()[1].split()[:4] == ["hbonet_x010", "0.00", "M", "224"]

@@ -1,5 +1,6 @@
 """From words to a recipe and a run."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ from small_photos import TINY
 
 from overtone import zoo
 from overtone.checkpoint import read_manifest
-from overtone.config import Run
+from overtone.config import Run, TaskSettings
+from overtone.ranges import Positive
 from overtone.recipes import load_recipe
 from overtone.verbs import train as train_verb
 
@@ -96,4 +98,53 @@ def test_finetuning_on_other_classes_gets_a_new_head(overtone, trained, tmp_path
     weights = ["--model.weights", trained / "run", "--run.out", tmp_path / "run"]
     outcome = overtone("train", "finetune", "--data.root", two, *weights, *TINY)
     assert outcome.code == 0, outcome.err
-    assert read_manifest(tmp_path / "run" / zoo.BEST).classes == ("green", "red")
+    assert read_manifest(tmp_path / "run" / zoo.BEST).labels == ("green", "red")
+
+
+def test_the_folder_may_be_the_first_word_and_the_recipe_be_left_out(asked, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    recipe, _, name = asked("photos", "--optim.lr", "0.2")
+    assert (name, recipe.data.root, recipe.optim.lr) == ("scratch", Path("photos"), 0.2)
+    assert asked("digits", "photos")[0].data.root == asked("digits", "--train.epochs", "2", "photos")[0].data.root
+    assert asked("--data.root", "photos")[2] == "scratch"
+    recipe, _, name = asked("photos", "--model.weights", trained / "run")
+    assert (name, recipe.data.root, recipe.model.name) == ("finetune", Path("photos"), "hbonet_x010")
+    assert asked(f"--model.weights={trained / 'run'}", "photos")[2] == "finetune"
+
+
+def test_a_folder_named_like_a_recipe_is_named_as_a_path(asked, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    recipe, _, name = asked("./digits")
+    assert (name, recipe.data.root) == ("scratch", Path("digits"))
+
+
+def test_settings_of_a_recipes_task_are_options(asked, overtone, monkeypatch):
+    @dataclasses.dataclass(frozen=True)
+    class Some(TaskSettings):
+        """Settings of a task."""
+
+        positive_weight: Positive = 1.0
+        """Weight of the positives."""
+        names: tuple[str, ...] = ()
+        """Names."""
+
+    recipe = dataclasses.replace(load_recipe("scratch"), task="some", settings=Some())
+    monkeypatch.setattr("overtone.cli.load_recipe", lambda name: recipe)
+    chosen, _, _ = asked("scratch", "photos", "--settings.positive-weight", "2", "--settings.names", "a", "b")
+    assert chosen.settings == Some(2.0, ("a", "b")) and chosen.task == "some"
+    assert "--settings.positive-weight FLOAT" in overtone("train", "scratch", "--help").out
+    wrong = overtone("train", "scratch", "photos", "--settings.positive-weight", "-1")
+    assert "settings.positive_weight is -1.0; it must be above 0" in wrong.error
+    assert "did you mean --settings.positive-weight" in overtone("train", "scratch", "--positive-weight", "2").error
+
+
+def test_a_table_may_be_the_positional_argument(asked, overtone, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe, _, name = asked("multilabel", "labels.csv")
+    assert (name, recipe.data.table, recipe.data.root) == ("multilabel", Path("labels.csv"), None)
+    assert asked("multilabel", "--data.table", "a.parquet", "photos")[0].data.root == Path("photos")
+    assert "a.csv and --data.table b.csv" in overtone("train", "multilabel", "a.csv", "--data.table", "b.csv").error
+    (tmp_path / "a.csv").touch()
+    assert asked("a.csv")[2] == "scratch"

@@ -73,10 +73,10 @@ def test_a_flat_folder_by_every_kind_of_label_file(overtone, tmp_path, name):
     outcome = overtone("data", "prepare-imagenet", flat, "--out", tmp_path / "val")  # the labels are found beside it
     assert outcome.code == 0, outcome.err
     assert sorted_images(tmp_path / "val") == EXPECTED
-    assert "10 images in 10 class folders; 10 put there now, 0 were there already" in outcome.out
+    assert "10 images in 10 class folders; 10 placed now, 0 existed already" in outcome.out
     assert len(list(flat.iterdir())) == 10
     again = overtone("data", "prepare-imagenet", flat, "--out", tmp_path / "val", "--labels", tmp_path / name)
-    assert again.code == 0 and "0 put there now, 10 were there already" in again.out
+    assert again.code == 0 and "0 placed now, 10 existed already" in again.out
     # The flat folder and the class folders are the same images with the same classes.
     before, after = find_validation(flat), find_validation(tmp_path / "val")
     assert {p.name: t for p, t in zip(before.paths, before.targets, strict=True)} == {
@@ -108,7 +108,7 @@ def test_a_move_that_was_cut_short_goes_on(overtone, tmp_path):
     half.parent.mkdir()
     half.write_bytes(b"half")
     outcome = overtone("data", "prepare-imagenet", flat, "--out", tmp_path / "val", "--how", "move")
-    assert outcome.code == 0 and "9 put there now, 1 were there already" in outcome.out
+    assert outcome.code == 0 and "9 placed now, 1 existed already" in outcome.out
     assert sorted_images(tmp_path / "val") == EXPECTED and not list(flat.iterdir())
 
 
@@ -172,7 +172,7 @@ def test_a_hostile_archive_is_refused_before_anything_is_unpacked(overtone, tmp_
 def test_a_truncated_archive(overtone, tmp_path):
     archive = pack(tmp_path / "n01440764.tar", {f"n01440764_{n}.JPEG": jpeg(n) for n in range(30)})
     archive.write_bytes(archive.read_bytes()[:9000])
-    assert "cut short" in overtone("data", "prepare-imagenet", archive, "--out", tmp_path / "train").error
+    assert "truncated" in overtone("data", "prepare-imagenet", archive, "--out", tmp_path / "train").error
 
 
 def test_another_file_in_its_place_is_kept(overtone, tmp_path):

@@ -12,18 +12,19 @@ from imagenet_like import answers, draw_pictures, label, with_pillow
 from torch import nn
 from torch.nn import functional as F
 
-from overtone import options, zoo
+from overtone import zoo
 from overtone.checkpoint import Manifest, read_checkpoint, write_checkpoint
 from overtone.config import Preprocess
 from overtone.data.decoding import decode_image
 from overtone.data.imagenet import find_validation, synsets
 from overtone.data.transforms import evaluation_transform
+from overtone.engine.inference import Computing
 from overtone.errors import OvertoneError
 from overtone.layers.test_time_pooling import TestTimePooling
 from overtone.published import PUBLISHED, find
-from overtone.verbs import published_accuracy, published_figures
-from overtone.verbs.published_accuracy import Protocol, judge, measure, protocols_of
-from overtone.verbs.published_figures import LAST_DIGIT, agreement, compare
+from overtone.reproduction import accuracy, figures
+from overtone.reproduction.accuracy import Protocol, judge, measure, protocols_of
+from overtone.reproduction.figures import agreement, compare, last_digit
 
 SMALL = "mobilenetv2_x010.dli14_in1k"
 SWAPPED = ["hbonet_x050_div8.dli14_in1k", "hbonet_x060.dli14_in1k_r192"]
@@ -67,7 +68,7 @@ def test_every_published_figure_ends_with_the_last_digit_of_its_table(figure):
     for row in PUBLISHED:
         value = getattr(row, figure)
         if value is not None:
-            assert round(value * 1e6) % LAST_DIGIT[row.family, figure] == 0, row.full_name
+            assert round(value * 1e6) % last_digit(row, figure) == 0, row.full_name
             assert abs(value * 1e6 - round(value * 1e6)) < 1e-3, row.full_name
 
 
@@ -83,7 +84,7 @@ def test_every_published_figure_ends_with_the_last_digit_of_its_table(figure):
     ],
 )
 def test_counts_are_spelled_to_their_last_digit(count, unit, text):
-    assert published_figures.spelled(count, unit) == text
+    assert figures.format_count(count, unit) == text
 
 
 def test_swapped_rows_are_named_with_why():
@@ -114,14 +115,14 @@ def test_the_authors_rule_must_give_the_whole_table(monkeypatch):
     assert row is not None
     assert compare(row).multiply_adds.kind == "agrees as counted there"
     altered = [dataclasses.replace(r, macs_m=99.1) if r.resolution == 128 else r for r in PUBLISHED]
-    monkeypatch.setattr(published_figures, "PUBLISHED", tuple(altered))
-    published_figures._rule_holds.cache_clear()
+    monkeypatch.setattr(figures, "PUBLISHED", tuple(altered))
+    figures._rule_holds.cache_clear()
     assert compare(row).multiply_adds.kind == "differs"
-    published_figures._rule_holds.cache_clear()
+    figures._rule_holds.cache_clear()
 
 
 def test_nothing_takes_memory():
-    network = published_figures._network("hbonet_x010", 1000)
+    network = figures._network("hbonet_x010", 1000)
     tensors = [*network.parameters(), *network.buffers()]
     assert tensors and all(tensor.is_meta for tensor in tensors)
 
@@ -129,7 +130,7 @@ def test_nothing_takes_memory():
 def test_reproduce_prints_and_writes_figures(overtone, tmp_path):
     outcome = overtone("reproduce", "--only", "hbonet_x0[56]0*", "--out", tmp_path)
     assert outcome.code == 0, outcome.err
-    assert "multiply-adds: published figure wrong: it has changed places" in outcome.out
+    assert "multiply-adds: published figure wrong: it is swapped" in outcome.out
     with (tmp_path / "figures.csv").open(newline="") as file:
         rows = {row["model"]: row for row in csv.DictReader(file)}
     assert set(rows) == {"hbonet_x050.dli14_in1k", *SWAPPED}
@@ -141,7 +142,7 @@ def test_reproduce_prints_and_writes_figures(overtone, tmp_path):
 
 def test_reproduce_fails_when_something_differs(overtone, monkeypatch):
     row = dataclasses.replace(find("hbonet_x010.dli14_in1k"), macs_m=20)  # type: ignore[type-var]
-    monkeypatch.setattr("overtone.verbs.reproduce.matching", lambda pattern: (row,))
+    monkeypatch.setattr("overtone.verbs.reproduce.select", lambda pattern: (row,))
     outcome = overtone("reproduce", "--json")
     assert outcome.code == 1
     (found,) = outcome.json
@@ -234,7 +235,7 @@ def test_test_time_pooling_needs_a_linear_classifier():
         TestTimePooling(zoo.build("harm_vgg11_bn", num_classes=0))
 
 
-HARDWARE = options.Hardware(device="cpu", precision="float32", batch_size=4, workers=0)
+COMPUTING = Computing(device="cpu", precision="float32", batch_size=4, workers=0)
 
 
 @pytest.mark.parametrize("name", ["harm_se_resnext101_32x4d.ulicny_in1k", "hornet_large_gf_img384.rao_in22k"])
@@ -247,7 +248,7 @@ def test_the_larger_protocols_end_to_end(tmp_path, name):
     judged = TestTimePooling(model) if protocol.pooled else model
     paths = draw_pictures(tmp_path / "flat")
     label(paths, answers(judged, protocol.preprocess), tmp_path)
-    found, bad = measure(row, protocol, loaded, find_validation(tmp_path / "flat"), HARDWARE, "weights")
+    found, bad = measure(row, protocol, loaded, find_validation(tmp_path / "flat"), COMPUTING, "weights")
     assert (found.images, found.correct_top1, found.correct_top5, bad) == (6, 4, 5, ())
     assert (found.resolution, found.protocol) == (protocol.preprocess.size, protocol.name)
 
@@ -268,7 +269,7 @@ def test_the_tolerance_is_a_tenth(images, top1, verdict):
     assert judge(protocol, images, top1, 93.37) == verdict
 
 
-def test_top5_counts_and_unpublished_figures_do_not():
+def test_top5_counts_and_unfigures_do_not():
     assert judge(Protocol("p", Preprocess(), 76.89, 93.37), 50_000, 76.89, 93.0).startswith("differs by -0.37")
     assert judge(Protocol("p", Preprocess(), 82.8, None), 50_000, 82.85, 10.0) == "reproduced"
     assert judge(Protocol("p", Preprocess(), None, None), 50_000, 1.0, 2.0) == "not published"
@@ -316,7 +317,7 @@ def test_accuracy_of_what_is_at_hand(overtone, prepared, images):
 def test_done_rows_are_not_measured_again(overtone, prepared, monkeypatch):
     first = overtone(*words(prepared, "val", "--json")).json
     before = (prepared / "out" / "accuracy.csv").read_bytes()
-    monkeypatch.setattr(published_accuracy, "evaluate", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(accuracy, "evaluate", lambda *_, **__: pytest.fail("measured again"))
     again = overtone(*words(prepared, "val", "--json"))
     assert again.json == first and "measured before" in again.err
     assert (prepared / "out" / "accuracy.csv").read_bytes() == before

@@ -46,7 +46,8 @@ def test_a_finished_run_in_words_and_figures(runs_folder, overtone):
         "reason": None,
         "recipe": "scratch",
         "model": "hbonet_x010",
-        "best_top1": best["top1"],
+        "best_score": best["top1"],
+        "score_name": "top-1",
         "best_epoch": best["epoch"],
         "epoch": 2,
         "epochs": 2,
@@ -56,7 +57,9 @@ def test_a_finished_run_in_words_and_figures(runs_folder, overtone):
     table = overtone("runs", runs_folder)
     assert table.code == 0 and table.out.count("\n") == 2
     words = table.out.splitlines()[1].split()
-    assert words[:6] == ["a", "finished", "scratch", "hbonet_x010", f"{best['top1']:.2f}", "%"] and words[7] == "2/2"
+    assert (
+        words[:6] == ["a", "finished", "scratch", "hbonet_x010", f"{best['top1']:.2f}", "top-1"] and words[7] == "2/2"
+    )
 
 
 def test_states(runs_folder, overtone):

@@ -16,7 +16,7 @@ from overtone.checkpoint import read_checkpoint, read_manifest
 from overtone.config import Preprocess
 from overtone.data.imagenet import class_names, synsets
 from overtone.published import find
-from overtone.verbs.class_names import names_of, published_classes
+from overtone.zoo.class_names import names_of, published_classes
 
 SMALL = "mobilenetv2_x010.dli14_in1k"
 FILE = "mobilenetv2_0.1-7d1d638a.pth"
@@ -72,14 +72,14 @@ def test_verify(overtone, folder):
     path = folder / "weights" / FILE
     outcome = overtone("weights", "verify", path, SMALL, "--weights-dir", folder / "weights", "--json")
     assert outcome.code == 0
-    assert [(line["published"], line["state"]) for line in outcome.json] == [(SMALL, "proved")] * 2
+    assert [(line["published"], line["state"]) for line in outcome.json] == [(SMALL, "verified")] * 2
     renamed = path.rename(folder / "renamed.pth")  # known by its bytes, whatever its name
     assert overtone("weights", "verify", renamed, "--json").json[0]["published"] == SMALL
     content = bytearray(renamed.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     altered = overtone("weights", "verify", path, renamed)
-    assert altered.code == 1 and "altered" in altered.out and "proved" in altered.out
+    assert altered.code == 1 and "altered" in altered.out and "verified" in altered.out
     torch.save({"a": torch.zeros(1)}, folder / "mine.pth")
     unknown = overtone("weights", "verify", folder / "mine.pth", "--json")
     assert unknown.code == 1 and unknown.json[0]["state"] == "unknown"
@@ -204,7 +204,7 @@ def test_classes_of_imagenet_22k():
     model.num_classes = 10459  # type: ignore[assignment]
     assert names_of(loaded)[209] == "tench, Tinca tinca" and names_of(loaded)[0] == "class 0"
     model.num_classes = 1000  # type: ignore[assignment]
-    timms = zoo.LoadedModel(model, "resnet18", None, Preprocess(), "resnet18.a1_in1k")
+    timms = zoo.LoadedModel(model, "resnet18", None, Preprocess(), "resnet18.a1_in1k", tag="a1_in1k")
     assert names_of(timms)[0] == "tench, Tinca tinca"
     mine = zoo.LoadedModel(model, "resnet18", None, Preprocess(), "in1k/mine.pth", layout="bare")
     assert names_of(mine)[0] == "0"

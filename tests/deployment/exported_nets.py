@@ -1,6 +1,7 @@
 """Small networks that are exported in a second or two, and what their logits are held against."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +12,10 @@ from torch import nn
 
 from overtone.config import Preprocess
 from overtone.deployment.export import Origin
+from overtone.deployment.images import generated_images
 from overtone.deployment.inputs import as_batch, input_transform
-from overtone.deployment.pictures import generated_pictures
-from overtone.deployment.runtimes import computes_bfloat16
-from overtone.deployment.targets import RUNTIMES
+from overtone.deployment.runtimes import RUNTIMES
+from overtone.deployment.runtimes.runtime import computes_bfloat16
 
 SIZE = 32
 PREPROCESS = Preprocess(size=SIZE)
@@ -50,8 +51,9 @@ def plain_net() -> nn.Module:
     return fill(nn.Sequential(*layers), "plain").eval()
 
 
-def origin(name: str = "harm_wrn16_4", preprocess: Preprocess = PREPROCESS) -> Origin:
-    return Origin(name, preprocess, "a test", classes=CLASSES, labels=tuple(letter.upper() for letter in CLASSES))
+def origin(name: str = "harm_wrn16_4", preprocess: Preprocess = PREPROCESS, **more: Any) -> Origin:
+    labels = tuple(letter.upper() for letter in CLASSES)
+    return Origin(name, preprocess, "a test", classes=CLASSES, labels=labels, **more)
 
 
 def logits_of(net: nn.Module, number: int, seed: int = 7, preprocess: Preprocess = PREPROCESS) -> np.ndarray:
@@ -62,12 +64,12 @@ def logits_of(net: nn.Module, number: int, seed: int = 7, preprocess: Preprocess
 
 def inputs(number: int, seed: int = 7, preprocess: Preprocess = PREPROCESS) -> np.ndarray:
     transform = input_transform("normalised", preprocess)
-    return np.concatenate([as_batch(transform, p).numpy() for p in generated_pictures(number, SIZE, seed)])
+    return np.concatenate([as_batch(transform, p).numpy() for p in generated_images(number, SIZE, seed)])
 
 
 def pictures_in(folder: Path, number: int) -> Path:
     folder.mkdir()
-    for index, picture in enumerate(generated_pictures(number, SIZE, seed=11)):
+    for index, picture in enumerate(generated_images(number, SIZE, seed=11)):
         picture.save(folder / f"{index:03d}.png")
     return folder
 

@@ -9,10 +9,10 @@ from timm.layers.norm import LayerNorm2d
 from torch import nn
 
 import overtone
-from overtone.deployment.centred import centre_maps
-from overtone.deployment.channel_norm import ChannelNorm
-from overtone.deployment.channels_first import ChannelsFirstBlock, with_channels_first
+from overtone.deployment.rewrites.compiler_form import keep_logits_only, with_channels_first
+from overtone.layers.channel_norm import ChannelNorm
 from overtone.layers.gnconv import GlobalLocalFilter
+from overtone.models._hornet_deployed import ChannelsFirstBlock
 
 
 @pytest.mark.parametrize("name", ["hornet_tiny_7x7", "hornet_tiny_gf"])
@@ -25,7 +25,7 @@ def test_the_same_logits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert any(isinstance(module, ChannelsFirstBlock) for module in found.modules())
     assert not any(isinstance(module, ChannelsFirstBlock) for module in deployed.modules())
     centred = copy.deepcopy(found)
-    centre_maps(centred)
+    keep_logits_only(centred)
     assert sum(norm.is_centred for norm in centred.modules() if isinstance(norm, ChannelNorm)) > 2 * len(net.stages)
     with torch.inference_mode():
         expected = net(images)
@@ -49,7 +49,7 @@ def test_maps_that_are_asked_for_stay() -> None:
     """A wrapper that gives maps, rather than logits, is no network to be centred."""
     net = nn.Sequential(with_channels_first(overtone.deploy(reduced_net("hornet_tiny_7x7"), 64)))
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    centre_maps(net)
+    keep_logits_only(net)
     torch.testing.assert_close(net.state_dict(), before, rtol=0, atol=0)
 
 
@@ -58,7 +58,7 @@ def test_a_maximum_over_the_map_is_not_centred() -> None:
     net.reset_classifier(7, "max")
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     found = with_channels_first(overtone.deploy(net, 64))
-    centre_maps(found)
+    keep_logits_only(found)
     with torch.inference_mode():
         torch.testing.assert_close(found(images), net(images), rtol=1e-9, atol=1e-9)
 

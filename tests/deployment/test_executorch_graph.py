@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from overtone.deployment.executorch_graph import in_xnnpack_operations
+from overtone.deployment.runtimes.executorch_graph import in_xnnpack_operations
 
 
 class Parts(nn.Module):

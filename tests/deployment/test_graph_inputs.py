@@ -5,8 +5,8 @@ import torch
 from nets_to_fold import relative_error
 
 from overtone.config import Preprocess
+from overtone.deployment.images import generated_images, given_images, read_images
 from overtone.deployment.inputs import FromPixels, PillowResize, as_batch, input_transform
-from overtone.deployment.pictures import generated_pictures, given_pictures, read_pictures
 from overtone.errors import OvertoneError
 
 
@@ -25,7 +25,7 @@ def test_the_resize_is_pillows(preprocess, source, share):
     """Within a grey level; where a picture is enlarged, more of its new pixels lie halfway between two."""
     resize = PillowResize(preprocess)
     wrong = total = 0
-    for picture in generated_pictures(4, source, seed=3):
+    for picture in generated_images(4, source, seed=3):
         expected = as_batch(input_transform("pixels", preprocess), picture).permute(0, 3, 1, 2).float()
         got = resize(as_batch(input_transform("picture", preprocess), picture).permute(0, 3, 1, 2).float())
         assert got.shape == (1, 3, preprocess.size, preprocess.size)
@@ -36,28 +36,28 @@ def test_the_resize_is_pillows(preprocess, source, share):
 
 def test_pixels_are_normalised_in_the_graph():
     preprocess = Preprocess(size=16, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
-    (picture,) = generated_pictures(1, 30)
+    (picture,) = generated_images(1, 30)
     inside = FromPixels(torch.nn.Identity(), preprocess, resize=False)
     got = inside(as_batch(input_transform("pixels", preprocess), picture))
     assert relative_error(got, as_batch(input_transform("normalised", preprocess), picture)) < 1e-6
 
 
-def test_generated_pictures_are_always_the_same_and_differ():
-    one, two = generated_pictures(2, 24), generated_pictures(2, 24)
+def test_generated_images_are_always_the_same_and_differ():
+    one, two = generated_images(2, 24), generated_images(2, 24)
     assert [p.tobytes() for p in one] == [p.tobytes() for p in two]
-    assert one[0].tobytes() != one[1].tobytes() != generated_pictures(2, 24, seed=1)[1].tobytes()
+    assert one[0].tobytes() != one[1].tobytes() != generated_images(2, 24, seed=1)[1].tobytes()
     assert one[0].width < one[0].height and one[1].width > one[1].height
 
 
-def test_given_pictures_are_spread_over_the_folder(tmp_path):
-    for number, picture in enumerate(generated_pictures(9, 8)):
+def test_given_images_are_spread_over_the_folder(tmp_path):
+    for number, picture in enumerate(generated_images(9, 8)):
         picture.save(tmp_path / f"{number}.png")
-    assert [path.name for path in given_pictures(tmp_path, 3)] == ["0.png", "4.png", "8.png"]
-    assert len(given_pictures(tmp_path, 100)) == 9
+    assert [path.name for path in given_images(tmp_path, 3)] == ["0.png", "4.png", "8.png"]
+    assert len(given_images(tmp_path, 100)) == 9
     for path in tmp_path.iterdir():
         path.write_bytes(b"")
     with pytest.raises(OvertoneError, match="none of the 2 images could be read"):
-        list(read_pictures(given_pictures(tmp_path, 2), "ignore"))
+        list(read_images(given_images(tmp_path, 2), "ignore"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(OvertoneError, match="no images"):
-        given_pictures(tmp_path / "empty", 3)
+        given_images(tmp_path / "empty", 3)

@@ -6,8 +6,9 @@ from nets_to_fold import fill
 from torch import nn
 
 import overtone
-from overtone.deployment.fold import make_convolutions_plain
-from overtone.deployment.harmonious import BottleneckChain, keep_halves_apart
+from overtone.deployment.rewrites.deploy import make_plain
+from overtone.models._hbonet_deployed import BottleneckChain, keep_halves_apart
+from overtone.models.hbonet import HarmoniousBottleneck
 
 
 @pytest.mark.parametrize(
@@ -19,8 +20,8 @@ def test_the_same_logits_and_features(name: str, rows: list[int], size: int) -> 
     fill(net, name)
     apart = overtone.create_model(name).eval().double()
     apart.load_state_dict(net.state_dict())
-    make_convolutions_plain(apart)
-    keep_halves_apart(apart)
+    make_plain(apart)
+    assert apart.deployed(None) is apart
     found = [1 + len(module.tail) for module in apart.modules() if isinstance(module, BottleneckChain)]
     assert found == rows
     images = torch.randn(2, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -35,5 +36,5 @@ def test_the_same_logits_and_features(name: str, rows: list[int], size: int) -> 
 def test_other_sequences_stay() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.ReLU()))
     before = [type(module) for module in net.modules()]
-    keep_halves_apart(net)
+    keep_halves_apart(net, HarmoniousBottleneck)
     assert [type(module) for module in net.modules()] == before

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from overtone import create_model, deploy
-from overtone.deployment.openvino_runtime import OpenVino
-from overtone.deployment.runtimes import Job
+from overtone.deployment.runtimes.openvino_runtime import OpenVino
+from overtone.deployment.runtimes.runtime import Job
 
 pytestmark = pytest.mark.skipif(OpenVino().missing() is not None, reason="no OpenVINO")
 

@@ -11,23 +11,21 @@ from timm.layers import BatchNormAct2d, DropPath, LayerNorm2d, LayerScale, Layer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from overtone.deployment.affine import (
-    fold_batch_norm,
+from overtone.deployment.rewrites.dataflow import observe
+from overtone.deployment.rewrites.deploy import deploy, lay_out_channels_last, make_plain
+from overtone.deployment.rewrites.folding import (
     fold_batch_norms,
     fold_layer_norms,
     fold_layer_scales,
     remove_dropout,
-    scale_input,
-    scale_output,
 )
-from overtone.deployment.dataflow import observe
-from overtone.deployment.fold import deploy, lay_out_channels_last, make_convolutions_plain
-from overtone.deployment.gated_conv import DeployedGnConv, DeployedHorNetBlock
-from overtone.deployment.global_filter import CircularConv, SeparableCircularConv, WholeMapCircularConv, circular_kernel
 from overtone.errors import OvertoneError
+from overtone.layers.affine import fold_batch_norm, scale_input, scale_output
+from overtone.layers.circular_conv import CircularConv, SeparableCircularConv, WholeMapCircularConv, circular_kernel
 from overtone.layers.dct_conv import HarmConv2d
 from overtone.layers.depthwise_conv import DepthwiseConv2d
-from overtone.layers.gnconv import GlobalLocalFilter, GnConv
+from overtone.layers.gnconv import DeployedGnConv, GlobalLocalFilter, GnConv
+from overtone.models._hornet_deployed import DeployedHorNetBlock
 from overtone.models.hornet import HorNetBlock
 
 EXACT = 1e-9
@@ -191,7 +189,7 @@ def test_harmonic_convolutions_become_plain(inner_bn: bool, groups: int) -> None
     result = deploy(net, 12)
     assert kinds(result) == [nn.Sequential, nn.Conv2d, nn.Identity]
     assert relative_error(logits(result, x), logits(net, x)) < EXACT
-    assert type(make_convolutions_plain(layer.eval())) is nn.Conv2d
+    assert type(make_plain(layer.eval())) is nn.Conv2d
 
 
 @pytest.mark.parametrize("stride", [1, 2])

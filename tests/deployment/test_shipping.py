@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from overtone import create_model, deploy
-from overtone.deployment.shipping import Shipped
+from overtone.deployment.timing.shipping import Shipped
 
 
 class Tied(nn.Module):

@@ -17,8 +17,8 @@ def tiny():
 def tiny_from_zoo(monkeypatch):
     """Every recipe trains a `Tiny`."""
 
-    def build(settings, num_classes, tell=None):
-        model = Tiny(num_classes)
+    def build(task, settings, labels, say=None):
+        model = Tiny(len(labels))
         if settings.freeze:
             for part in (model.conv, model.bn):
                 part.requires_grad_(False)

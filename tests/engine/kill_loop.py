@@ -49,7 +49,7 @@ def recipe_for(root: Path) -> Recipe:
 
 def train_in(root: Path, folder: Path, keep_last: int) -> None:
     torch.set_num_threads(1)
-    zoo.build_for_training = lambda settings, num_classes, tell=None: Tiny(num_classes)
+    zoo.build_for_training = lambda task, settings, labels, say=None: Tiny(len(labels))
     quiet = {"device": "cpu", "workers": 0, "tensorboard": False, "plots": False}
     train(recipe_for(root), Run(out=folder, micro_batch=5, save_steps=1, keep_last=keep_last, **quiet), "killed")
 
@@ -196,7 +196,7 @@ def main(kills: int, seed: int) -> None:
             finished, of_this_run, seconds = finished + (of_this_run > 0), 0, seconds * 0.7
             shutil.rmtree(folder)
     print(
-        f"{done} kills, {in_save} of them while a file was written; all went on, and the {finished} runs they hit "
+        f"{done} kills, {in_save} of them while a file was written; all were resumed, and the {finished} runs they hit "
         f"ended exactly as the uninterrupted one ({time.monotonic() - started:.0f} s)"
     )
     shutil.rmtree(home)

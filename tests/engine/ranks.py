@@ -14,7 +14,7 @@ from overtone.engine.distributed import joined
 
 # clean processes that have everything imported already: a fork of this one would have its threads' locks
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["overtone.verbs.train"])
+_CONTEXT.set_forkserver_preload(["overtone.engine.training"])
 
 
 def free_port() -> int:
@@ -41,10 +41,10 @@ def run_ranks(
     ]
     for process in processes:
         process.start()
-    told = dict(results.get(timeout=120) for _ in processes)
+    answers = dict(results.get(timeout=120) for _ in processes)
     for process in processes:
         process.join(timeout=30)
-    return [told[rank] for rank in range(size)]
+    return [answers[rank] for rank in range(size)]
 
 
 def _rank(function: Any, rank: int, size: int, port: int, timeout: float | None, results: Any, args: Any) -> None:

@@ -4,15 +4,16 @@ import math
 
 import pytest
 import torch
+from tiny_training import loss_of, task_of
 from torch import nn
 
 from overtone import zoo
 from overtone.config import Augment, Distill, Preprocess, Recipe, Train
+from overtone.data.pipeline import Batch
 from overtone.engine.placement import Placement
+from overtone.engine.teaching import load_teacher
 from overtone.errors import OvertoneError
-from overtone.tasks.classification import Classification
-from overtone.tasks.distillation import Teacher, distillation_loss
-from overtone.verbs.teaching import load_teacher
+from overtone.tasks.classification.distillation import Teacher, distillation_loss
 
 CPU = Placement(torch.device("cpu"))
 STUDENT = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0]])
@@ -49,7 +50,7 @@ class Fixed(nn.Module):
 
 def task_with(distill, outputs=TAUGHT, **recipe):
     net = Fixed(outputs)
-    return Classification("abc", Recipe(distill=distill, **recipe), teacher=Teacher(net, CPU.autocast)), net
+    return task_of("abc", Recipe(distill=distill, **recipe), teacher=Teacher(net, CPU.autocast)), net
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 4.0])
@@ -75,16 +76,16 @@ def test_hard_loss_is_cross_entropy_with_the_teachers_choice():
 @pytest.mark.parametrize("weight", [0.0, 0.25, 1.0])
 def test_share_of_the_teacher(weight):
     task, _ = task_with(Distill(teacher="x", weight=weight, temperature=2.0), train=Train(label_smoothing=0.1))
-    plain = Classification("abc", Recipe(train=Train(label_smoothing=0.1))).loss(STUDENT, TARGETS)
+    plain = loss_of(task_of("abc", Recipe(train=Train(label_smoothing=0.1))), STUDENT, TARGETS)
     soft = distillation_loss(STUDENT, TAUGHT, Distill(temperature=2.0))
-    loss = task.loss(STUDENT, TARGETS, torch.zeros(2, 3, 4, 4))
+    loss = loss_of(task, STUDENT, TARGETS)
     assert loss.item() == pytest.approx(((1 - weight) * plain + weight * soft).item(), rel=1e-6)
 
 
 def test_a_student_taught_by_itself_learns_nothing_from_it():
     task, _ = task_with(Distill(teacher="x", weight=1.0, temperature=3.0), outputs=STUDENT)
     outputs = STUDENT.clone().requires_grad_()
-    loss = task.loss(outputs, TARGETS, torch.zeros(2, 3, 4, 4))
+    loss = loss_of(task, outputs, TARGETS)
     loss.backward()
     assert abs(loss.item()) < 1e-6 and outputs.grad.abs().max() < 1e-6
 
@@ -92,20 +93,19 @@ def test_a_student_taught_by_itself_learns_nothing_from_it():
 def test_the_teacher_sees_the_mixed_images_in_eval_mode_without_gradient():
     task, net = task_with(Distill(teacher="x"), augment=Augment(mixup=0.8))
     assert not net.training and not net.weight.requires_grad
-    images, shares = task.prepare(torch.randn(2, 3, 4, 4), TARGETS, (0, 0))
+    batch = task.prepare(Batch(torch.randn(2, 3, 4, 4), TARGETS, torch.arange(2)), (0, 0))
     outputs = STUDENT.clone().requires_grad_()
-    task.loss(outputs, shares, images).backward()
-    assert net.seen == [images] and net.weight.grad is None and outputs.grad is not None
+    loss_of(task, outputs, batch.targets, batch.inputs).backward()
+    assert (
+        batch.targets.ndim == 2 and net.seen == [batch.inputs] and net.weight.grad is None and outputs.grad is not None
+    )
 
 
 def test_a_recipe_and_its_teacher_belong_together():
     teacher = Teacher(Fixed(TAUGHT), CPU.autocast)
     for recipe, given in ((Recipe(distill=Distill(teacher="x")), None), (Recipe(), teacher)):
         with pytest.raises(ValueError, match="needs its teacher"):
-            Classification("abc", recipe, teacher=given)
-    task, _ = task_with(Distill(teacher="x"))
-    with pytest.raises(ValueError, match="needs the images"):
-        task.loss(STUDENT, TARGETS)
+            task_of("abc", recipe, teacher=given)
 
 
 # Which models may be a teacher
@@ -140,9 +140,9 @@ def test_a_teacher_of_the_same_classes(known):
     ("classes", "says"),
     [
         (("a", "c", "b"), "in another order: output 1 is c there and b here"),
-        (("a", "b", "d"), "does not know c; it knows besides d"),
-        (("a", "b"), "does not know c; the"),
-        (None, "does not tell what its 3 classes are called"),
+        (("a", "b", "d"), "lacks c; it has besides d"),
+        (("a", "b"), "lacks c; the"),
+        (None, "has no names for its 3 classes"),
     ],
 )
 def test_other_classes_stop_before_the_start(known, classes, says):
@@ -151,7 +151,7 @@ def test_other_classes_stop_before_the_start(known, classes, says):
         load()
 
 
-def test_an_architecture_knows_nothing(known):
+def test_an_architecture_is_no_teacher(known):
     known(("a", "b", "c"), trained=False)
     with pytest.raises(OvertoneError, match="an architecture without weights"):
         load()

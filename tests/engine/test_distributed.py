@@ -7,12 +7,13 @@ import pytest
 import torch
 from ranks import run_ranks
 from sklearn.datasets import load_sample_images
-from tiny_training import Tiny
+from tiny_training import Tiny, listed, task_of
 from torch import nn
 
 from overtone import zoo
-from overtone.config import Model, Optim, Run
-from overtone.data.loader import Batch, Loader, epoch_order, share_of
+from overtone.config import Data, Model, Optim, Preprocess, Recipe, Run
+from overtone.data.loader import Loader, epoch_order, share_of
+from overtone.data.pipeline import Batch, ImagePipeline, class_of
 from overtone.data.sources import ImageList
 from overtone.engine.distributed import World, check_shared_evenly, joined
 from overtone.engine.loop import evaluate
@@ -21,10 +22,12 @@ from overtone.engine.placement import Placement
 from overtone.engine.step import NotFinite, Trainer
 from overtone.engine.sync_bn import synchronise_batch_norm
 from overtone.errors import OvertoneError
-from overtone.tasks.classification import Classification
+from overtone.tasks.classification.task import Classification
 
 CPU = Placement(torch.device("cpu"))
 STEPS, BATCH = 6, 12
+DIGITS = tuple("0123456789")
+UNREAD = ImagePipeline(lambda picture: picture, class_of, torch.empty(0, dtype=torch.int64))
 
 
 @functools.cache
@@ -52,19 +55,22 @@ def trainer_of(
     lr: float = 0.02,
 ) -> Trainer:
     torch.manual_seed(0)
-    network = Tiny(10, 0.0) if name == "tiny" else zoo.build_for_training(Model(name=name, freeze=freeze), 10)
+    network = (
+        Tiny(10, 0.0)
+        if name == "tiny"
+        else zoo.build_for_training(Classification, Model(name=name, freeze=freeze), DIGITS)
+    )
     network = CPU.model(network).to(dtype)
     if sync_bn:
         network = synchronise_batch_norm(network, CPU.device)
     trainer = Trainer(
         network,
-        Classification([str(digit) for digit in range(10)]),
+        task_of(DIGITS, Recipe(data=Data(preprocess=Preprocess(size=64)))),
         build_optimizer(network, Optim(name="sgd", lr=lr, momentum=0.9)),
         lr_at=lambda step: lr,
         placement=CPU,
         world=world,
         sync_bn=sync_bn,
-        blank_size=64,
     )
     trainer.start()
     return trainer
@@ -80,7 +86,7 @@ def train(world: World, name: str, dtype: torch.dtype, freeze: bool, lr: float) 
         positions = torch.arange(step * BATCH, (step + 1) * BATCH if step < STEPS - 1 else step * BATCH + 3)
         mine = share_of(positions, world.rank, world.size)
         before = trainer.loss_sum()
-        agreement = world.agree(len(mine), 0, False)
+        agreement = world.agree(len(mine), len(mine), 0, False)
         trainer.step(Batch(images[mine], targets[mine], mine, ()), step, agreement)
         losses.append((trainer.loss_sum() - before) / len(positions))
     return losses
@@ -101,7 +107,7 @@ def test_two_processes_have_the_loss_curve_of_one(name: str, dtype: torch.dtype,
     first, second = run_ranks(train, 2, name, dtype, freeze, lr)
     assert first == second
     assert first == pytest.approx(alone, rel=1e-5)
-    assert alone[4] != pytest.approx(alone[0], rel=1e-2)  # it has learnt something
+    assert alone[4] != pytest.approx(alone[0], rel=1e-2)  # it has learned something
 
 
 def same_weights(world: World) -> bool:
@@ -110,7 +116,7 @@ def same_weights(world: World) -> bool:
     trainer = trainer_of(world)
     for step in range(2):
         mine = share_of(torch.arange(6), world.rank, world.size)
-        trainer.step(Batch(images[mine], targets[mine], mine, ()), step, world.agree(len(mine), 0, False))
+        trainer.step(Batch(images[mine], targets[mine], mine, ()), step, world.agree(len(mine), len(mine), 0, False))
     weights = torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
     return all(torch.equal(weights, other) for other in world.gather(weights))
 
@@ -128,7 +134,7 @@ def nan_on_one(world: World) -> tuple[int, tuple[int, ...], int | None, bool]:
     if world.rank == 1:
         own[0, 0, 0, 0] = math.nan
     with pytest.raises(NotFinite) as caught:
-        trainer.step(Batch(own, targets[mine], mine, ()), 5, world.agree(len(mine), 0, False))
+        trainer.step(Batch(own, targets[mine], mine, ()), 5, world.agree(len(mine), len(mine), 0, False))
     unchanged = all(torch.equal(a, b) for a, b in zip(before, trainer.model.parameters(), strict=True))
     error = caught.value
     return error.step, error.ids, error.rank, unchanged
@@ -139,7 +145,7 @@ def test_nan_on_one_process_stops_all_of_them_before_the_update() -> None:
 
 
 def stop_on_one(world: World) -> list[bool]:
-    return [world.agree(4, 0, world.rank == 1 and step == 2).stop for step in range(4)]
+    return [world.agree(4, 4.0, 0, world.rank == 1 and step == 2).stop for step in range(4)]
 
 
 def test_a_stop_that_one_process_is_asked_for_reaches_all_at_the_same_step() -> None:
@@ -149,24 +155,23 @@ def test_a_stop_that_one_process_is_asked_for_reaches_all_at_the_same_step() -> 
 def count(world: World) -> tuple[int, int, tuple[tuple[int, ...], ...], int]:
     images, targets = photos()
     images, targets = images[:37], targets[:37]
-    model = CPU.model(zoo.build_for_training(Model(name="hbonet_x010"), 10))
+    model = CPU.model(zoo.build_for_training(Classification, Model(name="hbonet_x010"), DIGITS))
     nn.init.normal_(model.classifier.weight, generator=torch.Generator().manual_seed(world.rank))
     torch.manual_seed(1)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.1)
     paths = tuple(Path(f"{number}.png") for number in range(37))
-    listed = ImageList(tuple("0123456789"), paths, tuple(targets.tolist()))
-    loader = _InMemory(listed, images, targets, world)
-    report = evaluate(Classification("0123456789"), model, loader, CPU, world=world)  # type: ignore[arg-type]
+    loader = _InMemory(ImageList(DIGITS, paths, targets.tolist()), images, targets, world)
+    report = evaluate(task_of(DIGITS), model, loader, CPU, world=world)  # type: ignore[arg-type]
     return report.correct_top1, report.correct_top5, report.confusion, report.num_used
 
 
 class _InMemory:
     """A loader's part of images that are in memory already."""
 
-    def __init__(self, images, tensors, targets, world) -> None:
-        self.images, self.tensors, self.targets = images, tensors, targets
-        loader = Loader(images, lambda picture: picture, batch_size=5, rank=world.rank, num_ranks=world.size)
+    def __init__(self, source, tensors, targets, world) -> None:
+        self.source, self.tensors, self.targets = source, tensors, targets
+        loader = Loader(source, UNREAD, batch_size=5, rank=world.rank, num_ranks=world.size)
         self.order = [positions for _, positions in loader._order]
 
     def __iter__(self):
@@ -193,11 +198,10 @@ def test_shares_are_the_batch_and_no_process_gets_a_lone_image(size: int, num_ra
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 4])
 def test_an_epoch_resumed_on_another_number_of_processes_sees_each_image_once_in_the_same_order(num_ranks: int) -> None:
-    paths = tuple(Path(f"{number}.png") for number in range(43))
-    images = ImageList(("a", "b"), paths, tuple(number % 2 for number in range(43)))
+    images = listed("ab", (22, 21))
 
     def batches(rank: int, ranks: int, first: int) -> list[list[int]]:
-        loader = Loader(images, lambda x: x, batch_size=8, shuffle=True, seed=3, rank=rank, num_ranks=ranks)
+        loader = Loader(images, UNREAD, batch_size=8, shuffle=True, seed=3, rank=rank, num_ranks=ranks)
         loader.set_epoch(2, first)
         return [positions for _, positions in loader._order]
 
@@ -219,12 +223,12 @@ def test_a_batch_that_the_processes_cannot_share_equally_is_refused_with_the_nea
 
 def hang(world: World) -> str:
     """The last process does not come to the second step."""
-    assert world.agree(1, 0, False).num_images == 3
+    assert world.agree(1, 1.0, 0, False).num_samples == 3
     if world.rank == 2:
         time.sleep(15)
         return ""
     with pytest.raises(OvertoneError) as caught:
-        _ = world.agree(1, 0, False).num_images
+        _ = world.agree(1, 1.0, 0, False).num_samples
     return str(caught.value)
 
 

@@ -1,4 +1,4 @@
-"""A training that is stopped, loses its machine or finds its files damaged goes on to the same end."""
+"""A training that is stopped, loses its machine or finds its files damaged is resumed to the same end."""
 
 import dataclasses
 import errno
@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_train_verb import assert_same_end, recipe_for, rows_of, run_for
+from tiny_runs import assert_same_end, recipe_for, rows_of, run_for
 
 from overtone import checkpoint, cli
 from overtone.checkpoint import is_temporary, read_checkpoint, read_manifest
 from overtone.config import Optim
 from overtone.data.shared_memory import fitting_workers
 from overtone.engine import folder as files
-from overtone.engine import interrupt, saver
+from overtone.engine import interrupt, saver, training
 from overtone.engine.interrupt import StopRequest
+from overtone.engine.session import Session
 from overtone.engine.step import Trainer
 from overtone.errors import OvertoneError, Preempted
-from overtone.verbs import train as train_verb
 from overtone.verbs.train import train
 
 pytestmark = pytest.mark.usefixtures("tiny_from_zoo")
@@ -94,19 +94,19 @@ def test_a_schedulers_signal_stops_between_two_steps(pictures, tmp_path, monkeyp
 def test_signal_during_validation(pictures, tmp_path, monkeypatch):
     recipe, straight, parts = full_recipe(pictures), tmp_path / "straight", tmp_path / "parts"
     train(recipe, run_for(straight), "try")
-    original = train_verb.Session._validate
+    original = Session._validate
 
     def validate(self):
         if self.state.epoch == 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return original(self)
 
-    monkeypatch.setattr(train_verb.Session, "_validate", validate)
+    monkeypatch.setattr(Session, "_validate", validate)
     with pytest.raises(Preempted):
         train(recipe, run_for(parts), "try")
     progress = read_manifest(parts / files.LAST).progress
     assert (progress["epoch"], progress["batch"]) == (1, 4) and len(rows_of(parts)) == 1
-    monkeypatch.setattr(train_verb.Session, "_validate", original)
+    monkeypatch.setattr(Session, "_validate", original)
     train(recipe, run_for(parts), "try")
     assert_same_files(straight, parts)
 
@@ -137,16 +137,16 @@ def test_a_second_signal_does_not_wait(monkeypatch):
 
 
 def test_before_the_first_step_there_is_nothing_to_save(pictures, tmp_path, monkeypatch):
-    def find_splits(data):
+    def open_splits(data, target):
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(train_verb, "find_splits", find_splits)
+    monkeypatch.setattr(training, "open_splits", open_splits)
     with pytest.raises(Preempted):
         train(recipe_for(pictures), run_for(tmp_path / "run"), "try")
     assert not (tmp_path / "run").exists()
 
 
-def test_saved_within_the_epoch_and_gone_on_with_after_a_crash(pictures, tmp_path, monkeypatch, capsys):
+def test_saved_within_the_epoch_and_resumed_after_a_crash(pictures, tmp_path, monkeypatch, capsys):
     recipe, straight, parts = full_recipe(pictures), tmp_path / "straight", tmp_path / "parts"
     train(recipe, run_for(straight, micro_batch=5), "try")
 
@@ -186,7 +186,7 @@ def test_damaged_newest_checkpoint(pictures, tmp_path, capsys, damage):
     capsys.readouterr()
     train(recipe, run_for(parts), "try")
     said = capsys.readouterr().err
-    assert f"{newest} is" in said and "last-1.safetensors is gone on from" in said
+    assert f"{newest} is" in said and "last-1.safetensors is used" in said
     assert "resumed at epoch 2, batch 0, step 4" in said
     assert_same_files(straight, parts)
 
@@ -199,7 +199,7 @@ def test_every_checkpoint_damaged(pictures, tmp_path):
         train(recipe, run_for(folder), "try")
 
 
-def test_the_same_command_goes_on_or_says_why_not(pictures, tmp_path, capsys):
+def test_the_same_command_resumes_or_says_why_not(pictures, tmp_path, capsys):
     recipe, folder = recipe_for(pictures, epochs=2), tmp_path / "run"
     folder.mkdir()
     (folder / files.RECIPE).write_text('{"what": "someone else\'s"}')
@@ -262,7 +262,7 @@ def test_full_disk_keeps_what_was_saved(pictures, tmp_path, monkeypatch):
     assert_same_files(straight, parts)
 
 
-def test_a_dead_process_that_reads_images_is_told_soon(pictures, tmp_path, monkeypatch):
+def test_a_dead_process_that_reads_images_is_reported_soon(pictures, tmp_path, monkeypatch):
     recipe, straight, parts = full_recipe(pictures), tmp_path / "straight", tmp_path / "parts"
     train(recipe, run_for(straight), "try")
     since = []
@@ -281,14 +281,14 @@ def test_a_dead_process_that_reads_images_is_told_soon(pictures, tmp_path, monke
 
 def test_too_little_shared_memory_is_said_before_the_start(pictures, tmp_path, monkeypatch, capsys):
     mebibyte = 2**20
-    told = []
+    said = []
     # a batch of 64 images of 128 pixels has 12 MiB; each process may have two of them ready, and one is in use
-    assert fitting_workers(4, 64, 128, told.append, free=108 * mebibyte) == 4 and not told
-    assert fitting_workers(4, 64, 128, told.append, free=108 * mebibyte - 1) == 3
-    assert fitting_workers(4, 64, 128, told.append, free=35 * mebibyte) == 0
-    assert fitting_workers(0, 64, 128, told.append, free=0) == 0
-    assert "has 107 MiB free, and 4 processes that read images may need 108 MiB: 3 are used" in told[0]
-    assert "in the main process" in told[1] and len(told) == 2
+    assert fitting_workers(4, 64, 128, said.append, free=108 * mebibyte) == 4 and not said
+    assert fitting_workers(4, 64, 128, said.append, free=108 * mebibyte - 1) == 3
+    assert fitting_workers(4, 64, 128, said.append, free=35 * mebibyte) == 0
+    assert fitting_workers(0, 64, 128, said.append, free=0) == 0
+    assert "has 107 MiB free, and 4 processes that read images may need 108 MiB: 3 are used" in said[0]
+    assert "in the main process" in said[1] and len(said) == 2
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     train(recipe_for(pictures, epochs=1), run_for(tmp_path / "run", workers=2), "try")
@@ -325,4 +325,4 @@ def test_best_network_of_an_epoch_that_came_out_worse_when_done_anew(pictures, t
 def test_resume_may_be_said_in_one_word(pictures, tmp_path, capsys):
     words = f"train scratch --data.root {pictures} --run.out {tmp_path / 'run'} --run.device cpu --resume"
     assert cli.main(words.split()) == 2
-    assert "has no last.safetensors to go on from" in capsys.readouterr().err
+    assert "has no last.safetensors to resume from" in capsys.readouterr().err

@@ -1,21 +1,20 @@
 import copy
 import math
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny_training import task_of
 from torch import nn
 
 from overtone.config import Optim, Run
-from overtone.data.loader import Batch
+from overtone.data.pipeline import Batch
 from overtone.engine.loop import Interrupted, Watch, evaluate, fit
 from overtone.engine.optim import build_optimizer, moving_average
 from overtone.engine.placement import Placement, place
 from overtone.engine.state import State
 from overtone.engine.step import NotFinite, Trainer, set_training_mode
 from overtone.errors import OvertoneError
-from overtone.tasks.classification import Classification
 
 CPU = Placement(torch.device("cpu"))
 BATCH, BATCHES = 6, 3
@@ -31,7 +30,7 @@ class FakeLoader:
     """Three batches an epoch, another order of seeds each epoch."""
 
     def __init__(self, batches=None):
-        self.images = SimpleNamespace(paths=[Path(f"{i}.png") for i in range(1000)])
+        self.source = SimpleNamespace(name=lambda position: f"{position}.png")
         self.batches, self.epoch, self.first = batches, 0, 0
 
     def __len__(self):
@@ -50,7 +49,7 @@ def make_trainer(model, *, lr=0.1, optim="sgd", average=None, **kwargs):
     optimizer = build_optimizer(model, Optim(name=optim, lr=lr, momentum=kwargs.pop("momentum", 0.9)))
     trainer = Trainer(
         model,
-        Classification("abc"),
+        task_of("abc"),
         optimizer,
         lr_at=lambda step: lr / (1 + step),
         placement=CPU,
@@ -69,13 +68,13 @@ def same(first, second):
     return all(torch.equal(first[key], second[key]) for key in first)
 
 
-def score_of(*values):
-    """A validation that finds these scores one after the other."""
-    remaining = iter(values)
+def score_of(*values, losses=None):
+    """A validation that finds these scores, and losses, one after the other."""
+    remaining = zip(values, losses or [1.0] * len(values), strict=True)
 
     def validate():
-        value = next(remaining)
-        return SimpleNamespace(score=value, figures=lambda: {"score": value})
+        score, loss = next(remaining)
+        return SimpleNamespace(score=score, loss=loss, score_name="points", figures=lambda: {"points": score})
 
     return validate
 
@@ -144,7 +143,7 @@ def test_loss_that_is_not_finite_stops_before_the_update(tiny):
     trainer.step(make_batch(0), 0)
     before = [p.detach().clone() for p in trainer.parameters]
     broken = make_batch(3)
-    broken.images[2] = math.nan
+    broken.inputs[2] = math.nan
     with pytest.raises(NotFinite, match="loss is nan at step 1") as caught:
         trainer.step(broken, 1)
     assert all(torch.equal(p, b) for p, b in zip(trainer.parameters, before, strict=True))
@@ -165,7 +164,7 @@ def test_deferred_check_takes_no_step_from_the_bad_one_on(tiny, optim):
         trainer.step(make_batch(step), step)
         reference.step(make_batch(step), step)
     broken = make_batch(2)
-    broken.images[:] = math.inf
+    broken.inputs[:] = math.inf
     trainer.step(broken, 2)
     trainer.step(make_batch(3), 3)
     assert all(torch.equal(p, r) for p, r in zip(trainer.parameters, reference.parameters, strict=True))
@@ -205,7 +204,29 @@ def test_rows_and_the_best_epoch(tiny):
     assert [epoch.row["step"] for epoch in epochs] == [3, 6, 9]
     assert epochs[1].row["lr"] == 0.1 / 6
     assert (state.epoch, state.batch, state.step, state.images) == (3, 0, 9, 0)
-    assert all(epoch.row["train_loss"] > 0 and epoch.row["score"] == epoch.report.score for epoch in epochs)
+    assert all(
+        epoch.row["train_loss"] > 0 and epoch.row["score"] == epoch.row["points"] == epoch.report.score
+        for epoch in epochs
+    )
+
+
+def test_of_equal_scores_the_lower_loss_is_the_best(tiny):
+    state = State()
+    validate = score_of(3.0, 3.0, 3.0, 2.0, 3.0, losses=[1.0, 0.5, 0.7, 0.1, 0.5])
+    epochs = list(fit(make_trainer(tiny), FakeLoader(), validate, state, epochs=5))
+    assert [epoch.is_best for epoch in epochs] == [True, True, False, False, False]
+    assert (state.best_epoch, state.best_score, state.best_loss) == (2, 3.0, 0.5)
+    # the state of an earlier version has no loss to compare with: its best epoch stays the best
+    older = State(epoch=2, best_epoch=2, best_score=3.0)
+    (epoch,) = fit(make_trainer(tiny), FakeLoader(), score_of(3.0, losses=[0.1]), older, epochs=3)
+    assert not epoch.is_best
+
+
+def test_an_epoch_without_a_step_is_an_error(tiny):
+    empty = Batch(torch.empty(0, 3, 0, 0), torch.empty(0).long(), torch.empty(0).long(), ((7, "empty"),))
+    for batches in ([empty, empty], [make_batch(0, size=1)]):
+        with pytest.raises(OvertoneError, match="no step could be taken in epoch 1, so nothing was trained"):
+            list(fit(make_trainer(tiny), FakeLoader(batches), score_of(1.0), State(), epochs=1))
 
 
 def test_patience_counts_epochs_without_a_better_score(tiny):
@@ -231,7 +252,7 @@ class StopAt(Watch):
 
 
 @pytest.mark.parametrize("stop_at", [0, 1, 4])
-def test_interrupted_training_goes_on_as_if_nothing_had_been(tiny, stop_at):
+def test_interrupted_training_is_resumed_as_if_nothing_had_been(tiny, stop_at):
     straight, broken = make_trainer(tiny), make_trainer(tiny)
     rows = [epoch.row["train_loss"] for epoch in fit(straight, FakeLoader(), score_of(1, 2), State(), epochs=2)]
     state, scores, losses = State(), score_of(1, 2), []
@@ -253,37 +274,37 @@ def test_lone_image_of_the_last_batch_is_left_for_another_epoch(tiny):
     assert state.step == 2 and epoch.row["train_loss"] == pytest.approx(trainer.loss_sum() / BATCH)
 
 
-def test_unreadable_images_are_told_and_their_batch_is_smaller(tiny):
-    told = []
+def test_unreadable_images_are_reported_and_their_batch_is_smaller(tiny):
+    said = []
     watch = Watch()
-    watch.bad = told.extend
+    watch.bad = said.extend
     empty = Batch(torch.empty(0, 3, 0, 0), torch.empty(0).long(), torch.empty(0).long(), ((7, "empty"), (8, "cut")))
     state = State()
     list(fit(make_trainer(tiny), FakeLoader([make_batch(0), empty]), score_of(1.0), state, epochs=1, watch=watch))
-    assert told == [(7, "empty"), (8, "cut")] and state.step == 2
+    assert said == [(7, "empty"), (8, "cut")] and state.step == 2
 
 
 def test_evaluation_counts_every_image_once_and_names_the_bad_ones(tiny):
     batches = [make_batch(0), make_batch(1, size=2, bad=((5, "cut"),))]
     seen = []
-    report = evaluate(Classification("abc"), tiny, FakeLoader(batches), CPU, seen.append)
+    report = evaluate(task_of("abc"), tiny, FakeLoader(batches), CPU, seen.append)
     assert (report.num_used, report.num_expected, report.bad) == (8, 9, ("5.png",))
     assert seen == [6, 9]
     tiny.eval()
-    expected = sum(int((tiny(b.images).argmax(1) == b.targets).sum()) for b in batches)
+    expected = sum(int((tiny(b.inputs).argmax(1) == b.targets).sum()) for b in batches)
     assert report.correct_top1 == expected
 
 
 def test_evaluation_of_nothing_readable_is_an_error(tiny):
     empty = Batch(torch.empty(0, 3, 0, 0), torch.empty(0).long(), torch.empty(0).long(), ((7, "empty"),))
     with pytest.raises(OvertoneError, match=r"none of the 1 images could be read \(7.png"):
-        evaluate(Classification("abc"), tiny, FakeLoader([empty]), CPU)
+        evaluate(task_of("abc"), tiny, FakeLoader([empty]), CPU)
 
 
 def test_placement_on_the_cpu():
     placement = place(Run(device="cpu"))
     assert placement.autocast_dtype is None and str(placement) == "cpu, float32, channels last"
-    images = placement.images(torch.zeros(2, 3, 4, 4))
+    images = placement.inputs(torch.zeros(2, 3, 4, 4))
     assert images.is_contiguous(memory_format=torch.channels_last)
     bfloat16 = place(Run(device="cpu", precision="bfloat16", channels_last=False))
     with bfloat16.autocast():
@@ -303,6 +324,12 @@ def test_training_in_bfloat16_computes_the_loss_in_float32(tiny):
     trainer.placement = Placement(torch.device("cpu"), torch.bfloat16)
     kinds = []
     loss = trainer.task.loss
-    trainer.task.loss = lambda outputs, *given: kinds.append(outputs.dtype) or loss(outputs, *given)
+
+    def watched(network, batch):
+        outputs = network(batch.inputs)
+        kinds.append(outputs.dtype)
+        return loss(lambda inputs: outputs, batch)
+
+    trainer.task.loss = watched
     trainer.step(make_batch(0), 0)
     assert kinds == [torch.float32] and all(p.dtype == torch.float32 for p in trainer.parameters)

@@ -14,7 +14,7 @@ from overtone.config import Augment, Data, Distill, Model, Optim, Preprocess, Re
 from overtone.engine import folder as files
 from overtone.engine.step import Trainer
 from overtone.errors import OvertoneError
-from overtone.tasks.classification import Classification
+from overtone.tasks.classification.task import Classification
 from overtone.verbs.train import train
 
 
@@ -59,10 +59,10 @@ def watched(monkeypatch):
     seen = []
     prepare, step = Classification.prepare, Trainer.step
 
-    def prepared(self, images, targets, seed):
-        images, targets = prepare(self, images, targets, seed)
-        seen.append([seed[1], images.shape[-1], targets.ndim == 2])
-        return images, targets
+    def prepared(self, batch, seed):
+        batch = prepare(self, batch, seed)
+        seen.append([seed[1], batch.inputs.shape[-1], batch.targets.ndim == 2])
+        return batch
 
     def stepped(self, *arguments):
         step(self, *arguments)
@@ -114,7 +114,7 @@ def test_a_run_learns_its_teachers_outputs(root, teacher, tmp_path):
 def test_a_teacher_of_other_classes_stops_the_run(teacher, tmp_path):
     other = draw(tmp_path / "data", {"blue": 4, "green": 4, "violet": 4})
     recipe = dataclasses.replace(recipe_for(other), distill=Distill(teacher=str(teacher)))
-    with pytest.raises(OvertoneError, match="does not know violet; it knows besides red"):
+    with pytest.raises(OvertoneError, match="lacks violet; it has besides red"):
         train(recipe, run_for(tmp_path / "run"), "try")
 
 
@@ -128,9 +128,9 @@ def test_without_validation_the_last_epoch_is_the_best(root, tmp_path, capsys):
     assert [row["is_best"] for row in rows] == [True] * 3 and not {"top1", "val_loss"} & rows[0].keys()
     last, best = (read_checkpoint(folder / name) for name in (files.LAST, files.BEST))
     assert all(torch.equal(last.weights[key], best.weights[key]) for key in best.weights)
-    assert zoo.load_model(str(folder)).classes == ("blue", "green", "red")
+    assert zoo.load_model(str(folder)).labels == ("blue", "green", "red")
     assert "3 epochs without validation images" in capsys.readouterr().out
-    assert json.loads((folder / files.SUMMARY).read_text())["top1"] is None
+    assert not {"top1", "score", "test"} & json.loads((folder / files.SUMMARY).read_text()).keys()
     patient = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, patience=2))
     with pytest.raises(OvertoneError, match=r"train\.patience waits for"):
         train(patient, run_for(tmp_path / "other"), "try")

@@ -224,7 +224,7 @@ def test_damaged_checkpoints_are_set_aside_and_the_one_before_is_used(trainer, t
     path, found = read_last(tmp_path, told.append)
     assert path == newest and found.manifest.progress["step"] == 1
     assert "last.safetensors is damaged: its content does not have the SHA-256" in told[0]
-    assert "last.safetensors.damaged now, and last-2.safetensors is gone on from" in told[0]
+    assert "last.safetensors.damaged now, and last-2.safetensors is used instead" in told[0]
     assert "last-1.safetensors" in told[1] and len(told) == 2 and not any("\n" in line for line in told)
     assert steps_in(tmp_path) == [1]
     save_steps(tmp_path, trainer, [2], keep_last=2)

@@ -6,13 +6,13 @@ import signal
 import numpy as np
 import pytest
 import torch
+from tiny_runs import assert_same_end, recipe_for, rows_of, run_for
 
 from overtone import zoo
 from overtone.checkpoint import read_checkpoint, read_manifest
-from overtone.config import Augment, Data, Model, Optim, Preprocess, Recipe, Run, Schedule, Train, to_dict
+from overtone.config import Augment, Data, Optim, Preprocess, Recipe, Run, Schedule, to_dict
 from overtone.data.loader import Loader
-from overtone.data.sources import find_evaluation
-from overtone.data.transforms import evaluation_transform
+from overtone.data.sources.class_folders import find_evaluation
 from overtone.engine import folder as files
 from overtone.engine.folder import claimed
 from overtone.engine.log import duration
@@ -20,38 +20,11 @@ from overtone.engine.loop import evaluate
 from overtone.engine.placement import place
 from overtone.engine.step import Trainer
 from overtone.errors import OvertoneError
-from overtone.tasks.classification import Classification, ClassificationReport
-from overtone.verbs.plots import plot_confusion, plot_curves
+from overtone.reports.plots import plot_confusion, plot_curves
+from overtone.tasks.classification.report import ClassificationReport
+from overtone.tasks.classification.task import Classification
+from overtone.tasks.task import Setup
 from overtone.verbs.train import train
-
-
-def recipe_for(root, **train_options):
-    return Recipe(
-        model=Model(name="hbonet_x010"),
-        data=Data(root=root, preprocess=Preprocess(size=12, resize="squash", crop_fraction=1.0)),
-        augment=Augment(crop="pad", mixup=0.4, cutmix=1.0, mix_prob=0.5, random_erasing=0.5),
-        optim=Optim(lr=0.05, decay="no_norm_bias", clip_grad=5.0),
-        schedule=Schedule(warmup_epochs=1),
-        train=Train(**({"epochs": 4, "batch_size": 8, "label_smoothing": 0.1, "ema_decay": 0.8} | train_options)),
-    )
-
-
-def run_for(folder, **options):
-    quiet = {"device": "cpu", "workers": 0, "tensorboard": False, "plots": False}
-    return Run(out=folder, **(quiet | options))
-
-
-def rows_of(folder):
-    return [json.loads(line) for line in (folder / files.METRICS).read_text().splitlines()]
-
-
-def assert_same_end(first, second):
-    one, two = read_checkpoint(first / files.LAST), read_checkpoint(second / files.LAST)
-    assert one.weights.keys() == two.weights.keys() and one.training.keys() == two.training.keys()
-    assert all(torch.equal(one.weights[key], two.weights[key]) for key in one.weights)
-    assert all(torch.equal(one.training[key], two.training[key]) for key in one.training)
-    for key in ("epoch", "step", "lr", "train_loss", "val_loss", "top1"):
-        assert [row[key] for row in rows_of(first)] == [row[key] for row in rows_of(second)], key
 
 
 @pytest.mark.usefixtures("tiny_from_zoo")
@@ -61,7 +34,17 @@ def test_run_folder_holds_what_it_should(pictures, tmp_path, capsys):
     summary = train(recipe, run_for(folder, tensorboard=True, plots=True, micro_batch=5), "try")
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        *(files.RECIPE, files.METRICS, files.LOG, files.STATUS, files.BEST, files.LAST, files.REPORT, files.SUMMARY),
+        *(
+            files.RECIPE,
+            files.METRICS,
+            files.LOG,
+            files.STATUS,
+            files.SAMPLES,
+            files.BEST,
+            files.LAST,
+            files.REPORT,
+            files.SUMMARY,
+        ),
         *(files.CURVES, files.CONFUSION, files.TENSORBOARD, "last-1.safetensors", ".lock"),
     }
     rows = rows_of(folder)
@@ -95,8 +78,9 @@ def test_best_checkpoint_gives_the_reported_accuracy(pictures, tmp_path):
 def _evaluated(loaded, root):
     images = find_evaluation(root, "val")
     placement = place(Run(device="cpu"))
-    loader = Loader(images, evaluation_transform(loaded.preprocess), batch_size=8)
-    return evaluate(Classification(images.classes), placement.model(loaded.model), loader, placement), images
+    task = Classification(Setup(images.labels, Recipe(data=Data(preprocess=loaded.preprocess))))
+    loader = Loader(images, task.pipeline(train=False), batch_size=8)
+    return evaluate(task, placement.model(loaded.model), loader, placement), images
 
 
 @pytest.mark.usefixtures("tiny_from_zoo")
@@ -122,7 +106,7 @@ def test_resumed_adamw_equals_the_uninterrupted_one(pictures, tmp_path):
 
 
 @pytest.mark.usefixtures("tiny_from_zoo")
-def test_ctrl_c_saves_the_last_step_and_says_how_to_go_on(pictures, tmp_path, monkeypatch, capsys):
+def test_ctrl_c_saves_the_last_step_and_says_how_to_resume(pictures, tmp_path, monkeypatch, capsys):
     recipe, straight, parts = recipe_for(pictures, epochs=2), tmp_path / "straight", tmp_path / "parts"
     train(recipe, run_for(straight), "try")
     original = Trainer.step
@@ -181,17 +165,6 @@ def test_resume_refuses_what_would_not_be_the_same_training(pictures, tmp_path):
         (pictures / split / "red").rename(pictures / split / "violet")
     with pytest.raises(OvertoneError, match="gone: red; new: violet"):
         train(recipe, run_for(folder, resume=True), "try")
-
-
-@pytest.mark.usefixtures("tiny_from_zoo")
-def test_seeded_split_is_recorded_and_proved_on_resume(pictures, tmp_path):
-    folder, root = tmp_path / "run", pictures / "train"
-    train(recipe_for(root, epochs=2), run_for(folder, max_steps=1), "try")
-    split = json.loads((folder / files.SPLIT).read_text())
-    assert split["val"] and all((root / name).is_file() for name in split["val"])
-    (root / split["val"][0]).unlink()
-    with pytest.raises(OvertoneError, match="images held out are not those"):
-        train(recipe_for(root, epochs=2), run_for(folder, resume=True), "try")
 
 
 @pytest.mark.usefixtures("tiny_from_zoo")

@@ -1,4 +1,4 @@
-"""`train` in several processes: stopped, killed, gone on with, in company or alone."""
+"""`train` in several processes: stopped, killed, resumed, in company or alone."""
 
 import dataclasses
 import json
@@ -45,7 +45,7 @@ def run_in(folder: Path) -> Run:
 
 def train_here(rank: int, root: Path, folder: Path, stop_at: int | None = None, stopped_rank: int = 1) -> str:
     """Train as one of the processes that are there; SIGTERM comes to one of them before a step."""
-    zoo.build_for_training = lambda settings, num_classes, tell=None: Tiny(num_classes)
+    zoo.build_for_training = lambda task, settings, labels, say=None: Tiny(len(labels))
     original = Trainer.step
 
     def step(self, batch, number, *agreement):
@@ -66,23 +66,23 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     return checkpoint.weights | checkpoint.training
 
 
-def test_stopped_by_a_signal_on_one_rank_two_processes_go_on_to_the_same_end(pictures, tmp_path) -> None:
+def test_stopped_by_a_signal_on_one_rank_two_processes_come_to_the_same_end(pictures, tmp_path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run_ranks(train_here, 2, pictures, whole, join=False) == ["finished"] * 2
     stopped = run_ranks(train_here, 2, pictures, parts, 5, join=False)
     assert [type(answer) for answer in stopped] == [str, str] and "finished" not in stopped
     progress = read_manifest(parts / files.LAST).progress
-    assert (progress["epoch"], progress["batch"]) == (1, 3)  # after step 6 or 7 of 4 an epoch: in the middle of one
+    assert (progress["epoch"], progress["batch"]) == (1, 2)  # nobody takes a step after the sixth
     assert run_ranks(train_here, 2, pictures, parts, join=False) == ["finished"] * 2
     one, two = weights_of(whole), weights_of(parts)
     assert one.keys() == two.keys()
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
-def test_a_run_of_two_processes_goes_on_with_one(pictures, tmp_path, monkeypatch) -> None:
+def test_a_run_of_two_processes_is_resumed_by_one(pictures, tmp_path, monkeypatch) -> None:
     folder = tmp_path / "run"
     run_ranks(train_here, 2, pictures, folder, 5, join=False)
-    monkeypatch.setattr(zoo, "build_for_training", lambda settings, num_classes, tell=None: Tiny(num_classes))
+    monkeypatch.setattr(zoo, "build_for_training", lambda task, settings, labels, say=None: Tiny(len(labels)))
     summary = train(recipe_of(pictures), run_in(folder), "together")
     assert summary.epochs == 3
     rows = [json.loads(line) for line in (folder / files.METRICS).read_text().splitlines()]

@@ -21,6 +21,7 @@ from overtone.data.sources import Part, Record, Source, Splits
 from overtone.data.transforms import evaluation_transform, recipe_transform
 from overtone.engine.training import train
 from overtone.models.building import build_classifier
+from overtone.ranges import Positive
 from overtone.tasks.task import Forward, OutputSpec, Plot, Setup, Table, blank_images, split_evenly
 
 SIZE = 16
@@ -96,7 +97,7 @@ class Brightness:
 
 @dataclasses.dataclass(frozen=True)
 class ToySettings(TaskSettings):
-    power: float = 2.0
+    power: Positive = 2.0
 
 
 class Regression:
@@ -151,7 +152,10 @@ class Regression:
         return {"mae": report.mae}
 
     def outputs(self) -> tuple[OutputSpec, ...]:
-        return (OutputSpec("number", lambda one, other: (float((one - other).abs().max()), 1.0)),)
+        return (OutputSpec("number", lambda reference, other, tie: (1.0, 1.0)),)
+
+    def script(self) -> tuple[str, ...]:
+        return ("print(float(logits[0]))",)
 
 
 class Grey:
@@ -247,6 +251,18 @@ def test_predicted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["predict", str(tmp_path / "run"), str(tmp_path / "one.png"), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)["images"][0]["brightness"]
     assert printed == pytest.approx(value)
+
+
+def test_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setenv("OVERTONE_TRUST_DIR", str(tmp_path / "trust"))
+    train(RECIPE, run_in(tmp_path / "run"), "toy")
+    assert cli.main(["export", str(tmp_path / "run"), "--to", "onnx", "--out", str(tmp_path / "onnx")]) == 0
+    image = Image.new("RGB", (SIZE, SIZE), (90, 90, 90))
+    in_pytorch, in_onnx = (api.load(tmp_path / name).predict(image) for name in ("run", "onnx"))
+    assert in_onnx.prediction.value == pytest.approx(in_pytorch.prediction.value, abs=1e-4)
+    found = [api.evaluate(tmp_path / name, "grey", workers=0).report.mae for name in ("run", "onnx")]
+    assert found[0] == pytest.approx(found[1], abs=1e-4)
 
 
 def test_settings_survive(tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from PIL import Image
 import overtone.models  # noqa: F401 - registers the architectures
 from overtone import recipes, zoo
 from overtone.cli import main
-from overtone.config import Recipe, Run, from_dict, to_dict
+from overtone.config import Recipe, Run, TaskSettings, to_dict
 from overtone.errors import OvertoneError
 from overtone.models.harm_vgg import HarmVGG
 from overtone.published import find
+from overtone.tasks import recipe_from_dict, settings_type, task_named, task_names
 from overtone.verbs.train import train
 
 NAMES = tuple(recipes.list_recipes())
@@ -213,7 +214,8 @@ def test_a_recipe_is_one_literal(name):
     assert all(isinstance(node, (ast.Expr, ast.ImportFrom, ast.Assign)) for node in body)
     (recipe,) = (node.value for node in body if isinstance(node, ast.Assign) and node.targets[0].id == "RECIPE")
     called = {node.func.id for node in ast.walk(recipe) if isinstance(node, ast.Call)}
-    assert called <= {"Recipe", "Model", "Data", "Preprocess", "Augment", "Optim", "Schedule", "Train"}
+    settings = {kind.__name__ for task in task_names() if (kind := settings_type(task)) is not TaskSettings}
+    assert called <= {"Recipe", "Model", "Data", "Preprocess", "Augment", "Optim", "Schedule", "Train", *settings}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -228,7 +230,7 @@ def test_a_recipe_is_a_document(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_round_trips(name):
     recipe = recipes.load_recipe(name)
-    assert from_dict(Recipe, json.loads(json.dumps(to_dict(recipe)))) == recipe
+    assert recipe_from_dict(json.loads(json.dumps(to_dict(recipe)))) == recipe
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -266,6 +268,7 @@ SMALLER = {
 RATES = {
     "digits": 0.05 / 4,
     "scratch": 0.1 / 4,
+    "multilabel": 0.002 / 4,
     "finetune": 0.01 / 2,
     "cifar10_hbonet": 0.05,  # half an epoch of warm-up is the first step
     "mobilenetv2_in1k": 0.0499986292341378,  # 0.025 (1 + cos(pi / 300))
@@ -300,10 +303,17 @@ def small(name: str, root: Path, folder: Path) -> Recipe:
         assert find(model.weights) is not None
         weights = weights_of_22k(folder / "22k.pth", "gf" if "gf" in name else "7x7")
         model = dataclasses.replace(model, weights=str(weights))
+    table = None
+    if recipe.task == "multilabel":
+        table = folder / "labels.csv"
+        rows = [f"{path},{path.parent.name}" for path in sorted(root.rglob("*.png"))]
+        table.write_text("\n".join(["image,labels", *rows, ""]), encoding="utf-8")
     return dataclasses.replace(
         recipe,
         model=model,
-        data=dataclasses.replace(data, root=root, preprocess=dataclasses.replace(data.preprocess, size=32)),
+        data=dataclasses.replace(
+            data, root=root, table=table, preprocess=dataclasses.replace(data.preprocess, size=32)
+        ),
         train=dataclasses.replace(recipe.train, batch_size=4),
     )
 
@@ -331,7 +341,10 @@ def test_22k_weights_become_those_of_384_pixels_and_a_thousand_classes(kind, fil
     model = recipes.load_recipe(f"hornet_large_{kind}_ft384").model
     told: list[str] = []
     net = zoo.build_for_training(
-        dataclasses.replace(model, weights=str(path), args=HORNET), num_classes=1000, tell=told.append
+        task_named("classification"),
+        dataclasses.replace(model, weights=str(path), args=HORNET),
+        [str(label) for label in range(1000)],
+        told.append,
     )
     given, taken = torch.load(path, weights_only=True)["model"], net.state_dict()
     assert told == ["its classifier of 10459 classes is reduced to 1000 of them"]

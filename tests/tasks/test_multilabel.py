@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +159,21 @@ def test_resumed_bitwise(tmp_path: Path, tagged: Path) -> None:
     whole, parts = (read_checkpoint(tmp_path / name / "last.safetensors") for name in ("whole", "parts"))
     assert all(torch.equal(whole.weights[key], parts.weights[key]) for key in whole.weights)
     assert whole.manifest.settings == parts.manifest.settings
+
+
+def test_exported(tmp_path: Path, tagged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setenv("OVERTONE_TRUST_DIR", str(tmp_path / "trust"))
+    train(recipe_for(tagged), run_in(tmp_path / "run"), "multilabel")
+    assert cli.main(["export", str(tmp_path / "run"), "--to", "onnx", "--out", str(tmp_path / "onnx")]) == 0
+    found = [
+        api.evaluate(tmp_path / name, tagged.parent, table=tagged, workers=0).report.to_dict()
+        for name in ("run", "onnx")
+    ]
+    assert found[0]["thresholds"] == found[1]["thresholds"] and found[0]["f1"] == found[1]["f1"]
+    image = tagged.parent / "6.png"
+    said = subprocess.run(
+        [sys.executable, tmp_path / "onnx" / "run.py", image], capture_output=True, text=True, check=True
+    )
+    names = {name for _, name, *_ in api.load(tmp_path / "run").predict(image, top_k=3).labels}
+    assert {line.rpartition(" ")[2] for line in said.stdout.splitlines()} == names

@@ -4,9 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
+from overtone.data.pipeline import ImagePipeline, class_of
+
 MakeImages = Callable[..., Path]
+
+
+def classes_of(transform: Callable[..., object], *, channels_last: bool = False) -> ImagePipeline:
+    """Images by a transform, with their classes."""
+    return ImagePipeline(transform, class_of, torch.empty(0, dtype=torch.int64), channels_last=channels_last)  # type: ignore[arg-type]
 
 
 def noise(width: int = 24, height: int = 18, seed: int = 0) -> Image.Image:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures_on_disk import noise
+from pictures_on_disk import classes_of, noise
 from PIL import Image, ImageFilter
 from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch import Tensor
@@ -267,14 +267,14 @@ def jpegs(tmp_path: Path) -> ImageList:
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_a_batch_is_the_transform_of_each_picture(jpegs: ImageList, kind: str, channels_last: bool) -> None:
     transform = training_transform(Preprocess(size=32), AUGMENTS[kind])
-    loader = Loader(jpegs, transform, batch_size=4, shuffle=True, seed=5, channels_last=channels_last)
+    loader = Loader(jpegs, classes_of(transform, channels_last=channels_last), batch_size=4, shuffle=True, seed=5)
     loader.set_epoch(2)
     seen = []
     for batch in loader:
-        assert batch.images.is_contiguous(
+        assert batch.inputs.is_contiguous(
             memory_format=torch.channels_last if channels_last else torch.contiguous_format
         )
-        for position, image in zip(batch.ids.tolist(), batch.images, strict=True):
+        for position, image in zip(batch.ids.tolist(), batch.inputs, strict=True):
             with seeded(5, 2, position):
                 assert torch.equal(image, transform(decode_image(jpegs.paths[position])))
             seen.append(position)
@@ -288,31 +288,32 @@ def test_workers_keep_the_layout_and_bad_files_leave_no_hole(jpegs: ImageList, c
         jpegs.paths[position].write_bytes(jpegs.paths[position].read_bytes()[:-200])
     found = []
     for workers in (0, 1):
-        loader = Loader(jpegs, transform, batch_size=4, workers=workers, channels_last=channels_last)
+        loader = Loader(jpegs, classes_of(transform, channels_last=channels_last), batch_size=4, workers=workers)
         found.append(list(loader))
         loader.close()
     assert [batch.ids.tolist() for batch in found[0]] == [[1, 2, 3], [5, 6]]
     assert [position for batch in found[0] for position, _ in batch.bad] == [0, 4]
     layout = torch.channels_last if channels_last else torch.contiguous_format
     for here, there in zip(*found, strict=True):
-        assert torch.equal(here.images, there.images) and here.bad == there.bad
-        assert len(here.images) == len(here.ids) and torch.isfinite(here.images).all()
-        assert there.images.is_contiguous(memory_format=layout)
+        assert torch.equal(here.inputs, there.inputs) and here.bad == there.bad
+        assert len(here.inputs) == len(here.ids) and torch.isfinite(here.inputs).all()
+        assert there.inputs.is_contiguous(memory_format=layout)
 
 
 @pytest.mark.parametrize("kind", ["crop", "none"])
 def test_cached_pictures_give_the_same_batches(jpegs: ImageList, kind: str) -> None:
     transform = training_transform(Preprocess(size=32), AUGMENTS[kind])
     fresh, cached = (
-        Loader(jpegs, transform, batch_size=7, shuffle=True, cache_bytes=cache_bytes) for cache_bytes in (0, 1 << 20)
+        Loader(jpegs, classes_of(transform), batch_size=7, shuffle=True, cache_bytes=cache_bytes)
+        for cache_bytes in (0, 1 << 20)
     )
     epochs = []
     for epoch in range(3):
         fresh.set_epoch(epoch)
-        epochs.append(next(iter(fresh)).images)
+        epochs.append(next(iter(fresh)).inputs)
     for epoch in range(3):
         cached.set_epoch(epoch)
-        assert torch.equal(next(iter(cached)).images, epochs[epoch])
+        assert torch.equal(next(iter(cached)).inputs, epochs[epoch])
         for path in jpegs.paths:
             path.unlink(missing_ok=True)  # from now on there is nothing but the cache
 

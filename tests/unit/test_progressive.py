@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from pictures_on_disk import noise
+from pictures_on_disk import classes_of, noise
 
 from overtone.config import Augment, Data, Preprocess, Recipe, Train
 from overtone.data.loader import Loader
-from overtone.data.sources import ImageList, find_evaluation
+from overtone.data.sources import ImageList
+from overtone.data.sources.class_folders import find_evaluation
 from overtone.data.transforms import PictureTransform, ProgressiveTransform, recipe_transform
 from overtone.errors import OvertoneError
 
@@ -24,7 +25,7 @@ def recipe(sizes: tuple[int, ...], epochs: int, **augment: object) -> Recipe:
 
 
 def loader_of(images: ImageList, settings: Recipe, workers: int = 0) -> Loader:
-    return Loader(images, recipe_transform(settings), batch_size=10, workers=workers, shuffle=True, seed=3)
+    return Loader(images, classes_of(recipe_transform(settings)), batch_size=10, workers=workers, shuffle=True, seed=3)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ def test_epochs_are_divided_evenly(images, sizes, epochs, expected):
     loader, found = loader_of(images, recipe(sizes, epochs)), []
     for epoch in range(epochs):
         loader.set_epoch(epoch)
-        found.append({tuple(batch.images.shape[2:]) for batch in loader})
+        found.append({tuple(batch.inputs.shape[2:]) for batch in loader})
     assert found == [{(size, size)} for size in expected]
 
 
@@ -62,14 +63,14 @@ def test_workers_and_a_start_in_the_middle_change_nothing(images):
         for loader in (alone, helped):
             loader.set_epoch(epoch)
         first, second = list(alone), list(helped)
-        assert len(first) == 3 and all(torch.equal(a.images, b.images) for a, b in zip(first, second, strict=True))
+        assert len(first) == 3 and all(torch.equal(a.inputs, b.inputs) for a, b in zip(first, second, strict=True))
     helped.set_epoch(1, first_batch=2)
     (last,) = helped
-    assert torch.equal(last.images, first[2].images) and last.images.shape[-1] == 20
+    assert torch.equal(last.inputs, first[2].inputs) and last.inputs.shape[-1] == 20
     helped.close()
 
 
-@pytest.mark.parametrize(("sizes", "says"), [((0, 8), "at least 1 pixel"), ((8, 9, 10), "no more sizes than")])
+@pytest.mark.parametrize(("sizes", "says"), [((0, 8), r"in \[1, 16384\]"), ((8, 9, 10), "no more sizes than")])
 def test_sizes_that_cannot_be(sizes, says):
     with pytest.raises(OvertoneError, match=f"train.sizes .*{says}"):
         recipe(sizes, 2)

@@ -6,18 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures_on_disk import noise
+from pictures_on_disk import classes_of, noise
 from PIL import Image, ImageFilter
 
 from overtone.config import Augment, Data, Preprocess, Recipe, Run, Train
 from overtone.data.decoding import BadImage, StoredJpeg, decode_pixels, open_scaled
-from overtone.data.loader import Batch, Loader
-from overtone.data.sources import ImageList, Splits
+from overtone.data.loader import Loader
+from overtone.data.pipeline import Batch
+from overtone.data.sources import ImageList
 from overtone.data.transforms import evaluation_transform, recipe_transform, training_transform
 from overtone.engine.distributed import World
+from overtone.engine.loaders import Loaders
 from overtone.engine.placement import place
 from overtone.errors import OvertoneError
-from overtone.verbs.training_loaders import training_loaders
+from overtone.tasks.classification.task import Classification
+from overtone.tasks.task import Setup
 
 PLAIN = Preprocess(size=32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
@@ -70,7 +73,9 @@ def test_a_part_is_the_same_part_and_large_enough(
 
 def batches(images: ImageList, scaled: bool, workers: int = 0, size: int = 32) -> list[Batch]:
     transform = training_transform(replace(PLAIN, size=size), Augment(scale=(0.5, 1.0)), scaled_decoding=scaled)
-    loader = Loader(images, transform, batch_size=3, workers=workers, shuffle=True, seed=1, cache_bytes=1 << 22)
+    loader = Loader(
+        images, classes_of(transform), batch_size=3, workers=workers, shuffle=True, seed=1, cache_bytes=1 << 22
+    )
     loader.set_epoch(1)
     found = list(loader)
     loader.close()
@@ -85,19 +90,19 @@ def images(tmp_path: Path) -> ImageList:
 
 def test_pixels_change_and_little(images: ImageList) -> None:
     for scaled, whole in zip(batches(images, True), batches(images, False), strict=True):
-        assert torch.equal(scaled.ids, whole.ids) and scaled.images.shape == whole.images.shape
-        difference = (scaled.images - whole.images).abs() * 255
+        assert torch.equal(scaled.ids, whole.ids) and scaled.inputs.shape == whole.inputs.shape
+        difference = (scaled.inputs - whole.inputs).abs() * 255
         assert 0 < difference.mean() < 4
 
 
 def test_workers_and_another_epoch_change_nothing(images: ImageList) -> None:
     for here, there in zip(batches(images, True), batches(images, True, workers=1), strict=True):
-        assert torch.equal(here.images, there.images)
+        assert torch.equal(here.inputs, there.inputs)
 
 
 def test_small_crops_are_as_without(images: ImageList) -> None:
     for scaled, whole in zip(batches(images, True, size=80), batches(images, False, size=80), strict=True):
-        assert torch.equal(scaled.images, whole.images)
+        assert torch.equal(scaled.inputs, whole.inputs)
 
 
 def test_other_files_are_as_without(tmp_path: Path) -> None:
@@ -125,9 +130,9 @@ def test_bad_files_are_named(images: ImageList) -> None:
     images.paths[2].write_bytes(b"")
     images.paths[3].unlink()
     found = batches(images, True)
-    told = dict(pair for batch in found for pair in batch.bad)
-    assert told.keys() == {0, 2, 3} and "truncated" in told[0]
-    assert (told[2], told[3]) == ("empty file", "no such file or directory")
+    said = dict(pair for batch in found for pair in batch.bad)
+    assert said.keys() == {0, 2, 3} and "truncated" in said[0]
+    assert (said[2], said[3]) == ("empty file", "no such file or directory")
     assert sorted(int(i) for batch in found for i in batch.ids) == [1, 4]
     with pytest.raises(BadImage, match="truncated"):
         StoredJpeg(images.paths[0], images.paths[0].read_bytes(), (200, 150)).part(0, 0, 150, 200, 32)
@@ -147,14 +152,15 @@ def test_off_unless_asked_for(images: ImageList) -> None:
 
 
 def test_a_training_says_that_pixels_change(images: ImageList) -> None:
-    splits = Splits(images, images, "")
     run = Run(device="cpu", workers=0)
     for scaled in (False, True):
         recipe = Recipe(data=Data(preprocess=PLAIN, scaled_decoding=scaled), train=Train(batch_size=2))
-        told: list[str] = []
-        training, validation = training_loaders(recipe, run, splits, place(run), World(), told.append)
-        assert [line for line in told if "scaled_decoding changes pixels" in line] == told and len(told) == scaled
-        batch = next(iter(validation)).images  # evaluation never decodes at another size
+        said: list[str] = []
+        loaders = Loaders(recipe, run, place(run), World(), said.append)
+        task = Classification(Setup(images.labels, recipe))
+        training, validation = loaders.training(images, task), loaders.evaluation(images, task)
+        assert [line for line in said if "scaled_decoding changes pixels" in line] == said and len(said) == scaled
+        batch = next(iter(validation)).inputs  # evaluation never decodes at another size
         with Image.open(images.paths[0]) as picture:
             assert torch.equal(batch[0], evaluation_transform(PLAIN)(picture.convert("RGB")))
-        assert next(iter(training)).images.is_contiguous(memory_format=torch.channels_last)
+        assert next(iter(training)).inputs.is_contiguous(memory_format=torch.channels_last)

@@ -9,7 +9,8 @@ import pytest
 from pictures_on_disk import make_images, noise
 
 from overtone.config import Data
-from overtone.data.sources import ImageList, find_evaluation, find_images, find_splits
+from overtone.data.sources import ImageList, find_images
+from overtone.data.sources.class_folders import find_evaluation, find_splits
 from overtone.errors import OvertoneError
 
 
@@ -18,14 +19,14 @@ def names(images: ImageList, root: Path) -> set[str]:
 
 
 def labelled(images: ImageList) -> dict[str, str]:
-    return {path.as_posix(): images.classes[target] for path, target in zip(images.paths, images.targets, strict=True)}
+    return {path.as_posix(): images.labels[target] for path, target in zip(images.paths, images.targets, strict=True)}
 
 
 def test_folders_are_the_splits(tmp_path: Path) -> None:
     make_images(tmp_path / "train", {"dog": 3, "cat": 2})
     make_images(tmp_path / "val", {"cat": 1, "dog": 2})
     splits = find_splits(Data(root=tmp_path))
-    assert splits.train.classes == splits.val.classes == ("cat", "dog")
+    assert splits.train.labels == splits.val.labels == ("cat", "dog")
     assert splits.train.counts() == (2, 3)
     assert splits.val.counts() == (1, 2)
     assert not splits.seeded
@@ -33,7 +34,7 @@ def test_folders_are_the_splits(tmp_path: Path) -> None:
     assert all(path.parent.name == name for path, name in ((Path(p), c) for p, c in labelled(splits.val).items()))
 
 
-@pytest.mark.parametrize("name", ["val", "valid", "validation", "test", "Val"])
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "Val"])
 def test_names_of_the_validation_folder(tmp_path: Path, name: str) -> None:
     make_images(tmp_path / "train", {"a": 2, "b": 2})
     make_images(tmp_path / name, {"a": 1, "b": 1})
@@ -46,6 +47,33 @@ def test_val_comes_before_test(tmp_path: Path) -> None:
     for part in ("train", "val", "test"):
         make_images(tmp_path / part, {"a": 2, "b": 2})
     assert all("/val/" in path for path in labelled(find_splits(Data(root=tmp_path)).val))
+
+
+@pytest.mark.parametrize("name", ["test", "Testing"])
+def test_test_images_alone_beside_the_training_ones_choose_nothing(tmp_path: Path, name: str) -> None:
+    make_images(tmp_path / "train", {"a": 5, "b": 5, "c": 5})
+    make_images(tmp_path / name, {"a": 1, "c": 1})
+    splits = find_splits(Data(root=tmp_path))
+    assert splits.seeded and len(splits.train) == 12 and splits.val.counts() == (1, 1, 1)
+    assert names(splits.val, tmp_path) | names(splits.train, tmp_path) == {
+        f"train/{label}/{number}.png" for label in "abc" for number in range(5)
+    }
+    assert splits.test is not None and names(splits.test, tmp_path) == {f"{name}/a/0.png", f"{name}/c/0.png"}
+    assert splits.test.labels == splits.train.labels and splits.test.counts() == (1, 0, 1)
+    assert find_splits(Data(root=tmp_path, val_fraction=0.0)).test == splits.test
+
+
+def test_validating_on_the_test_images_by_wish(tmp_path: Path) -> None:
+    make_images(tmp_path / "train", {"a": 5, "b": 5})
+    make_images(tmp_path / "test", {"a": 2, "b": 1})
+    splits = find_splits(Data(root=tmp_path, validate_on="test"))
+    assert not splits.seeded and splits.test is None and len(splits.train) == 10
+    assert names(splits.val, tmp_path) == {"test/a/0.png", "test/a/1.png", "test/b/0.png"}
+    # a val/ folder is what is validated on all the same, and the test images are measured at the end
+    make_images(tmp_path / "val", {"a": 1, "b": 1})
+    splits = find_splits(Data(root=tmp_path, validate_on="test"))
+    assert names(splits.val, tmp_path) == {"val/a/0.png", "val/b/0.png"}
+    assert splits.test is not None and len(splits.test) == 3
 
 
 def test_seeded_split_is_stratified_and_complete(two_classes: Path) -> None:
@@ -87,7 +115,7 @@ def test_files_added_to_one_class_leave_the_others_alone(two_classes: Path) -> N
 def test_small_classes_keep_a_training_image(tmp_path: Path) -> None:
     make_images(tmp_path, {"one": 1, "two": 2, "many": 9})
     splits = find_splits(Data(root=tmp_path, val_fraction=0.1))
-    by_name = dict(zip(splits.train.classes, zip(splits.train.counts(), splits.val.counts(), strict=True), strict=True))
+    by_name = dict(zip(splits.train.labels, zip(splits.train.counts(), splits.val.counts(), strict=True), strict=True))
     assert by_name == {"one": (1, 0), "two": (1, 1), "many": (8, 1)}
     assert find_splits(Data(root=tmp_path, val_fraction=0.99)).train.counts() == (1, 1, 1)
 
@@ -105,7 +133,7 @@ def test_train_folder_alone_is_split(tmp_path: Path) -> None:
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     make_images(tmp_path, {"train": 5, "plane": 5})
-    assert find_splits(Data(root=tmp_path)).train.classes == ("plane", "train")
+    assert find_splits(Data(root=tmp_path)).train.labels == ("plane", "train")
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "JPEG", "png", "webp", "bmp", "gif", "tif", "TIFF"])
@@ -163,7 +191,7 @@ def test_links_are_followed(tmp_path: Path) -> None:
     (root / "dog" / "store").symlink_to(store / "dogs")
     (root / "dog" / "extra.png").symlink_to(store / "more" / "0.png")
     images = find_evaluation(root)
-    assert images.classes == ("cat", "dog") and images.counts() == (4, 4)
+    assert images.labels == ("cat", "dog") and images.counts() == (4, 4)
 
 
 # Row 6
@@ -191,7 +219,7 @@ def test_folders_that_cannot_be_trained_on(tmp_path: Path, counts: dict[str, int
 def test_empty_classes_by_permission(tmp_path: Path) -> None:
     make_images(tmp_path, {"ant": 0, "cat": 5, "dog": 5})
     splits = find_splits(Data(root=tmp_path, allow_empty_classes=True))
-    assert splits.train.classes == ("ant", "cat", "dog")
+    assert splits.train.labels == ("ant", "cat", "dog")
     assert splits.train.counts() == (0, 4, 4)
 
 
@@ -222,7 +250,7 @@ def test_train_and_val_with_different_classes(tmp_path: Path) -> None:
     with pytest.raises(OvertoneError, match=r"only in train/: c; .*allow-empty-classes"):
         find_splits(Data(root=tmp_path))
     splits = find_splits(Data(root=tmp_path, allow_empty_classes=True))
-    assert splits.val.classes == ("a", "b", "c") and splits.val.counts() == (1, 1, 0)
+    assert splits.val.labels == ("a", "b", "c") and splits.val.counts() == (1, 1, 0)
     make_images(tmp_path / "val", {"0": 1})
     with pytest.raises(OvertoneError, match=r"only in train/: c; only in val/: 0;"):
         find_splits(Data(root=tmp_path, allow_empty_classes=True))
@@ -230,10 +258,10 @@ def test_train_and_val_with_different_classes(tmp_path: Path) -> None:
 
 def test_nothing_held_out(two_classes: Path, tmp_path: Path) -> None:
     splits = find_splits(Data(root=two_classes, val_fraction=0.0))
-    assert len(splits.train) == 24 and not splits.val and splits.val.classes == splits.train.classes
+    assert len(splits.train) == 24 and not splits.val and splits.val.labels == splits.train.labels
     assert not splits.seeded and "nothing held out" in splits.origin
     with pytest.raises(OvertoneError, match=r"the training held nothing of .* out"):
-        find_evaluation(two_classes, held_out=Data(root=two_classes, val_fraction=0.0))
+        find_evaluation(two_classes, trained_on=Data(root=two_classes, val_fraction=0.0))
     assert len(find_evaluation(two_classes, "all", Data(root=two_classes, val_fraction=0.0))) == 24
     with pytest.raises(OvertoneError, match="one image in each class"):
         find_splits(Data(root=make_images(tmp_path / "few", {"a": 1, "b": 1})))

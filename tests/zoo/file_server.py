@@ -19,6 +19,8 @@ class Served:
         pause: seconds between pieces of 1 KiB.
         length: whether the length is said before.
         status: another one than 200 is all that is sent.
+        redirect: an address that the answer sends the client to.
+        header_pause: seconds between the bytes of the headers.
         etag: names this version of the content.
     """
 
@@ -31,6 +33,8 @@ class Served:
     length: bool = True
     status: int = 200
     etag: str | None = '"one"'
+    redirect: str | None = None
+    header_pause: float = 0.0
     asked: list[str | None] = field(default_factory=list)
 
 
@@ -77,6 +81,17 @@ class FileServer:
         wanted = request.headers.get("Range")
         served.asked.append(wanted)
         request.close_connection = True
+        if served.redirect is not None:
+            request.send_response(302)
+            request.send_header("Location", served.redirect)
+            request.end_headers()
+            return
+        if served.header_pause:
+            for byte in b"HTTP/1.1 200 OK\r\nX-Slow: " + b"x" * 60_000:
+                request.wfile.write(bytes([byte]))
+                request.wfile.flush()
+                if self.released.wait(served.header_pause):
+                    return
         if served.status != 200:
             request.send_error(served.status)
             return

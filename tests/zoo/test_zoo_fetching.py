@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import threading
+import time
 import warnings
 from pathlib import Path
 
@@ -143,6 +144,46 @@ def test_a_slow_server_is_waited_for(server: FileServer) -> None:
     assert located.path.read_bytes() == CONTENT[:20_000]
 
 
+@pytest.mark.parametrize("how", [{"pause": 0.1}, {"header_pause": 0.05}], ids=["body", "headers"])
+def test_a_server_that_trickles_is_given_up_at_the_deadline(server: FileServer, cache: Path, how: dict) -> None:
+    """No single byte is late, so no time-out passes; what has arrived is kept for the next attempt."""
+    trickling, good = server.serve("trickling", CONTENT, **how), server.serve("good", CONTENT)
+    began = time.monotonic()
+    with pytest.raises(OvertoneError, match="too slow"):
+        fetch_published(row(trickling), timeout=5, deadline=0.8)
+    assert time.monotonic() - began < 4
+    assert len(server.asked("trickling")) == 1, "another attempt cannot be faster"
+    assert "net.pth" not in names(cache)
+    if "pause" in how:
+        part = (cache / "net.pth.part").read_bytes()
+        assert len(part) >= 2048 and CONTENT.startswith(part)
+    assert fetch_published(row(trickling, good), timeout=5, deadline=0.8).origin == good
+
+
+def test_every_byte_is_in_the_file_as_it_arrives(server: FileServer, cache: Path) -> None:
+    url, sizes = server.serve("net.pth", CONTENT[:20_000], pause=0.005), []
+
+    def look(done: int, total: int | None) -> None:
+        sizes.append((done, (cache / "net.pth.part").stat().st_size))
+
+    fetch_published(row(url, content=CONTENT[:20_000]), progress=look)
+    assert len(sizes) > 5 and all(done == size for done, size in sizes)
+
+
+@pytest.mark.parametrize("target", ["ftp://127.0.0.1/net.pth", "file:///etc/passwd", "data:text/plain,a", "FTP://a/b"])
+def test_a_redirect_to_anything_but_the_web_is_refused(server: FileServer, cache: Path, target: str) -> None:
+    url = server.serve("net.pth", b"", redirect=target)
+    with pytest.raises(OvertoneError, match="which is not a web address") as caught:
+        fetch_published(row(url), timeout=2)
+    assert "\n" not in str(caught.value) and names(cache) == set()
+
+
+def test_a_redirect_within_the_web_is_followed(server: FileServer, cache: Path) -> None:
+    server.serve("there", CONTENT)
+    url = server.serve("here", b"", redirect="/there")
+    assert fetch_published(row(url)).path.read_bytes() == CONTENT
+
+
 def test_a_cut_without_a_length_is_found_by_the_proof(server: FileServer, cache: Path) -> None:
     url = server.serve("net.pth", CONTENT, cut_after=5000, length=False)
     with pytest.raises(OvertoneError, match="altered"):
@@ -221,7 +262,7 @@ def test_a_web_page_is_no_checkpoint(server: FileServer, cache: Path) -> None:
 def test_a_cut_file_without_hash_and_length_is_no_checkpoint(server: FileServer, cache: Path, tmp_path: Path) -> None:
     content = a_checkpoint(tmp_path / "made.pth")
     url = server.serve("cut", content, length=False, cut_after=len(content) // 2)
-    with pytest.raises(OvertoneError, match="something else than a checkpoint"):
+    with pytest.raises(OvertoneError, match="something other than a checkpoint"):
         fetch_published(without_hash(url))
     assert names(cache) == set()
 
@@ -295,8 +336,8 @@ def test_every_kind_of_proof(kind: str, tmp_path: Path) -> None:
     sha256 = hashlib.sha256(CONTENT).hexdigest()
     value = {"git_blob_sha1": row().git_blob_sha1, "sha256": sha256, "sha256_prefix": sha256[:8]}[kind]
     only = {"git_blob_sha1": None, "sha256": None, "sha256_prefix": None} | {kind: value}
-    proof = zoo.prove(path, row(**only))
+    proof = zoo.verify(path, row(**only))
     assert proof.kind == kind and proof.holds and proof.verified and proof.expected == value
     path.write_bytes(CONTENT + b"\0")
-    proof = zoo.prove(path, row(**only))
+    proof = zoo.verify(path, row(**only))
     assert not proof.holds and not proof.verified and str(proof.actual) in str(proof)

@@ -23,7 +23,9 @@ from overtone.checkpoint import Manifest, write_checkpoint
 from overtone.config import Model, Preprocess
 from overtone.errors import OvertoneError
 from overtone.layers.dct_conv import HarmConv2d
+from overtone.models._families import head_rows_of
 from overtone.published import PUBLISHED, Published, find
+from overtone.tasks import task_named
 
 # Strictness
 
@@ -212,7 +214,8 @@ def published_tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Pub
     folder.mkdir()
     path = write(folder / real.file, filled("mobilenetv2").published_state_dict(), legacy=True)
     row = dataclasses.replace(real, git_blob_sha1=zoo.digests(path).git_blob_sha1, urls=("http://127.0.0.1:9/",))
-    monkeypatch.setattr("overtone.zoo.resolver.find", lambda name: row if name == row.full_name else find(name))
+    for module in ("resolver", "starting"):
+        monkeypatch.setattr(f"overtone.zoo.{module}.find", lambda name: row if name == row.full_name else find(name))
     monkeypatch.setattr("overtone.zoo.proof.PUBLISHED", (row,))
     monkeypatch.setenv("OVERTONE_WEIGHTS_DIR", str(folder))
     return row, path
@@ -246,9 +249,11 @@ def test_timms_arguments_with_published_weights(published_tiny: tuple[Published,
     other = timm.create_model(row.full_name, pretrained=True, num_classes=7, in_chans=1, drop_rate=0.2)
     assert other.num_classes == 7 and torch.equal(other.conv[0].weight, wanted.conv[0].weight)
     torch.testing.assert_close(other.features[0][0].weight, wanted.features[0][0].weight.sum(1, keepdim=True))
-    trained = zoo.build_for_training(Model(name=row.full_name, freeze=True), num_classes=3)
+    trained = zoo.build_for_training(task_named("classification"), Model(name=row.full_name, freeze=True), "abc")
     assert trained.num_classes == 3 and torch.equal(trained.conv[0].weight, wanted.conv[0].weight)
-    started = zoo.build_for_training(Model(name="mobilenetv2_x010", weights=row.full_name), num_classes=3)
+    started = zoo.build_for_training(
+        task_named("classification"), Model(name="mobilenetv2_x010", weights=row.full_name), "abc"
+    )
     assert torch.equal(started.conv[0].weight, wanted.conv[0].weight)
 
 
@@ -301,7 +306,7 @@ def test_the_published_head_of_22k_is_reduced_by_name_too(tmp_path: Path, monkey
     monkeypatch.setenv("OVERTONE_WEIGHTS_DIR", str(tmp_path))
     with pytest.warns(zoo.UnverifiedWarning):
         reduced = overtone.create_model(name, pretrained=True, num_classes=1000, **HORNET)
-    rows = zoo.resolver.head_rows_of(net, 10459, 1000)
+    rows = head_rows_of(10459, 1000)
     assert rows is not None and torch.equal(reduced.head.weight, net.head.weight[rows])
 
 
@@ -309,10 +314,10 @@ def test_a_reduced_checkpoint_keeps_the_names_of_its_classes(tmp_path: Path) -> 
     net, path = filled("hornet_gf", num_classes=10459), tmp_path / "22k.safetensors"
     names = tuple(f"class {i}" for i in range(10459))
     write_checkpoint(path, Manifest("hornet_tiny_gf", names, Preprocess(), HORNET), net.state_dict())
-    classes = zoo.load_model(str(path), num_classes=1000).classes
+    classes = zoo.load_model(str(path), num_classes=1000).labels
     assert classes is not None and len(classes) == 1000 and classes[:2] == ("class 209", "class 213")
-    assert zoo.load_model(str(path), num_classes=7).classes is None
-    with pytest.raises(OvertoneError, match="is of hornet_tiny_gf, as it says itself, not of hornet_tiny_7x7"):
+    assert zoo.load_model(str(path), num_classes=7).labels is None
+    with pytest.raises(OvertoneError, match=r"holds a hornet_tiny_gf, not a hornet_tiny_7x7"):
         zoo.load_model(str(path), architecture="hornet_tiny_7x7")
 
 
@@ -404,10 +409,10 @@ def test_a_flipped_bit_is_found_and_the_last_checkpoint_used(tmp_path: Path) -> 
     folder = run_folder(tmp_path)
     assert not zoo.load_model(str(folder)).model.fc.bias.any()
     flip_a_bit(folder / zoo.BEST)
-    with pytest.warns(UserWarning, match=r"best\.safetensors is damaged: .*last\.safetensors is used in its place"):
+    with pytest.warns(UserWarning, match=r"best\.safetensors is damaged: .*last\.safetensors is used instead"):
         loaded = zoo.load_model(str(folder))
     assert loaded.model.fc.bias.all() and loaded.source.endswith(zoo.LAST)
-    with pytest.warns(UserWarning, match="used in its place"):
+    with pytest.warns(UserWarning, match="used instead"):
         zoo.load_weights(filled("harm_wrn"), str(folder))
     with pytest.raises(OvertoneError, match=r"best\.safetensors is damaged"):  # named, it is not replaced by another
         zoo.load_model(str(folder / zoo.BEST))
@@ -443,7 +448,7 @@ def test_a_repository_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert loaded.labels == tuple("abcdefghij") and loaded.preprocess.crop_fraction == 0.9
     assert identical(loaded.model.published_state_dict(), net.published_state_dict())
     other = zoo.load_model("hf-hub:somebody/tiny", num_classes=4, in_chans=1)
-    assert other.model.num_classes == 4 and other.model.in_chans == 1 and other.classes is None
+    assert other.model.num_classes == 4 and other.model.in_chans == 1 and other.labels is None
 
 
 def test_the_hub_out_of_reach_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -451,7 +456,7 @@ def test_the_hub_out_of_reach_is_said_in_one_line(monkeypatch: pytest.MonkeyPatc
         raise OSError("We couldn't connect.\nCheck your connection.")
 
     monkeypatch.setattr("overtone.zoo.hub.load_model_config_from_hf", fail)
-    with pytest.raises(OvertoneError, match=r"hf-hub:somebody/tiny could not be had .* couldn't connect") as caught:
+    with pytest.raises(OvertoneError, match=r"hf-hub:somebody/tiny could not be fetched .* couldn't connect") as caught:
         zoo.load_model("hf-hub:somebody/tiny")
     assert "\n" not in str(caught.value)
 

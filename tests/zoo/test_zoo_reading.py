@@ -321,3 +321,14 @@ def test_no_reading_of_pickles_but_with_weights_only() -> None:
             assert "weights_only=True" in call[1], path
             calls += 1
     assert calls >= 1
+
+
+def test_a_safetensors_header_that_begins_like_a_pickle(tmp_path: Path) -> None:
+    """The first byte is the low one of the header's length, which may be 0x80."""
+    path = tmp_path / "net.safetensors"
+    for padding in range(0, 512, 8):
+        save_file({"weight": torch.ones(2)}, path, metadata={"a": "x" * padding})
+        if path.read_bytes()[0] == 0x80:
+            break
+    assert path.read_bytes()[0] == 0x80
+    assert inspect_file(path).format == "safetensors" and list(zoo.read_state_dict(path)) == ["weight"]

@@ -23,7 +23,7 @@ from timm.data.imagenet_info import ImageNetInfo
 
 from overtone.data.folders import has_images, images_in, subfolders
 from overtone.data.sources import ImageList
-from overtone.errors import OvertoneError
+from overtone.errors import OvertoneError, some
 
 NUM_CLASSES = 1000
 NUM_VALIDATION = 50_000
@@ -43,32 +43,32 @@ _NUMBERED = re.compile(r"_val_0*(\d+)$")
 
 @functools.cache
 def synsets() -> tuple[str, ...]:
-    """The 1000 WordNet ids in the order of the outputs, which is sorted."""
+    """Return the 1000 WordNet ids in the order of the outputs, which is sorted."""
     return tuple(ImageNetInfo("imagenet-1k").label_names())
 
 
 @functools.cache
 def ilsvrc_synsets() -> tuple[str, ...]:
-    """The 1000 WordNet ids in the order of ILSVRC2012_ID; position 0 is ID 1."""
+    """Return the 1000 WordNet ids in the order of ILSVRC2012_ID; position 0 is ID 1."""
     text = resources.files("overtone.data").joinpath("ilsvrc2012_ids.txt").read_text(encoding="ascii")
     return tuple(word for line in text.splitlines() if not line.startswith("#") for word in line.split())
 
 
 @functools.cache
 def class_names() -> tuple[str, ...]:
-    """The 1000 classes in words (`tench, Tinca tinca`), in the order of the outputs; words may occur twice."""
+    """Return the 1000 classes in words (`tench, Tinca tinca`), in the order of the outputs; words may occur twice."""
     info = ImageNetInfo("imagenet-1k")
     return tuple(info.index_to_description(index) for index in range(NUM_CLASSES))
 
 
 def readable(name: str) -> str:
-    """A class's name in words where it is a WordNet id of ImageNet-1K; any other name as it is."""
+    """Return a class's name in words where it is a WordNet id of ImageNet-1K, any other name unchanged."""
     return _words().get(name, name)
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What a label file says.
+    """The content of a label file.
 
     Attributes:
         origin: the file, to be read.
@@ -85,7 +85,7 @@ class Labels:
         return len(self.by_name) or len(self.in_order)
 
     def of(self, names: Sequence[str]) -> list[str]:
-        """The class of each image.
+        """Return the class of each image.
 
         Args:
             names: file names; where the file labels by number, the number is the one in the name
@@ -98,7 +98,7 @@ class Labels:
         if self.by_name:
             missing = [name for name, stem in zip(names, stems, strict=True) if stem not in self.by_name]
             if missing:
-                raise OvertoneError(f"{self.origin} has no label for {_some(missing)}; give the labels of these images")
+                raise OvertoneError(f"{self.origin} has no label for {some(missing)}; give the labels of these images")
             return [self.by_name[stem] for stem in stems]
         numbers = [int(found[1]) if (found := _NUMBERED.search(stem)) else None for stem in stems]
         if all(number is not None and 1 <= number <= len(self.in_order) for number in numbers):
@@ -113,7 +113,7 @@ class Labels:
 
 
 def read_labels(path: Path) -> Labels:
-    """The labels in a file of one of the four kinds (see above).
+    """Read the labels of a file of one of the four kinds (see above).
 
     Raises:
         OvertoneError: no such file, or a line that is none of these.
@@ -139,12 +139,12 @@ def read_labels(path: Path) -> Labels:
 
 
 def find_labels(*folders: Path) -> Path | None:
-    """The first label file of a known name in some folders."""
+    """Return the first label file of a known name in some folders."""
     return next((folder / name for folder in folders for name in LABEL_FILES if (folder / name).is_file()), None)
 
 
 def find_validation(root: Path, labels: Path | None = None) -> ImageList:
-    """ImageNet's validation images, or part of them, with the 1000 classes as targets.
+    """Find ImageNet's validation images, or part of them, with the 1000 classes as targets.
 
     Args:
         root: class folders named by WordNet id, or all images in one folder; or a folder with `val/` of either kind.
@@ -162,7 +162,7 @@ def find_validation(root: Path, labels: Path | None = None) -> ImageList:
         return _flat(root, labels)
     others = sorted(set(below) - set(synsets()))
     if not below or others:
-        held = f"folders that are no WordNet ids of ImageNet-1K ({_some(others)})" if others else "no images"
+        held = f"folders that are no WordNet ids of ImageNet-1K ({some(others)})" if others else "no images"
         raise OvertoneError(
             f"{root} has {held}; give the validation images in one folder with a label file, or in class folders such "
             "as n01440764/ (overtone data prepare-imagenet makes them)"
@@ -194,7 +194,7 @@ def _image_list(pairs: list[tuple[Path, int]], origin: str) -> ImageList:
 
 
 def _fields(line: str) -> list[str]:
-    """A line's words; of a table's second column the first word, where Kaggle's boxes follow the class."""
+    """Split a line into words; of a table's second column the first word, where Kaggle's boxes follow the class."""
     if "," not in line:
         return line.split()
     cells = next(csv.reader([line]))
@@ -202,7 +202,7 @@ def _fields(line: str) -> list[str]:
 
 
 def _from_ilsvrc(path: Path, number: int, row: list[str]) -> str:
-    """The class in a line that has nothing else: a WordNet id or an ILSVRC2012_ID."""
+    """Read the class in a line that has nothing else: a WordNet id or an ILSVRC2012_ID."""
     word = row[0]
     if word in _words():
         return word
@@ -216,7 +216,7 @@ def _from_ilsvrc(path: Path, number: int, row: list[str]) -> str:
 
 
 def _from_position(path: Path, number: int, row: list[str]) -> str:
-    """The class in a line that begins with the image's name: a WordNet id or a position among the sorted ones."""
+    """Read the class in a line that begins with the image's name: a WordNet id or a position among the sorted ones."""
     word = row[1] if len(row) > 1 else ""
     if word in _words():
         return word
@@ -231,7 +231,3 @@ def _from_position(path: Path, number: int, row: list[str]) -> str:
 @functools.cache
 def _words() -> dict[str, str]:
     return dict(zip(synsets(), class_names(), strict=True))
-
-
-def _some(names: Sequence[str], limit: int = 5) -> str:
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -1,29 +1,41 @@
-"""The folder of an export: what is in it, and `model.json`, which says what it is."""
+"""The folder of an export: what is in it, and `model.json`, which describes it.
 
-import hashlib
+A folder may come from anyone. `read_about` accepts only what `write_about` writes: known fields, each of its type and
+in its range, and names of files that the runtime has. `admit` is the one gate in front of every runtime.
+"""
+
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from overtone.config import Preprocess, from_dict, to_dict
-from overtone.deployment.inputs import InputKind
+from overtone.config import Data, Preprocess, from_dict, to_dict
+from overtone.deployment.inputs import InputKind, input_shape
+from overtone.deployment.runtimes import RUNTIMES, runtime_named
+from overtone.deployment.runtimes.runtime import INPUT, LOGITS
+from overtone.deployment.trust import check_trusted, record, sha256
 from overtone.errors import OvertoneError
 from overtone.plain_json import parse_json
 
 FORMAT = 1
-ABOUT, SCRIPT, GOLDEN, GOLDEN_PICTURE = "model.json", "run.py", "golden.npz", "golden.png"
-INPUT, OUTPUT = "images", "logits"
-_BLOCK = 1 << 20
+ABOUT, SCRIPT, GOLDEN, GOLDEN_IMAGE = "model.json", "run.py", "golden.npz", "golden.png"
+# Every file that an export can consist of, in the order of removal; without model.json it is no export any more.
+FILES = (*dict.fromkeys(name for runtime in RUNTIMES.values() for name in runtime.files), SCRIPT, GOLDEN)
+FILES += (GOLDEN_IMAGE, ABOUT)
+_LARGEST_ABOUT = 16 << 20  # bytes; 21,841 classes with names take one hundredth
+_LARGEST_SIZE, _MOST_CLASSES = 1 << 13, 1 << 24
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class Input:
-    """What the artifact takes.
+    """The input of an artifact.
 
     Attributes:
-        kind: `normalised`, `pixels` (cut to size, not normalised) or `picture` (as decoded).
+        kind: `normalised`, `pixels` (cropped, not normalised) or `picture` (as decoded).
         shape: None where any number goes.
         dtype: float32 or uint8.
         name: in the runtime.
@@ -37,20 +49,22 @@ class Input:
 
 @dataclass(frozen=True)
 class About:
-    """What `model.json` says.
+    """The content of `model.json`.
 
     Attributes:
         runtime: what runs it: onnx, openvino, executorch, torch or aoti; `precision` is that of its arithmetic.
-        num_classes: outputs; `classes` are their names in order, as of class folders, and `labels` those for people;
-            None where the weights do not tell.
-        preprocess: from a decoded picture to the normalised input, whatever part of it is in the graph.
-        source: where the weights come from; `proof` is what was compared, `published` the row of the published table;
-            `trained` is False for random weights.
-        data: how the images of its training were split, where it was trained with overtone; not where they lie.
+        num_classes: channels of its first output; `classes` are their names in order, as of class folders, and `labels`
+            those to display; None where the weights have none.
+        preprocess: from a decoded image to the normalised input, whatever part of it is in the graph.
+        source: where the weights come from; `proof` is the hash that was compared, `published` the row of the published
+            table; `trained` is False for random weights.
+        task: what the network does; `settings` are what its training found beside the weights, such as thresholds.
+        data: how the images of its training were split, if it was trained with overtone; never where they are.
+        output: name of the first output; `more_outputs` are those of the others.
         files: SHA-256 of every file that the runtime reads.
         bytes: of those files.
-        calibrated: pictures that int8 took its ranges from.
-        parity: how far its logits are from those of the network in PyTorch; see `Parity`.
+        calibrated: number of images that int8 took its ranges from.
+        parity: how far its outputs are from those of the network in PyTorch; see `parity.Parity`.
         versions: of what wrote it.
     """
 
@@ -67,7 +81,10 @@ class About:
     published: str | None = None
     trained: bool = True
     data: Mapping[str, Any] | None = None
-    output: str = OUTPUT
+    task: str = "classification"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    output: str = LOGITS
+    more_outputs: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     bytes: int = 0
     calibrated: int = 0
@@ -75,10 +92,18 @@ class About:
     versions: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of all outputs, in order."""
+        return (self.output, *self.more_outputs)
+
 
 def is_export(folder: Path) -> bool:
     """Whether a folder is an export."""
-    return (folder / ABOUT).is_file()
+    try:
+        return (folder / ABOUT).is_file()
+    except (OSError, ValueError):  # no permission, a name that is too long or holds NUL
+        return False
 
 
 def write_about(folder: Path, about: About) -> None:
@@ -87,35 +112,125 @@ def write_about(folder: Path, about: About) -> None:
     (folder / ABOUT).write_text(text + "\n", encoding="utf-8")
 
 
-def read_about(folder: Path) -> About:
-    """What `model.json` says, after its files have been proved.
+def admit(folder: Path) -> About:
+    """The description of an export that may be opened: whole, of known files, and trusted where it can carry code.
 
     Raises:
-        OvertoneError: no export, one of a newer version, or a file that is not what was written.
+        OvertoneError: it may not, or `read_about` refuses it.
     """
-    path = folder / ABOUT
-    if not path.is_file():
-        raise OvertoneError(f"{folder} is not an export: it has no {ABOUT}; give a folder that overtone export wrote")
+    about = read_about(folder)
+    runtime = runtime_named(about.runtime)
     try:
-        values = parse_json(path.read_text(encoding="utf-8"))
-        newer = values.get("format", 0) > FORMAT
-        about = None if newer else from_dict(About, values)
-    except (ValueError, TypeError, AttributeError, StopIteration) as error:
-        raise OvertoneError(f"{path} is damaged ({error}); export again") from error
-    if about is None:
-        raise OvertoneError(f"{path} was written by a newer overtone (format {values['format']}); update overtone")
-    for name, expected in about.files.items():
-        if not (folder / name).is_file():
-            raise OvertoneError(f"{folder / name} is not there, and {ABOUT} names it; export again")
-        if sha256(folder / name) != expected:
-            raise OvertoneError(f"{folder / name} is damaged: it does not have the SHA-256 in {ABOUT}; export again")
+        runtime.verify(folder, about.files)
+    except OSError as error:
+        raise OvertoneError(f"{folder / runtime.file} cannot be read: {error.strerror or error}") from error
+    if runtime.carries_code:
+        check_trusted(folder, about.files, runtime.title)
     return about
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+def trust(folder: Path) -> About:
+    """Trust the files of an export on this machine from now on, though its runtime can run code that they bring.
+
+    Raises:
+        OvertoneError: `read_about` refuses it, or the record of trusted files cannot be written.
+    """
+    about = read_about(folder)
+    record(about.files, about.source)
+    return about
+
+
+def read_about(folder: Path) -> About:
+    """The description of an export, after the hashes of its files were verified.
+
+    Raises:
+        OvertoneError: no export, one of a newer version, a description that cannot be, or a damaged file.
+    """
+    path = folder / ABOUT
+    if not is_export(folder):
+        raise OvertoneError(f"{folder} is not an export: it has no {ABOUT}; give a folder that overtone export wrote")
+    try:
+        about = _parsed(path)
+        _verify_files(folder, about)
+    except OSError as error:
+        raise OvertoneError(f"{error.filename or path} cannot be read: {error.strerror or error}") from error
+    return about
+
+
+def _parsed(path: Path) -> About:
+    try:
+        if path.stat().st_size > _LARGEST_ABOUT:
+            raise ValueError(f"larger than {_LARGEST_ABOUT >> 20} MiB")
+        values = parse_json(path.read_text(encoding="utf-8"))
+        newer = values.get("format", 0) > FORMAT
+        about = None if newer else from_dict(About, values)
+        if about is not None:
+            _check(about)
+    except (ValueError, TypeError, AttributeError, KeyError, StopIteration, RecursionError, OvertoneError) as error:
+        reason = str(error) or type(error).__name__
+        raise OvertoneError(f"{path} is damaged ({reason}); export again") from error
+    if about is None:
+        raise OvertoneError(f"{path} was written by a newer overtone (format {values['format']}); update overtone")
+    return about
+
+
+def _check(about: About) -> None:
+    """Refuse values of the right type that no export has.
+
+    Raises:
+        ValueError: one of them, by name.
+    """
+    preprocess, kind, names = about.preprocess, about.input.kind, (about.classes, about.labels)
+    numbers = (*preprocess.mean, *preprocess.std, preprocess.crop_fraction)
+    open_sizes = {"picture": (None, None, None, 3)}
+    shape = open_sizes.get(kind) or input_shape(kind, preprocess.size)
+    runtime = RUNTIMES.get(about.runtime)
+    conditions = {
+        "runtime": runtime is not None,
+        "precision": runtime is not None and about.precision in runtime.precisions,
+        "preprocess": preprocess.size <= _LARGEST_SIZE and len(numbers) == 7 and all(map(math.isfinite, numbers)),
+        "num_classes": type(about.num_classes) is int and 1 <= about.num_classes <= _MOST_CLASSES,
+        "classes or labels": all(found is None or len(found) == about.num_classes for found in names),
+        "input.shape": about.input.shape[1:] == shape[1:] and about.input.shape[:1] in ((None,), (1,)),
+        "input": (about.input.name, about.input.dtype) == (INPUT, "float32" if kind == "normalised" else "uint8"),
+        "output": len(set(about.outputs)) == len(about.outputs),
+        "files": _are_hashes(about.files) and runtime is not None and runtime.file in about.files,
+        "parity, versions or settings": all(
+            isinstance(found, Mapping) for found in (about.parity, about.versions, about.settings)
+        ),
+    }
+    for name, holds in conditions.items():
+        if not holds:
+            raise ValueError(f"{name} is not what an export has")
+    if about.data is not None:
+        if not isinstance(about.data, Mapping) or {"root", "preprocess"} & set(about.data):
+            raise ValueError("data is not what an export has")
+        from_dict(Data, about.data)
+
+
+def _are_hashes(files: object) -> bool:
+    return isinstance(files, Mapping) and all(isinstance(v, str) and _SHA256.fullmatch(v) for v in files.values())
+
+
+def _verify_files(folder: Path, about: About) -> None:
+    """Verify the hash of every file that the runtime would read.
+
+    Raises:
+        OvertoneError: a file is missing, damaged, unknown to the runtime, not listed, or a link out of the folder.
+    """
+    known = RUNTIMES[about.runtime].files
+    for name in about.files:
+        if name not in known:
+            raise OvertoneError(f"{folder / ABOUT} is damaged: {name!r} is no file of an export; export again")
+    for name in known:
+        path = folder / name
+        if not path.is_file():
+            if name in about.files or path.is_symlink() or path.exists():
+                raise OvertoneError(f"{path} is missing or is not a file, and {ABOUT} names it; export again")
+            continue
+        if path.resolve().parent != folder.resolve():
+            raise OvertoneError(f"{path} is a link to another folder; copy the file itself into the export")
+        if name not in about.files:
+            raise OvertoneError(f"{path} is not listed in {ABOUT}, and would be read; export again")
+        if sha256(path) != about.files[name]:
+            raise OvertoneError(f"{path} is damaged: it does not have the SHA-256 in {ABOUT}; export again")

@@ -1,12 +1,11 @@
-"""A network written for a runtime, and proved there before its folder gets its name."""
+"""A network written for a runtime, and verified there before its folder gets its name."""
 
 import dataclasses
 import errno
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,37 +15,41 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from overtone import __version__
 from overtone.checkpoint import flush
 from overtone.config import Preprocess, to_dict
 from overtone.deployment.artifact import (
+    FILES,
     GOLDEN,
-    GOLDEN_PICTURE,
+    GOLDEN_IMAGE,
     SCRIPT,
     About,
     Input,
+    admit,
     is_export,
-    read_about,
-    sha256,
     write_about,
 )
-from overtone.deployment.fold import deploy
+from overtone.deployment.images import generated_images, given_images, read_images
 from overtone.deployment.inputs import InputKind, as_batch, example_input, input_transform, with_input
-from overtone.deployment.parity import Parity, bound_of, compare
-from overtone.deployment.pictures import generated_pictures, given_pictures, read_pictures
+from overtone.deployment.parity import LOGITS_OF_CLASSES, bound_of, compare
+from overtone.deployment.rewrites.deploy import deploy
 from overtone.deployment.run_script import run_script
-from overtone.deployment.runtimes import Job, Predictor, Runtime, first_line, in_one_line
-from overtone.deployment.targets import runtime_named
+from overtone.deployment.runtimes import runtime_named
+from overtone.deployment.runtimes.runtime import LOGITS, Job, Predictor, Runtime, first_line, in_one_line
+from overtone.deployment.trust import record, sha256
 from overtone.errors import OvertoneError
+from overtone.replacing import check_replaceable, replacing_folder
+from overtone.tasks.task import OutputSpec
 
-CHECKED, CALIBRATED, GOLDEN_PICTURES = 32, 256, 4
-_GOLDEN_SEED = 1
+CHECKED, CALIBRATED = 32, 256
+_GOLDEN_IMAGES, _GOLDEN_SEED = 4, 1
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a network is and where it comes from: what `model.json` repeats."""
+    """What a network is and where it comes from, which `model.json` repeats, and what it returns."""
 
     architecture: str
     preprocess: Preprocess
@@ -57,19 +60,23 @@ class Origin:
     published: str | None = None
     trained: bool = True
     data: Mapping[str, Any] | None = None
+    task: str = "classification"
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    outputs: tuple[OutputSpec, ...] = (LOGITS_OF_CLASSES,)
+    script: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for.
+    """The form of an export.
 
     Attributes:
-        runtime: see `targets.RUNTIMES`.
-        precision: see `runtimes.PRECISIONS`.
+        runtime: see `runtimes.RUNTIMES`.
+        precision: see `runtime.PRECISIONS`.
         dynamic_batch: any number of images in a call, rather than one.
         with_preprocessing: normalisation in the graph, and the resize where runtime and precision allow it.
-        pictures: folder of real pictures to check with, and to take int8's ranges from; None: generated ones.
-        checked: how many pictures to check with.
+        pictures: folder of images to check with, and to take int8's ranges from; None: generated ones.
+        checked: how many images to check with.
     """
 
     runtime: str = "onnx"
@@ -92,58 +99,55 @@ class Request:
 
 
 @dataclass(frozen=True)
-class _Pictures:
+class _Images:
     checked: list[Image.Image]
     calibrated: list[Image.Image]
     kind: str
 
 
 def export(model: nn.Module, origin: Origin, request: Request, out: Path, *, overwrite: bool = False) -> About:
-    """Write a network for a runtime into a folder that appears when it has been proved.
+    """Write a network for a runtime into a folder that appears once its outputs are verified.
+
+    What can carry code is recorded as trusted on this machine (see `trust`).
 
     Args:
-        model: the network, on the CPU in float32 and eval mode; it is left as it is.
+        model: the network, on the CPU in float32 and eval mode; it is not changed.
         origin: what it is.
-        request: what is to be written.
+        request: the form of the export.
         out: the folder.
         overwrite: replace an earlier export.
 
     Raises:
-        OvertoneError: what cannot be had (`check_request`), a folder that is in use, or logits that do not agree.
+        OvertoneError: what cannot be had (`check_request`), a folder that is in use, or outputs that do not agree.
     """
     check_request(request)
     check_folder(out, overwrite)
     check_size(model, origin.architecture, origin.preprocess)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        temporary.mkdir(parents=True)
-        about = _write(model, origin, request, temporary)
-        move(temporary, out)
+        with replacing_folder(out, FILES) as folder:
+            folder.mkdir()
+            return _write(model, origin, request, folder)
     except OSError as error:
         raise OvertoneError(f"{out} could not be written: {error.strerror or error}; choose another --out") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return about
 
 
 def check_request(request: Request) -> None:
-    """Refuse what cannot be, before any work.
+    """Refuse what is impossible, before any work.
 
     Raises:
         OvertoneError: a runtime that is not installed, a precision that it or the processor lacks, int8 without
-            pictures, an open number of images where the runtime needs a fixed one, or a folder without pictures.
+            images, an open number of images where the runtime needs a fixed one, or a folder without images.
     """
     runtime = runtime_named(request.runtime)
     runtime.check(request.precision, to_write=True)
     if request.precision.startswith("int8") and request.pictures is None:
         raise OvertoneError(
-            "int8 takes its ranges from pictures like those to come: add --calibration DIR, some hundred of them"
+            "int8 takes its ranges from images like those to come: add --calibration DIR with some hundred of them"
         )
     if request.dynamic_batch and not runtime.takes_any_batch:
-        raise OvertoneError(f"{runtime.title} takes a fixed number of images here; leave --dynamic-batch out")
+        raise OvertoneError(f"{runtime.title} takes a fixed number of images here; remove --dynamic-batch")
     if request.pictures is not None:
-        given_pictures(request.pictures, 1)
+        given_images(request.pictures, 1)
 
 
 def predictor_for(model: nn.Module, preprocess: Preprocess, request: Request, folder: Path) -> Predictor:
@@ -155,8 +159,7 @@ def predictor_for(model: nn.Module, preprocess: Preprocess, request: Request, fo
     check_request(request)
     check_size(model, "the network", preprocess)
     runtime = runtime_named(request.runtime)
-    pictures = _pictures(request, preprocess)
-    job = _job(model, preprocess, request, pictures)
+    job = _job(model, preprocess, request, _images(request, preprocess))
     _convert(runtime, job, folder)
     return runtime.open(folder, request.precision, None if request.dynamic_batch else 1)
 
@@ -178,42 +181,55 @@ def check_size(model: nn.Module, name: str, preprocess: Preprocess) -> None:
 
 
 def open_export(folder: Path) -> tuple[Predictor, About]:
-    """Read an export.
+    """Open an export; every artifact that a user names passes through here.
 
     Raises:
-        OvertoneError: no export, damaged, a runtime that is not installed, or a precision that this processor lacks.
+        OvertoneError: no export, damaged, not trusted although it can carry code, a runtime that is not installed, or a
+            precision that this processor lacks.
     """
-    about = read_about(folder)
+    about = admit(folder)
+    return _opened(folder, about), about
+
+
+def _opened(folder: Path, about: About) -> Predictor:
     runtime = runtime_named(about.runtime)
     runtime.check(about.precision, to_write=False)
-    return runtime.open(folder, about.precision, about.input.shape[0]), about
+    return runtime.open(folder, about.precision, about.input.shape[0])
 
 
 def _write(model: nn.Module, origin: Origin, request: Request, folder: Path) -> About:
     runtime, preprocess = runtime_named(request.runtime), origin.preprocess
-    pictures = _pictures(request, preprocess)
-    job = _job(model, preprocess, request, pictures)
+    images = _images(request, preprocess)
+    job = _job(model, preprocess, request, images, tuple(spec.name for spec in origin.outputs))
     _convert(runtime, job, folder)
-    files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
-    golden = generated_pictures(GOLDEN_PICTURES, preprocess.size, _GOLDEN_SEED)
-    reference = _reference(model, preprocess, golden[:1])
+    files = {name: sha256(folder / name) for name in runtime.files if (folder / name).is_file()}
+    unknown = sorted(path.name for path in folder.iterdir() if path.name not in files)
+    assert not unknown, f"{runtime.title} wrote {unknown}, which Runtime.files lacks"
+    golden = generated_images(_GOLDEN_IMAGES, preprocess.size, _GOLDEN_SEED)
+    names = {field.name for field in dataclasses.fields(origin)} - {"outputs", "script"}
+    kept = {name: getattr(origin, name) for name in names}
     about = About(
         runtime=request.runtime,
         precision=request.precision,
         input=_input(job),
-        num_classes=reference.shape[1],
-        **{field.name: getattr(origin, field.name) for field in dataclasses.fields(origin)},
+        num_classes=_reference(model, preprocess, golden[:1])[0].shape[1],
+        **kept,
+        output=job.outputs[0],
+        more_outputs=job.outputs[1:],
         files=files,
         bytes=sum((folder / name).stat().st_size for name in files),
         calibrated=len(job.calibration),
         versions=_versions(runtime),
     )
+    predictor = _opened(folder, about)
+    about = dataclasses.replace(about, parity=_verified(model, origin, about, predictor, images))
+    if origin.script:
+        script = run_script(job.kind, preprocess, *runtime.script(request.precision), origin.script)
+        (folder / SCRIPT).write_text(script, encoding="utf-8")
+    _write_golden(model, folder, about, predictor, golden)
+    if runtime.carries_code:
+        record(files, origin.source)
     write_about(folder, about)
-    parity = _prove(model, preprocess, request, pictures, folder)
-    about = dataclasses.replace(about, parity=to_dict(parity))
-    write_about(folder, about)
-    (folder / SCRIPT).write_text(run_script(job.kind, preprocess, *runtime.script(request.precision)), encoding="utf-8")
-    _write_golden(model, folder, golden)
     for path in folder.iterdir():
         flush(path)
     flush(folder)
@@ -239,7 +255,9 @@ def _bytes_of(net: nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in net.state_dict().values())
 
 
-def _job(model: nn.Module, preprocess: Preprocess, request: Request, pictures: _Pictures) -> Job:
+def _job(
+    model: nn.Module, preprocess: Preprocess, request: Request, images: _Images, outputs: tuple[str, ...] = (LOGITS,)
+) -> Job:
     kind = request.kind(preprocess)
     transform = input_transform(kind, preprocess)
     return Job(
@@ -248,7 +266,8 @@ def _job(model: nn.Module, preprocess: Preprocess, request: Request, pictures: _
         kind=kind,
         precision=request.precision,
         dynamic_batch=request.dynamic_batch,
-        calibration=tuple(as_batch(transform, picture).numpy() for picture in pictures.calibrated),
+        calibration=tuple(as_batch(transform, image).numpy() for image in images.calibrated),
+        outputs=outputs,
     )
 
 
@@ -261,60 +280,69 @@ def _input(job: Job) -> Input:
     return Input(job.kind, tuple(shape), str(job.example.dtype).removeprefix("torch."))
 
 
-def _pictures(request: Request, preprocess: Preprocess) -> _Pictures:
+def _images(request: Request, preprocess: Preprocess) -> _Images:
     """Those to check with, and for int8 others to calibrate with where there are enough."""
     quantised = request.precision.startswith("int8")
     if request.pictures is None:
-        return _Pictures(generated_pictures(request.checked, preprocess.size), [], "generated")
-    paths = given_pictures(request.pictures, request.checked + (CALIBRATED if quantised else 0))
+        return _Images(generated_images(request.checked, preprocess.size), [], "generated")
+    paths = given_images(request.pictures, request.checked + (CALIBRATED if quantised else 0))
     every = max(2, round(len(paths) / request.checked)) if quantised else 1
     checked = paths[::every][: request.checked]
     others = [path for path in paths if path not in set(checked)] if quantised else []
-    return _Pictures(
-        list(read_pictures(checked, preprocess.exif)),
-        list(read_pictures(others or checked, preprocess.exif)) if quantised else [],
+    return _Images(
+        list(read_images(checked, preprocess.exif)),
+        list(read_images(others or checked, preprocess.exif)) if quantised else [],
         "given",
     )
 
 
-def _prove(model: nn.Module, preprocess: Preprocess, request: Request, pictures: _Pictures, folder: Path) -> Parity:
-    predictor, about = open_export(folder)
-    title = runtime_named(request.runtime).title
-    with in_one_line(f"{title} cannot run this network in {request.precision} on this machine"):
-        logits = np.concatenate(list(_answers(predictor, about, pictures.checked)))
-    bound = bound_of(request.precision, about.input.kind)
-    parity = compare(_reference(model, preprocess, pictures.checked), logits, bound, pictures.kind)
-    parity.check(f"the {title} form in {request.precision}")
-    return parity
+def _verified(model: nn.Module, origin: Origin, about: About, predictor: Predictor, images: _Images) -> dict[str, Any]:
+    """How far the outputs are from the network's: the first one's agreement, and `more` by name for the others.
+
+    Raises:
+        OvertoneError: the runtime cannot run the network here, or an output does not agree.
+    """
+    title, found = runtime_named(about.runtime).title, dict[str, dict[str, Any]]()
+    with in_one_line(f"{title} cannot run this network in {about.precision} on this machine"):
+        outputs = _outputs(predictor, about, images.checked)
+    references = _reference(model, about.preprocess, images.checked)
+    for spec, reference, output in zip(origin.outputs, references, outputs, strict=True):
+        agreement = compare(reference, output, bound_of(about.precision, about.input.kind), images.kind, spec)
+        agreement.check(f"the {title} form in {about.precision}")
+        found[spec.name] = to_dict(agreement)
+    first, *others = found.items()
+    return first[1] | ({"more": dict(others)} if others else {})
 
 
-def _answers(predictor: Predictor, about: About, pictures: Sequence[Image.Image]) -> Iterator[np.ndarray]:
+def _outputs(predictor: Predictor, about: About, images: Sequence[Image.Image]) -> list[np.ndarray]:
+    """Each output of an export, (B, …), image by image."""
     transform = input_transform(about.input.kind, about.preprocess)
-    for picture in pictures:
-        yield predictor.predict(as_batch(transform, picture).numpy())
+    runs = [predictor.outputs(as_batch(transform, image).numpy()) for image in images]
+    return [np.concatenate(parts) for parts in zip(*runs, strict=True)]
 
 
-def _reference(model: nn.Module, preprocess: Preprocess, pictures: Sequence[Image.Image]) -> np.ndarray:
-    """Logits (B, K) of the network itself, image by image."""
+def _reference(model: nn.Module, preprocess: Preprocess, images: Sequence[Image.Image]) -> list[np.ndarray]:
+    """Each output of the network itself, (B, …), image by image."""
     transform = input_transform("normalised", preprocess)
     with torch.inference_mode():
-        return np.concatenate([model(as_batch(transform, picture)).numpy() for picture in pictures])
+        runs = [tree_leaves(model(as_batch(transform, image))) for image in images]
+    return [torch.cat(parts).numpy() for parts in zip(*runs, strict=True)]
 
 
-def _write_golden(model: nn.Module, folder: Path, pictures: list[Image.Image]) -> None:
-    """Inputs and outputs, from generated pictures: a user's own stay where they are."""
-    predictor, about = open_export(folder)
+def _write_golden(
+    model: nn.Module, folder: Path, about: About, predictor: Predictor, images: list[Image.Image]
+) -> None:
+    """Inputs and first outputs for generated images: a user's own are not copied."""
     transform = input_transform(about.input.kind, about.preprocess)
-    inputs = [as_batch(transform, picture).numpy()[0] for picture in pictures]
-    first = inputs[0].shape
-    kept = [position for position, values in enumerate(inputs) if values.shape == first]
+    inputs = [as_batch(transform, image).numpy()[0] for image in images]
+    kept = [image for image, values in zip(images, inputs, strict=True) if values.shape == inputs[0].shape]
     np.savez(
         folder / GOLDEN,
-        inputs=np.stack([inputs[position] for position in kept]),
-        outputs=np.concatenate([predictor.predict(inputs[position][None]) for position in kept]),
-        reference=_reference(model, about.preprocess, [pictures[position] for position in kept]),
+        inputs=np.stack([values for values in inputs if values.shape == inputs[0].shape]),
+        outputs=_outputs(predictor, about, kept)[0],
+        reference=_reference(model, about.preprocess, kept)[0],
     )
-    pictures[0].save(folder / GOLDEN_PICTURE)
+    images[0].save(folder / GOLDEN_IMAGE)
 
 
 def _versions(runtime: Runtime) -> dict[str, str]:
@@ -328,32 +356,14 @@ def _versions(runtime: Runtime) -> dict[str, str]:
 
 
 def check_folder(out: Path, overwrite: bool) -> None:
-    """Refuse to replace what is not an export, or is one and may not be replaced.
+    """Refuse a folder that must not be replaced.
 
     Raises:
-        OvertoneError: so it is.
+        OvertoneError: it holds an earlier export and `overwrite` is not set, or a file that is not of an export.
     """
-    if not out.exists():
-        return
-    if not is_export(out):
-        if out.is_dir() and not any(out.iterdir()):
-            return
-        raise OvertoneError(f"{out} holds something that is not an export; choose another folder with --out")
-    if not overwrite:
-        raise OvertoneError(f"{out} holds an earlier export; replace it with --overwrite, or choose another --out")
-
-
-def move(temporary: Path, out: Path) -> None:
-    """Give the finished folder its name; what was there goes when the new one has it."""
-    old = out.with_name(f".{out.name}.{os.getpid()}.old")
-    if out.exists():
-        os.replace(out, old)
     try:
-        os.replace(temporary, out)
-    except OSError:
-        if old.exists():
-            os.replace(old, out)
-        raise
-    flush(out.absolute().parent)
-    with suppress(OSError):
-        shutil.rmtree(old, ignore_errors=True)
+        if is_export(out) and not overwrite:
+            raise OvertoneError(f"{out} holds an earlier export; replace it with --overwrite, or choose another --out")
+        check_replaceable(out, FILES if is_export(out) else (), "choose another --out")
+    except OSError as error:
+        raise OvertoneError(f"{out} cannot be used: {error.strerror or error}; choose another --out") from error

@@ -1,7 +1,7 @@
-"""What an exported network takes: a normalised tensor, a cropped picture, or a picture of any size.
+"""The input of an exported network: a normalised tensor, a cropped image, or an image of any size.
 
 `normalised` is the network's own input. `pixels` has the normalisation in the graph, `picture` the resize too: Pillow's
-filter written as two matrix products whose weights are computed from the picture's size within the graph, rounded to
+filter written as two matrix products whose weights are computed from the image's size within the graph, rounded to
 whole grey levels between and after them as Pillow does.
 """
 
@@ -20,7 +20,7 @@ _BICUBIC = -0.5  # Pillow's a
 
 
 def input_transform(kind: InputKind, preprocess: Preprocess) -> PictureTransform:
-    """From a picture in RGB to what a network of this kind of input takes.
+    """The transform from an RGB image to the input of a network of this kind.
 
     Returns:
         A transform that gives float32 (3, S, S) for `normalised`, uint8 (S, S, 3) for `pixels` and uint8 (H, W, 3) for
@@ -33,10 +33,10 @@ def input_transform(kind: InputKind, preprocess: Preprocess) -> PictureTransform
     return PictureTransform([*geometry, _pixels], preprocess.exif)
 
 
-def as_batch(transform: PictureTransform, picture: Image.Image) -> Tensor:
-    """A picture as a batch of one, as the network takes it."""
-    image: Any = transform(picture)
-    return image.unsqueeze(0)
+def as_batch(transform: PictureTransform, image: Image.Image) -> Tensor:
+    """An image as a batch of one, as the network takes it."""
+    tensor: Any = transform(image)
+    return tensor.unsqueeze(0)
 
 
 def _pixels(image: Image.Image) -> Tensor:
@@ -44,20 +44,25 @@ def _pixels(image: Image.Image) -> Tensor:
 
 
 def with_input(net: nn.Module, kind: InputKind, preprocess: Preprocess) -> nn.Module:
-    """A network that takes what `input_transform` gives, in batches, and gives the same logits."""
+    """A network with equal outputs whose input is a batch of what `input_transform` returns."""
     if kind == "normalised":
         return net
     return FromPixels(net, preprocess, resize=kind == "picture").eval().requires_grad_(False)
 
 
-def example_input(kind: InputKind, preprocess: Preprocess, batch: int) -> Tensor:
-    """Zeros of the shape and type that a network of this kind of input takes."""
-    size = preprocess.size
+def input_shape(kind: InputKind, size: int) -> tuple[int, int, int, int]:
+    """The shape of a single input of a network; that of a `picture` is an example, any height and width will do."""
     if kind == "normalised":
-        return torch.zeros(batch, 3, size, size)
+        return 1, 3, size, size
     # Any size that no other dimension has, so that the exporter takes them for different ones.
     height, width = (size, size) if kind == "pixels" else (size + 13, size + 29)
-    return torch.zeros(batch, height, width, 3, dtype=torch.uint8)
+    return 1, height, width, 3
+
+
+def example_input(kind: InputKind, preprocess: Preprocess, batch: int) -> Tensor:
+    """Zeros of the shape and type that a network of this kind of input takes."""
+    shape = (batch, *input_shape(kind, preprocess.size)[1:])
+    return torch.zeros(shape, dtype=torch.float32 if kind == "normalised" else torch.uint8)
 
 
 class FromPixels(nn.Module):
@@ -70,9 +75,9 @@ class FromPixels(nn.Module):
         self.mean = nn.Buffer(torch.tensor(preprocess.mean).view(3, 1, 1))
         self.std = nn.Buffer(torch.tensor(preprocess.std).view(3, 1, 1))
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Resize where asked, normalise, classify."""
-        images = pictures.permute(0, 3, 1, 2).to(torch.float32)
+    def forward(self, images: Tensor) -> Any:
+        """Resize where asked, normalise, and run the network."""
+        images = images.permute(0, 3, 1, 2).to(torch.float32)
         if self.resize is not None:
             images = self.resize(images)
         return self.net((images / 255 - self.mean) / self.std)
@@ -84,7 +89,7 @@ def _grey_levels(values: Tensor) -> Tensor:
 
 
 class PillowResize(nn.Module):
-    """The resize and centre crop of `evaluation_transform`, on tensors, for any size of picture.
+    """The resize and centre crop of `evaluation_transform`, on tensors, for any size of image.
 
     Pillow computes in fixed point with 22 bits, this in float32: what lies halfway between two grey levels may be
     rounded to the other one, about one pixel in a thousand of a photograph.

@@ -1,6 +1,8 @@
-"""Whether an exported network says what the network says: logits side by side, and how far apart they may be.
+"""Whether an exported network computes what the network computes: outputs side by side, and how far apart they may be.
 
-| precision | largest difference of a logit | root mean square | images with an equal best class |
+Which decisions an output stands for belongs to a task: its `OutputSpec` counts those that are equal. The bounds:
+
+| precision | largest difference of a logit | root mean square | equal decisions |
 |---|---|---|---|
 | float32 | 1e-4 | - | all |
 | float32 with the resize in the graph | 2e-3 | - | all |
@@ -9,10 +11,9 @@
 
 Differences are relative to the logits' scale: the largest is divided by the largest absolute logit of the network, the
 root mean square, taken after the mean of each image's logits is subtracted (it changes no probability), by that of the
-network's logits. The best class of an image is equal if it is the network's, or one that the network itself puts within
-the tie of its best: 1e-4 of the scale in float32 (2e-3 with the resize), 0.01 in bfloat16, 0.05 in int8. The resize
-has a bound of its own, because one grey level in a thousand is rounded otherwise than Pillow rounds it, and the network
-is always given Pillow's.
+network's logits. The best class of an image is equal if it is the network's, or one whose logit the network puts within
+the tie of its best: 1e-4 of the scale in float32 (2e-3 with the resize), 0.01 in bfloat16, 0.05 in int8. The resize has
+a bound of its own because one grey level in a thousand is rounded differently from Pillow, which the network is given.
 """
 
 from dataclasses import dataclass
@@ -21,17 +22,21 @@ import numpy as np
 
 from overtone.deployment.inputs import InputKind
 from overtone.errors import OvertoneError
+from overtone.tasks.task import OutputSpec, agreement_of_classes
 
 
 @dataclass(frozen=True)
 class Bound:
-    """How far apart they may be; see the table above."""
+    """How far apart logits may be; see the table above."""
 
     largest: float | None
     rms: float | None
     agreement: float
     tie: float
 
+
+LOGITS_OF_CLASSES = OutputSpec("logits", agreement_of_classes, shift_free=True)
+"""The output of a classification."""
 
 _FLOAT = Bound(largest=1e-4, rms=None, agreement=1.0, tie=1e-4)
 _RESIZED = Bound(largest=2e-3, rms=None, agreement=1.0, tie=2e-3)
@@ -40,7 +45,7 @@ _WHOLE_NUMBERS = Bound(largest=None, rms=0.30, agreement=0.85, tie=0.05)
 
 
 def bound_of(precision: str, kind: InputKind = "normalised") -> Bound:
-    """What an export of a precision, which takes such an input, has to hold."""
+    """The bound for an export in a precision with such an input."""
     if precision.startswith("int8"):
         return _WHOLE_NUMBERS
     if precision == "bfloat16":
@@ -60,7 +65,7 @@ class Parity:
         rms: root mean square of the difference over that of the network's logits, each image's mean subtracted.
         same_top1: share of the images with the same best class.
         agreement: share of those whose best class is the network's or within the tie.
-        bound: what it has to hold.
+        bound: that applies.
     """
 
     images: int
@@ -73,7 +78,7 @@ class Parity:
     bound: Bound
 
     def failures(self) -> list[str]:
-        """What does not hold, in words; nothing is within a bound that is not a number."""
+        """Which bounds do not hold, in words; NaN is within none."""
         bound, failures = self.bound, []
         if bound.largest is not None and not self.largest <= bound.largest:
             failures.append(f"the largest difference is {self.largest:.2e} of the logits' scale, above {bound.largest}")
@@ -104,31 +109,39 @@ class Parity:
             )
 
 
-def compare(reference: np.ndarray, logits: np.ndarray, bound: Bound, pictures: str) -> Parity:
-    """Hold logits (B, K) of an export against the network's.
+def compare(
+    reference: np.ndarray, found: np.ndarray, bound: Bound, images: str, spec: OutputSpec = LOGITS_OF_CLASSES
+) -> Parity:
+    """Compare an output (B, K, ...) of an export with the network's.
+
+    Args:
+        reference: of the network.
+        found: of the export.
+        bound: that applies.
+        images: kind of images, `given` or `generated`.
+        spec: the output.
 
     Raises:
-        OvertoneError: logits of another shape.
+        OvertoneError: values of another shape.
     """
-    if reference.shape != logits.shape:
-        raise OvertoneError(f"the export gives logits of shape {logits.shape} instead of {reference.shape}")
-    reference, logits = reference.astype(np.float64), logits.astype(np.float64)
+    if reference.shape != found.shape:
+        raise OvertoneError(f"the export gives {spec.name} of shape {found.shape} instead of {reference.shape}")
+    reference, found = reference.astype(np.float64), found.astype(np.float64)
     scale = float(np.abs(reference).max())
-    centred = reference - reference.mean(axis=1, keepdims=True)
-    difference = logits - reference
-    error = difference - difference.mean(axis=1, keepdims=True)
-    best, said = reference.argmax(axis=1), logits.argmax(axis=1)
-    rows = np.arange(len(reference))
-    tied = reference[rows, said] >= reference[rows, best] - bound.tie * scale
-    finite = np.isfinite(logits).all(axis=1)
+    difference = found - reference
+    error, centred = difference, reference
+    if spec.shift_free:
+        error = difference - difference.mean(axis=1, keepdims=True)
+        centred = reference - reference.mean(axis=1, keepdims=True)
     tiny = np.finfo(np.float64).tiny
+    same, near = spec.agreement(reference, found, bound.tie * scale)
     return Parity(
         images=len(reference),
-        pictures=pictures,
+        pictures=images,
         scale=scale,
         largest=float(np.abs(difference).max()) / max(scale, tiny),
         rms=float(np.sqrt((error**2).mean()) / max(float(np.sqrt((centred**2).mean())), tiny)),
-        same_top1=float(((best == said) & finite).mean()),
-        agreement=float((tied & finite).mean()),
+        same_top1=same,
+        agreement=near,
         bound=bound,
     )

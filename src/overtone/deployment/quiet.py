@@ -1,4 +1,4 @@
-"""Other people's exporters without their talk: progress, warnings about their own insides, log lines."""
+"""Silence for third-party exporters: their progress, warnings about their internals, and log lines."""
 
 import contextlib
 import io
@@ -14,7 +14,7 @@ _LOGGERS = ("torch", "onnxscript", "onnx_ir", "onnxruntime", "nncf", "executorch
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep warnings, log lines below an error and what is printed from Python to oneself; errors come through."""
+    """Silence warnings, log lines below an error and output printed from Python; exceptions pass."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
     said = io.StringIO()
@@ -34,7 +34,7 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_process() -> Iterator[None]:
-    """As `quiet`, and keep back what compiled code writes to standard error too."""
+    """As `quiet`, and silence what compiled code writes to standard error too."""
     sys.stderr.flush()
     kept = os.dup(2)
     try:

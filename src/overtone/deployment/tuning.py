@@ -1,4 +1,4 @@
-"""Runtimes and precisions of this machine side by side: how fast each is, and whether it is still right."""
+"""Runtimes and precisions of this machine side by side: how fast each is, and whether it still agrees."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -10,12 +10,12 @@ from torch import nn
 
 from overtone.deployment.artifact import GOLDEN, About
 from overtone.deployment.export import Origin, Request, check_request, export, open_export
-from overtone.deployment.lane import Lane, LaneError
-from overtone.deployment.race import race
-from overtone.deployment.targets import RUNTIMES
+from overtone.deployment.runtimes import RUNTIMES
+from overtone.deployment.timing.lane import Lane, LaneError
+from overtone.deployment.timing.race import race
 from overtone.errors import OvertoneError
 
-CHECKED = 64  # pictures for which the best class is compared
+CHECKED = 64  # images for which the best class is compared
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class Candidate:
 
 
 def candidates(runtimes: Sequence[str], precisions: Sequence[str], pictures: Path | None) -> list[Candidate]:
-    """What can be tried here, and why the rest of what was named cannot.
+    """The candidates of this machine, with a reason for each that cannot be tried.
 
     Args:
         runtimes: names; none: all.
         precisions: names; none: all.
-        pictures: folder to calibrate int8 with; without one it is not tried.
+        pictures: folder of images to calibrate int8 with; without one it is not tried.
     """
     found = []
     for name in runtimes or RUNTIMES:
@@ -66,13 +66,13 @@ def export_all(
     tried: Sequence[Candidate],
     pictures: Path | None,
     folder: Path,
-    tell: Callable[[str], object],
+    report: Callable[[str], object],
 ) -> list[Candidate]:
-    """Export every candidate into a folder of its own; one that does not agree, or cannot be written, says why."""
+    """Export every candidate into a folder of its own; one that does not agree, or cannot be written, gets a reason."""
     made = []
     for candidate in tried:
         if candidate.reason is None:
-            tell(f"{candidate.runtime}, {candidate.precision}")
+            report(f"{candidate.runtime}, {candidate.precision}")
             out = folder / f"{candidate.runtime}-{candidate.precision}"
             request = Request(candidate.runtime, candidate.precision, pictures=pictures, checked=CHECKED)
             try:

@@ -120,7 +120,7 @@ class World:
             reason = " ".join(str(error).split())
             raise OvertoneError(
                 f"rank {self.rank} of {self.size} lost the others: {self._missing(reason)}; look at that process's "
-                "messages, then give the same command again: the run goes on from its last checkpoint"
+                "messages, then give the same command again: the run is resumed from its last checkpoint"
             ) from error
 
     def _missing(self, reason: str) -> str:

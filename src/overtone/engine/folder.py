@@ -33,7 +33,7 @@ def check_folder(folder: Path, *, overwrite: bool, resume: bool) -> bool:
     """Whether a run may use this folder, before anything is done for it.
 
     Returns:
-        Whether there is a run in it to go on with, perhaps one that has no checkpoint yet.
+        Whether there is a run in it to resume, perhaps one that has no checkpoint yet.
 
     Raises:
         OvertoneError: it holds something that is not a run and `overwrite` is not set, or there is nothing to resume.
@@ -41,10 +41,10 @@ def check_folder(folder: Path, *, overwrite: bool, resume: bool) -> bool:
     if folder.exists() and not folder.is_dir():
         raise OvertoneError(f"{folder} is a file; give another folder as --run.out")
     if overwrite and resume:
-        raise OvertoneError("--run.overwrite starts over and --run.resume goes on; give one of them")
+        raise OvertoneError("--run.overwrite starts over and --run.resume does not; give one of them")
     has_checkpoint = bool(checkpoints(folder))
     if resume and not has_checkpoint:
-        raise OvertoneError(f"{folder} has no {LAST} to go on from; start the run without --run.resume")
+        raise OvertoneError(f"{folder} has no {LAST} to resume from; start the run without --run.resume")
     if overwrite or not folder.is_dir():
         return False
     if has_checkpoint or (folder / RECIPE).is_file():
@@ -60,7 +60,7 @@ def last_name(age: int) -> str:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints that a training could go on from, the newest first."""
+    """The checkpoints that a training could be resumed from, the newest first."""
     if not folder.is_dir():
         return []
     found = [(int(match[1] or 0), path) for path in folder.iterdir() if (match := _LAST.fullmatch(path.name))]

@@ -2,13 +2,13 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from overtone.config import Data, Model, Preprocess, Recipe, Run
+from overtone.config import Data, Preprocess, Run
 from overtone.data.loader import Loader
 from overtone.data.shared_memory import fitting_workers
 from overtone.data.sources import Source
@@ -16,9 +16,9 @@ from overtone.engine.companions import usable_cores
 from overtone.engine.distributed import World
 from overtone.engine.placement import Placement, place
 from overtone.errors import OvertoneError
-from overtone.tasks import recipe_from_dict, task_named
-from overtone.tasks.task import Setup, Task
-from overtone.zoo import LoadedModel
+from overtone.tasks import recipe_from_dict
+from overtone.tasks.task import Task
+from overtone.zoo import LoadedModel, task_of
 
 _FEW_SAMPLES = 256
 _MOST_WORKERS = 8
@@ -90,25 +90,9 @@ def ready(loaded: LoadedModel, labels: tuple[str, ...], computing: Computing) ->
     preprocess = loaded.preprocess
     if computing.size is not None:
         preprocess = dataclasses.replace(preprocess, size=computing.size)
-    settings = {} if loaded.manifest is None else loaded.manifest.settings
-    task = task_named(loaded.task)(Setup(labels, recipe_of(loaded, preprocess), settings))
+    task = task_of(loaded, labels, preprocess)
     transform = getattr(loaded.model, "transform", None)
     return Inference(placement.model(loaded.model.eval()), task, placement, preprocess, computing, transform)
-
-
-def recipe_of(loaded: LoadedModel, preprocess: Preprocess) -> Recipe:
-    """The recipe that a network was trained by here, else one of its task, with some preprocessing."""
-    recorded: Mapping[str, Any] | None = None if loaded.manifest is None else loaded.manifest.recipe
-    if recorded is not None and {"task", "model"} <= set(recorded):
-        recipe = recipe_from_dict(recorded)
-        # what only a training needs, such as a teacher, is left out
-        return Recipe(
-            task=recipe.task,
-            settings=recipe.settings,
-            model=recipe.model,
-            data=dataclasses.replace(recipe.data, preprocess=preprocess),
-        )
-    return Recipe(task=loaded.task, model=Model(name=loaded.architecture), data=Data(preprocess=preprocess))
 
 
 def trained_on(loaded: LoadedModel) -> Data | None:

@@ -87,12 +87,14 @@ def fit(
     Raises:
         Interrupted: `watch.stopped()` said so; `state` and `trainer` can be saved and resumed from.
         NotFinite: see `Trainer.step`.
+        OvertoneError: an epoch without a single step, of which nothing would have been learned.
     """
     watch = watch or Watch()
     validation_seconds = 0.0
     while state.epoch < epochs and not (_out_of_patience(state, patience) or _is_reached(max_steps, state)):
         pace = Pace(state, epochs, len(loader), validation_seconds, trainer.lr_at)
         _train_epoch(trainer, loader, state, pace, max_steps, watch)
+        _check_trained(state, len(loader))
         started = time.perf_counter()
         report = validate()
         validation_seconds = time.perf_counter() - started
@@ -213,6 +215,20 @@ def _is_enough(batch: Batch, loader: Loader, index: int, trainer: Trainer) -> bo
     world = trainer.world
     count = batch.num_samples if world.is_alone else loader.num_planned(index)
     return count > 1 or (count == 1 and not trainer.normalises_batches)
+
+
+def _check_trained(state: State, batches: int) -> None:
+    """Refuse to go by an epoch, or the beginning of the first one, of which not one image was trained on.
+
+    Raises:
+        OvertoneError: there was none.
+    """
+    if state.images or (state.epoch and state.batch < batches):
+        return
+    raise OvertoneError(
+        f"no step could be taken in epoch {state.epoch + 1}, so nothing was trained: its images cannot be read, or a "
+        "batch has one image only, too few for batch norm; mend the images, or add others"
+    )
 
 
 def _next(batches: Iterator[Batch], pace: Pace, watch: Watch) -> Batch | None:

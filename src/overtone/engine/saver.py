@@ -1,4 +1,4 @@
-"""Checkpoints of a training: the best weights, and the last state, which a training goes on from exactly.
+"""Checkpoints of a training: the best weights, and the last state, from which a training is resumed exactly.
 
 `best` holds the network that was evaluated. `last` holds the same kind of weights plus, as tensors under their own
 names, all that the next step depends on: the optimiser's state by parameter name and, where a moving average is what
@@ -185,7 +185,7 @@ def read_last(folder: Path, tell: Callable[[str], object]) -> tuple[Path, Checkp
             continue
         for broken, error in damaged:
             aside = files.set_aside(broken)
-            tell(f"{str(error).partition(';')[0]}; it is {aside.name} now, and {path.name} is gone on from")
+            tell(f"{str(error).partition(';')[0]}; it is {aside.name} now, and {path.name} is used instead")
         if path.name != files.LAST:
             os.replace(path, folder / files.LAST)
         return folder / files.LAST, checkpoint
@@ -205,7 +205,7 @@ def restore(path: Path, checkpoint: Checkpoint, trainer: Trainer) -> State:
         OvertoneError: the checkpoint has weights alone, or is of another network or optimiser.
     """
     if not checkpoint.manifest.progress:
-        raise OvertoneError(f"{path} holds weights but no state of a training; go on from the run's last checkpoint")
+        raise OvertoneError(f"{path} holds weights but no state of a training; resume from the run's last checkpoint")
     state = State.from_dict(checkpoint.manifest.progress)
     trained = _with_prefix(checkpoint.training, _MODEL) if trainer.average is not None else checkpoint.weights
     try:

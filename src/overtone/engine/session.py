@@ -121,7 +121,7 @@ class Session(Watch):
         self.world.gather(None)  # all have read before the first one writes
         try:
             with self._log(rows, is_new=checkpoint is None) as log:
-                if changed and self.samples is not None:
+                if self.samples is not None and (changed or not (self.folder / files.SAMPLES).is_file()):
                     self.samples.write(self.folder)
                 yield log
         finally:
@@ -186,7 +186,7 @@ class Session(Watch):
             try:
                 if self.state.best_epoch:
                     read_checkpoint(self.folder / files.BEST)
-                found = read_report(self.folder, self.kind), None
+                found = self._best_report(), None
             except OvertoneError as error:
                 for name in (files.BEST, files.REPORT):
                     if (self.folder / name).is_file():
@@ -196,6 +196,12 @@ class Session(Watch):
         if lost is not None:
             self._messages.append(lost)
             self.state.best_epoch, self.state.best_score, self.state.best_loss = 0, None, None
+
+    def _best_report(self) -> Report | None:
+        report = read_report(self.folder, self.kind)
+        if report is None and self.state.best_score is not None:
+            raise OvertoneError(f"{self.folder / files.REPORT} is gone")
+        return report
 
     def _log(self, rows: list[Row], is_new: bool) -> Log:
         """The log, in a folder that is made ready for it; a no-op log for ranks > 0."""
@@ -243,6 +249,8 @@ class Session(Watch):
                 watch=self,
             ):
                 self._keep(epoch)
+            if self.state.step and not self.state.best_epoch:
+                self._replace_best()
             self.saver.close()
         except Interrupted:
             if self.world.is_first:
@@ -355,24 +363,36 @@ class Session(Watch):
 
     def _keep(self, epoch: Epoch) -> None:
         report = epoch.report
-        metrics: dict[str, Any] = {"epoch": epoch.row["epoch"]}
-        if report is not None:
-            metrics |= {"score": report.score, "score_name": report.score_name, **figures_of(report)}
         # before the checkpoint: a line that the state knows of must be there, one that it does not know of is dropped
         self.log.epoch(epoch.row)
-        text = None
-        settings = self.task.settings if report is None else self.task.learned(report)
-        if epoch.is_best:
-            self.best = report
-            text = None if report is None else report_text(report)
-        if self.world.is_first:
-            self.saver.save(self.trainer, self.state, metrics, best=epoch.is_best, report=text, settings=settings)
-        self._since = time.perf_counter()
+        self._save(epoch.row["epoch"], report, is_best=epoch.is_best)
         if report is not None and report.bad and epoch.row["epoch"] == 1:
             self.log.say(f"validation used {report.num_used} of {report.num_expected} images; unreadable:")
             self.log.say("\n".join(f"  {name}" for name in report.bad))
         if self.artist is not None and time.perf_counter() - self._drawn > _PLOT_SECONDS:
             self._plot_curves(self.artist)
+
+    def _save(self, epoch: int, report: Report | None, *, is_best: bool) -> None:
+        """Begin to write the checkpoint of an epoch, and the best network and its report where it is the best."""
+        metrics: dict[str, Any] = {"epoch": epoch}
+        if report is not None:
+            metrics |= {"score": report.score, "score_name": report.score_name, **figures_of(report)}
+        text = None
+        settings = self.task.settings if report is None else self.task.learned(report)
+        if is_best:
+            self.best = report
+            text = None if report is None else report_text(report)
+        if self.world.is_first:
+            self.saver.save(self.trainer, self.state, metrics, best=is_best, report=text, settings=settings)
+        self._since = time.perf_counter()
+
+    def _replace_best(self) -> None:
+        """Make the last network the best one where that was lost and no epoch is left to replace it."""
+        state, report = self.state, self._validate()
+        state.best_epoch = state.epoch + (state.batch > 0)
+        state.best_score, state.best_loss = (None, None) if report is None else (report.score, report.loss)
+        self._save(state.best_epoch, report, is_best=True)
+        self.log.say(f"no epoch is left to replace the best network that was lost: that of epoch {state.best_epoch} is")
 
     def _plot_curves(self, artist: Artist) -> None:
         artist.curves(self.log.rows, self.folder / files.CURVES, f"{self.name}: {self.recipe.model.name}")

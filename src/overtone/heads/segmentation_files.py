@@ -13,7 +13,7 @@ from overtone.errors import OvertoneError
 from overtone.heads.building import PUBLISHED_SEGMENTERS, parse_segmenter
 from overtone.heads.segmenter import Segmenter
 from overtone.models._cfg import unwrap_state_dict
-from overtone.models._hornet_files import arguments_told
+from overtone.models._hornet_files import infer_arguments
 from overtone.models.hornet import VARIANTS
 
 _HORNET = {"depths": (2, 3, 18, 2), "orders": (2, 3, 4, 5), "spatial_filter": "7x7"}
@@ -66,7 +66,7 @@ def infer_segmenter(shapes: Mapping[str, tuple[int, ...]]) -> InferredSegmenter 
 
 def _backbone_told(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
     inside = {key.removeprefix("backbone."): shape for key, shape in shapes.items() if key.startswith("backbone.")}
-    told = arguments_told(inside)
+    told = infer_arguments(inside)
     if told is None or "norm0.weight" not in inside:
         return None
     in_chans = inside["downsample_layers.0.0.weight"][1]

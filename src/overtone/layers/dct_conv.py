@@ -7,7 +7,7 @@ k x k kernel first, so that a layer costs what an ordinary convolution costs.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,29 +22,8 @@ from overtone.layers.composed_conv import (
     without_autocast,
 )
 from overtone.layers.dct_bank import dct_bank
-
-_SAMPLE_SIZE = 64  # entries of a weight that are looked at before a cached kernel is used again
-
-
-class _Composed(NamedTuple):
-    """A kernel kept between forwards in eval mode, with all that says whether it is still right."""
-
-    kernel: Tensor
-    bias: Tensor | None
-    form: KernelForm
-    sources: tuple[Tensor, ...]  # the very tensors it was composed from
-    aliases: tuple[Tensor, ...]  # share their memory, so that it cannot be freed and handed to another tensor
-    stamps: tuple[tuple[int, int], ...]  # address and version counter of each source
-    samples: tuple[Tensor, ...]
-
-
-def _sample(source: Tensor) -> Tensor:
-    """Some entries of `source`, spread over every dimension: a dense write through `.data` shows here."""
-    flat = source.detach().flatten()
-    step = max(1, flat.numel() // _SAMPLE_SIZE)
-    while math.gcd(step, flat.numel()) != 1 and step > 1:
-        step += 1  # coprime to every dimension, so that no channel and no filter is always stepped over
-    return flat[::step]
+from overtone.layers.input_channels import spread_channels
+from overtone.layers.kernel_cache import KeptKernel, sample_of, stamps_of, still_holds
 
 
 class HarmConv2d(nn.Module):
@@ -120,7 +99,7 @@ class HarmConv2d(nn.Module):
         width = in_channels * self.num_filters
         self.bn = nn.BatchNorm2d(width, affine=False, device=device, dtype=dtype) if inner_bn else None
         self.register_buffer("bank", values.to(self.weight.device, self._bank_dtype()), persistent=False)
-        self._composed: _Composed | None = None
+        self._composed: KeptKernel | None = None
         self.reset_parameters()
 
     @property
@@ -246,16 +225,16 @@ class HarmConv2d(nn.Module):
         if torch.compiler.is_compiling() or self.training or _is_tracing():
             return self._compose(form, *statistics)
         sources = tuple(t for t in (self.weight, self.bias, *statistics) if isinstance(t, Tensor))
-        stamps = _stamps(sources)
+        stamps = stamps_of(sources)
         if stamps is None:
             return self._compose(form, *statistics)
         kept = self._composed
-        if kept is None or kept.form != form or not _still_holds(kept, sources, stamps):
+        if kept is None or kept.form != form or not still_holds(kept, sources, stamps):
             with torch.inference_mode(False), torch.no_grad():
                 kernel, bias = self._compose(form, *statistics)
-                samples = tuple(_sample(t).clone() for t in sources if t.device.type == "cpu")
+                samples = tuple(sample_of(t).clone() for t in sources if t.device.type == "cpu")
                 aliases = tuple(t.detach() for t in sources)
-            self._composed = kept = _Composed(kernel, bias, form, sources, aliases, stamps, samples)
+            self._composed = kept = KeptKernel(kernel, bias, form, sources, aliases, stamps, samples)
         return kept.kernel, kept.bias
 
     def folded(self) -> nn.Conv2d:
@@ -276,6 +255,49 @@ class HarmConv2d(nn.Module):
         if bias is not None:
             conv.bias = nn.Parameter(bias.clone(), self.weight.requires_grad)
         return conv.train(self.training)
+
+    def plain(self) -> nn.Module:
+        """What `folded` returns, or this layer itself where its inner normalisation cannot be folded."""
+        try:
+            return self.folded()
+        except ValueError:
+            return self
+
+    def adapt_input_channels(self, entries: dict[str, Tensor]) -> tuple[dict[str, Tensor], int] | None:
+        """This layer's entries of a state dict, ours or published, for the number of input channels that it has.
+
+        With inner batch norm each DCT response (channel-major) is normalised by itself. For one channel each response
+        then gets the mean of the channels' statistics, and the weights make up for the difference of the deviations
+        exactly; that of the means goes into the bias, where the layer has one.
+
+        Returns:
+            The entries, and the number of channels they were for; None where there is nothing to adapt.
+        """
+        key = "weight" if "weight" in entries else "conv"  # the latter in the published wide ResNets
+        stored, wanted, filters = entries.get(key), self.in_channels, self.num_filters
+        if stored is None or stored.ndim < 3:
+            return None
+        given, rest = divmod(stored.shape[1], filters if stored.ndim == 4 else 1)
+        if given in (0, wanted) or rest:
+            return None
+        if self.bn is None:
+            return {**entries, key: spread_channels(stored, wanted)}, given
+        entries = {name: value for name, value in entries.items() if name != "dct"}  # of as many channels as there were
+        weight = stored.reshape(-1, given, filters)
+        names = ("bn.running_mean", "bn.running_var")
+        mean, var = (entries[name].reshape(given, filters) for name in names)
+        if wanted == 1:
+            eps = self.bn.eps
+            assert isinstance(eps, float)
+            deviation, new_mean, new_var = (var + eps).sqrt(), mean.mean(0, keepdim=True), var.mean(0, keepdim=True)
+            if "bias" in entries:
+                entries["bias"] = entries["bias"] + (weight * ((new_mean - mean) / deviation)).sum((1, 2))
+            weight = (weight * ((new_var + eps).sqrt() / deviation)).sum(1, keepdim=True)
+        else:
+            turn = torch.arange(wanted) % given
+            new_mean, new_var, weight = mean[turn], var[turn], spread_channels(weight, wanted)
+        entries[key] = weight.reshape(weight.shape[0], -1, 1, 1) if stored.ndim == 4 else weight
+        return entries | dict(zip(names, (new_mean.flatten(), new_var.flatten()), strict=True)), given
 
     # --- the bank, and what nn.Module asks for ----------------------------------------------------------------------
 
@@ -370,22 +392,3 @@ class HarmConv2d(nn.Module):
 
 def _is_tracing() -> bool:
     return torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
-
-
-def _stamps(sources: tuple[Tensor, ...]) -> tuple[tuple[int, int], ...] | None:
-    """Address and version of each tensor; None where a kernel made from them must not be kept."""
-    if torch.is_grad_enabled() and any(t.requires_grad for t in sources):
-        return None
-    if any(t.is_inference() or t.is_meta for t in sources):
-        return None  # no version counter, no values
-    try:
-        return tuple((t.data_ptr(), t._version) for t in sources)
-    except RuntimeError:
-        return None  # wrapped by a functional transform or a fake mode
-
-
-def _still_holds(kept: _Composed, sources: tuple[Tensor, ...], stamps: tuple[tuple[int, int], ...]) -> bool:
-    if kept.stamps != stamps or any(a is not b for a, b in zip(kept.sources, sources, strict=True)):
-        return False
-    looked_at = (_sample(t) for t in sources if t.device.type == "cpu")
-    return all(torch.equal(a, b) for a, b in zip(kept.samples, looked_at, strict=True))

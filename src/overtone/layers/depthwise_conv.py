@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from overtone.layers.affine import set_affine
 from overtone.layers.map_gradients import differentiates_on_cpu
 
 _SIDE = 2  # of the largest output that is summed tap by tap
@@ -41,6 +42,15 @@ class DepthwiseConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, ceil(H / stride), ceil(W / stride))."""
         return depthwise_conv2d(input, self)
+
+    def plain(self) -> nn.Conv2d:
+        """PyTorch's convolution with these filters; only the computation of its gradient differs."""
+        size, where = self.kernel_size[0], {"device": "meta", "dtype": self.weight.dtype}  # not initialised
+        shape = {"groups": self.groups, "bias": self.bias is not None}
+        spacing = self.stride[0], self.padding[0], self.dilation[0]
+        plain = nn.Conv2d(self.in_channels, self.out_channels, size, *spacing, **shape, **where)
+        set_affine(plain, self.weight, self.bias)
+        return plain
 
 
 def depthwise_conv2d(x: Tensor, conv: nn.Conv2d, scale: float = 1.0) -> Tensor:

@@ -18,13 +18,13 @@ _KEY_PREFIXES = ("module.", "_orig_mod.")  # of data-parallel training, of torch
 
 
 class Inferred(NamedTuple):
-    """What the keys and shapes of a state dict tell about its network.
+    """The network that the keys and shapes of a state dict belong to.
 
     Attributes:
         architecture: a registered name.
         args: the constructor's arguments that differ from that architecture's own, and always `num_classes` (0: the
             file has no classifier).
-        assumed: what no shape can tell and was therefore taken as published, for people; empty where there is nothing.
+        assumed: what no shape shows and was therefore taken as published, as a sentence; empty where there is nothing.
     """
 
     architecture: str
@@ -33,10 +33,10 @@ class Inferred(NamedTuple):
 
 
 class PublishedWeights:
-    """For the nets of a family: what timm calls to load the weights of a pretrained tag.
+    """For the networks of a family: what timm calls to load the weights of a pretrained tag.
 
-    timm itself would fetch the first address and prove nothing. The entries of `default_cfgs_of` therefore have
-    `custom_load` and a `file` that no path is called like, which makes timm call this with it.
+    timm itself would fetch the first address and verify nothing. The entries of `default_cfgs_of` therefore have
+    `custom_load` and a `file` that is no possible path, which makes timm call this with it.
     """
 
     def load_pretrained(self, location: str) -> None:
@@ -50,7 +50,7 @@ _load_pretrained: Callable[[Any, str], None] | None = None
 
 
 def load_pretrained_with(loader: Callable[[Any, str], None]) -> None:
-    """Say who fetches, proves and loads published weights: the zoo, which lies above the models and knows them."""
+    """Set who fetches, verifies and loads published weights: the zoo, which is above the models in the imports."""
     global _load_pretrained
     _load_pretrained = loader
 

@@ -30,7 +30,7 @@ def head_rows(num_from: int, num_to: int) -> list[int] | None:
     return json.loads(resources.files("overtone.models").joinpath("hornet_in22k_to_in1k.json").read_text())["indices"]
 
 
-def arguments_told(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+def infer_arguments(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     """The arguments of `HorNet` that give a state dict of these shapes; None where it is another net."""
     stem = shapes.get("downsample_layers.0.0.weight", ())
     if len(stem) != 4 or "stages.0.0.gnconv.proj_in.weight" not in shapes:
@@ -38,7 +38,7 @@ def arguments_told(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | No
     blocks = {tuple(key.split(".")[1:3]) for key in shapes if key.startswith("stages.")}
     num_stages = 1 + max(int(stage) for stage, _ in blocks)
     first = [f"stages.{stage}.0." for stage in range(num_stages)]
-    told: dict[str, Any] = {
+    inferred: dict[str, Any] = {
         "base_dim": stem[0],
         "depths": tuple(sum(stage == str(number) for stage, _ in blocks) for number in range(num_stages)),
         "orders": tuple(1 + sum(f"{prefix}gnconv.pws.{i}.weight" in shapes for i in range(16)) for prefix in first),
@@ -49,7 +49,7 @@ def arguments_told(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | No
         stride, (height, half_width) = 4 * 2 ** (num_stages - 2), spectrum[1:3]
         width = height if height // 2 + 1 == half_width else 2 * (half_width - 1)
         size = (stride * height, stride * width)
-        told |= {"spatial_filter": "gf", "filter_size": size[0] if size[0] == size[1] else size}
+        inferred |= {"spatial_filter": "gf", "filter_size": size[0] if size[0] == size[1] else size}
     if "stages.0.0.gamma1" not in shapes:
-        told["layer_scale_init"] = 0.0
-    return told
+        inferred["layer_scale_init"] = 0.0
+    return inferred

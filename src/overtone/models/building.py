@@ -11,42 +11,52 @@ from torch import nn
 from overtone import config
 from overtone.config import Preprocess
 from overtone.errors import OvertoneError
+from overtone.models._families import is_ours
+from overtone.models.arguments import MODEL_ARGS, checked_model_args
 from overtone.published import Published, find, rows_of
 
 
 def build(name: str, **arguments: Any) -> nn.Module:
     """A network by its name, ours or timm's.
 
-    With `pretrained=True` the weights of ours are fetched and proved by the zoo, those of timm's by timm.
+    With `pretrained=True` the weights of ours are fetched and verified by the zoo, those of timm's by timm.
 
     Raises:
         OvertoneError: no such architecture (with the names closest to it), no such tag, no weights under it, arguments
             that it does not take, or weights that cannot be had.
     """
-    architecture = name.partition(".")[0]
-    if not timm.is_model(name):
-        close = difflib.get_close_matches(architecture, timm.list_models(), n=3)  # ours are registered there
-        hint = f"did you mean {', '.join(close)}?" if close else "`overtone models` lists them"
-        raise OvertoneError(f"{name!r} is neither a model nor a checkpoint file nor a run folder; {hint}")
-    if is_ours(architecture):
+    check_known(name)
+    if is_ours(name):
         _check_tag(name, wants_weights=bool(arguments.get("pretrained")))
+    wants_weights = bool(arguments.get("pretrained"))
     try:
         return timm.create_model(name, **arguments)
-    except TypeError as error:
-        raise OvertoneError(f"{name} cannot be built with {_spelled(arguments)}: {error}") from error
-    except RuntimeError as error:
-        if "." not in name and not arguments.get("pretrained"):
+    except OvertoneError:
+        raise
+    except (TypeError, ValueError, AssertionError, LookupError, ArithmeticError, RuntimeError) as error:
+        if not wants_weights and arguments.keys() - {"pretrained"}:
+            raise OvertoneError(f"{name} cannot be built with {_spelled(arguments)}: {error}") from error
+        if not wants_weights:
             raise
-        raise OvertoneError(f"the weights of {name} could not be had: {error}") from error
+        raise OvertoneError(f"the weights of {name} could not be fetched: {error}") from error
+
+
+def check_known(name: str) -> None:
+    """Raise OvertoneError, with the closest names, where no architecture has that name, ours or timm's own."""
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=3)  # ours are registered there
+        hint = f"did you mean {', '.join(close)}?" if close else "`overtone models` lists them"
+        raise OvertoneError(f"{name[:200]!r} is neither a model nor a checkpoint file nor a run folder; {hint}")
 
 
 def build_classifier(model: config.Model, num_classes: int, *, pretrained: bool = False) -> nn.Module:
     """The network of a recipe's `model`, with an output for each class.
 
     Raises:
-        OvertoneError: see `build`.
+        OvertoneError: see `build` and `checked_model_args`.
     """
-    arguments = dict(model.args)
+    check_known(model.name)
+    arguments = checked_model_args(model.name, model.args, MODEL_ARGS)
     if model.drop_rate:
         arguments["drop_rate"] = model.drop_rate
     if model.drop_path_rate:
@@ -54,14 +64,8 @@ def build_classifier(model: config.Model, num_classes: int, *, pretrained: bool 
     return build(model.name, pretrained=pretrained, num_classes=num_classes, **arguments)
 
 
-def is_ours(architecture: str) -> bool:
-    """Whether an architecture is of one of our families."""
-    name = architecture.partition(".")[0]
-    return timm.is_model(name) and timm.model_entrypoint(name).__module__.startswith("overtone.models.")
-
-
 def published_row(name: str) -> Published | None:
-    """The published row that a name stands for: `architecture.tag`, or an architecture, whose first weights it is."""
+    """The published row that a name stands for, of an architecture the first one with weights; None without one."""
     return find(name) or next((row for row in rows_of(name) if row.urls), None)
 
 
@@ -86,7 +90,7 @@ def classifier_of(model: nn.Module) -> nn.Module:
     """
     classifier = model.get_classifier()  # type: ignore[operator]  # timm's contract
     if isinstance(classifier, nn.Identity):
-        raise OvertoneError("the model has no classifier to train; leave --model.args num_classes alone")
+        raise OvertoneError("the model has no classifier to train; it was built with num_classes=0")
     return nn.ModuleList(classifier) if isinstance(classifier, (tuple, list)) else classifier
 
 

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from overtone.errors import OvertoneError
 from overtone.layers.harmonic_net import HarmonicNet, check_choice, harmonic_or_plain, init_weights
 from overtone.models._cfg import Inferred, PublishedWeights, common_args, default_cfgs_of, unwrap_state_dict
-from overtone.models._harmonic_shapes import root_in_chans_told, stages_told
+from overtone.models._harmonic_shapes import LEVEL, infer_root_in_chans, infer_stages
+from overtone.models.arguments import Rule, choice, flag, several
 
 __all__ = ["HarmResNet", "harm_resnet"]  # register_model adds the architectures
 
@@ -175,6 +176,17 @@ class ResidualStages(PublishedWeights, HarmonicNet):
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
+# What a file, a recipe or the command line may choose.
+STAGE_ARGUMENTS: dict[str, Rule] = {
+    "harm_root": flag(),
+    "harm_res_blocks": flag(),
+    "levels": several(LEVEL, 4, 4),
+    "pool": choice("avg", "max", None),
+    "global_pool": choice("avg", "max", "avgmax", "catavgmax", ""),
+}
+ARGUMENTS: dict[str, Rule] = {**STAGE_ARGUMENTS, "depth": choice(*DEPTHS)}
+
+
 class HarmResNet(ResidualStages):
     """Harmonic ResNet; the stride of a bottleneck sits on its 3x3.
 
@@ -232,13 +244,13 @@ def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> Inferred | None:
     first = shapes.get("harm1.weight" if root else "conv1.weight", ())
     if middle[:2] != (64, 64) or not first or any(".se." in key for key in shapes):
         return None
-    depths, levels = stages_told(shapes, "harm2")
+    depths, levels = infer_stages(shapes, "harm2")
     depth = next((d for d, known in DEPTHS.items() if known == depths and (d >= 50) == is_bottleneck), None)
     if depth is None:
         return None
     name, args, pool = _named(depth, root, blocks, levels)
-    in_chans = root_in_chans_told(first, root, 49)
-    assumed = f"no shape tells the pool after the first layer; {pool} is assumed (otherwise name the net)"
+    in_chans = infer_root_in_chans(first, root, 49)
+    assumed = f"the pool after the first layer has no shape; {pool} is assumed (otherwise name the network)"
     return Inferred(name, args | common_args(shapes, "fc", in_chans), assumed)
 
 

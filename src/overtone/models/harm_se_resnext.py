@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from overtone.layers.harmonic_net import harmonic_or_plain
 from overtone.models._cfg import Inferred, common_args, default_cfgs_of
-from overtone.models._harmonic_shapes import root_in_chans_told, stages_told
-from overtone.models.harm_resnet import ALL_LEVELS, ResidualStages, build_residual_net
+from overtone.models._harmonic_shapes import infer_root_in_chans, infer_stages
+from overtone.models.arguments import Rule, whole
+from overtone.models.harm_resnet import ALL_LEVELS, STAGE_ARGUMENTS, ResidualStages, build_residual_net
 
 __all__ = ["HarmSEResNeXt", "harm_se_resnext101"]  # register_model adds the architectures
 
@@ -130,7 +131,7 @@ def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> Inferred | None:
     first, grouped = shapes.get("conv1.weight", ()), shapes.get("layer1.0.conv2.weight", ())
     if "layer1.0.se.fc1.weight" not in shapes or not first or len(grouped) < 3:
         return None
-    depths, levels = stages_told(shapes, "conv2")
+    depths, levels = infer_stages(shapes, "conv2")
     base_width = grouped[1]
     cardinality, rest = divmod(grouped[0], base_width)
     if depths != (3, 4, 23, 3) or rest:
@@ -148,10 +149,13 @@ def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> Inferred | None:
     elif args == {"cardinality": 32, "base_width": 4, "harm_root": False, "harm_res_blocks": False}:
         name, args = "harm0_se_resnext101_32x4d", {}
     assumed = (
-        f"no shape tells the pool after the first layer; {pool}, as published, is assumed (otherwise name the net)"
+        f"the pool after the first layer has no shape; {pool}, as published, is assumed (otherwise name the network)"
     )
-    return Inferred(name, args | common_args(shapes, "fc", root_in_chans_told(first, root, 49)), assumed)
+    return Inferred(name, args | common_args(shapes, "fc", infer_root_in_chans(first, root, 49)), assumed)
 
+
+# What a file, a recipe or the command line may choose.
+ARGUMENTS: dict[str, Rule] = {**STAGE_ARGUMENTS, "cardinality": whole(1, 64), "base_width": whole(1, 16)}
 
 default_cfgs = default_cfgs_of(
     ["harm_se_resnext101_32x4d", "harm_se_resnext101_64x4d", "harm0_se_resnext101_32x4d"],

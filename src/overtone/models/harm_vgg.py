@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from overtone.errors import OvertoneError
 from overtone.layers.harmonic_net import HarmonicNet, check_choice, harmonic_or_plain, init_weights
 from overtone.models._cfg import Inferred, PublishedWeights, common_args, default_cfgs_of, unwrap_state_dict
-from overtone.models._harmonic_shapes import root_in_chans_told
+from overtone.models._harmonic_shapes import infer_root_in_chans
+from overtone.models.arguments import Rule, choice, flag
 
 __all__ = ["HarmVGG", "harm_vgg"]  # register_model adds the architectures
 
@@ -180,13 +181,23 @@ def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> Inferred | None:
         return None
     root, blocks = "features.0.bn.running_mean" in shapes, len(convs[1]) != 4
     suffix = "_bn" if "features.1.running_mean" in shapes else ""
-    args = common_args(shapes, "classifier.6", root_in_chans_told(convs[0], root, 9))
+    args = common_args(shapes, "classifier.6", infer_root_in_chans(convs[0], root, 9))
     if (depth, suffix, root, blocks) == (16, "_bn", False, False):
         return Inferred("harm0_vgg16_bn", args)
     if "classifier.0.weight" not in shapes:
         args["global_pool"] = ""
     flags = ({} if root else {"harm_root": False}) | ({} if blocks else {"harm_res_blocks": False})
     return Inferred(f"harm_vgg{depth}{suffix}", flags | args)
+
+
+# What a file, a recipe or the command line may choose.
+ARGUMENTS: dict[str, Rule] = {
+    "depth": choice(*DEPTHS),
+    "batch_norm": flag(),
+    "harm_root": flag(),
+    "harm_res_blocks": flag(),
+    "global_pool": choice("", *POOLS),
+}
 
 
 def _build(name: str, pretrained: bool, defaults: dict[str, Any], **kwargs: Any) -> HarmVGG:

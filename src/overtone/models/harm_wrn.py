@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from overtone.errors import OvertoneError
 from overtone.layers.harmonic_net import HarmonicNet, harmonic_or_plain, init_weights, published_state_dict
 from overtone.models._cfg import Inferred, PublishedWeights, common_args, default_cfgs_of, unwrap_state_dict
-from overtone.models._harmonic_shapes import level_told, root_in_chans_told
+from overtone.models._harmonic_shapes import LEVEL, infer_level, infer_root_in_chans
+from overtone.models.arguments import RATE, Rule, choice, flag, whole
 
 __all__ = ["HarmWRN", "harm_wrn"]  # register_model adds the architectures
 
@@ -202,8 +203,8 @@ def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> Inferred | None:
     if len(first) < 3 or len(inner) < 3 or inner[0] % 16:
         return None
     depth = 6 * len({key.split(".")[1] for key in shapes if key.startswith("group0.")}) + 4
-    level, width = (level_told(inner) if blocks else None), inner[0] // 16
-    common = common_args(shapes, "fc", root_in_chans_told(first, root, 9))
+    level, width = (infer_level(inner) if blocks else None), inner[0] // 16
+    common = common_args(shapes, "fc", infer_root_in_chans(first, root, 9))
     if root and not blocks and (depth, width) == (28, 10):
         return Inferred("harm1_wrn28_10", common)
     flags = ({} if root else {"harm_root": False}) | ({} if blocks else {"harm_res_blocks": False})
@@ -212,6 +213,18 @@ def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> Inferred | None:
     if level in (2, 3):
         return Inferred(f"harm_wrn{depth}_{width}_level{level}", flags | common)
     return Inferred(f"harm_wrn{depth}_{width}", ({"level": level} if level else {}) | flags | common)
+
+
+# What a file, a recipe or the command line may choose.
+ARGUMENTS: dict[str, Rule] = {
+    "depth": whole(10, 100, step=6),
+    "width": whole(1, 20),
+    "level": LEVEL,
+    "harm_root": flag(),
+    "harm_res_blocks": flag(),
+    "global_pool": choice("avg", "max", "avgmax", "catavgmax", ""),
+    "block_drop_rate": RATE,
+}
 
 
 def _build(name: str, pretrained: bool, defaults: dict[str, Any], **kwargs: Any) -> HarmWRN:

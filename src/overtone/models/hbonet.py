@@ -29,7 +29,10 @@ from overtone.layers.inverted_residual import (
 )
 from overtone.layers.map_gradients import dense_gradient, differentiates_on_cpu, halve_resolution
 from overtone.models._cfg import Inferred, common_args, default_cfgs_of, unwrap_state_dict
-from overtone.models.mobilenetv2 import MobileNet, channels_told, check_output_stride, fitting_width
+from overtone.models._hbonet_deployed import keep_halves_apart
+from overtone.models.arguments import Rule, choice
+from overtone.models.mobilenetv2 import ARGUMENTS as WIDTH_ARGUMENTS
+from overtone.models.mobilenetv2 import MobileNet, check_output_stride, fitting_width, infer_channels
 
 __all__ = ["HBONet", "HarmoniousBottleneck", "hbonet"]
 
@@ -185,19 +188,24 @@ class HBONet(MobileNet):
             in_chs = out_chs
         super().__init__(layers, head_chs, in_chans=in_chans, output_stride=output_stride, **head)
 
+    def deployed(self, shape: tuple[int, ...] | None) -> "HBONet":
+        """This network, changed in place: bottlenecks in a row pass on their maps in halves; equal for any size."""
+        keep_halves_apart(self, HarmoniousBottleneck)
+        return self
+
 
 def layer_channels(width_mult: float, divisor: int | None = None) -> list[int]:
     """Channels after the stem, after each block and after the last convolution."""
     if divisor is None:
         divisor = PUBLISHED_DIVISORS.get(width_mult, 8)
-    told = [round_channels(STEM_CHS * width_mult, divisor)]
+    inferred = [round_channels(STEM_CHS * width_mult, divisor)]
     for _, channels, repeats, _, kind in STAGES:
         for _ in range(repeats):
             out_chs = round_channels(channels * width_mult, divisor)
             # Rounding can more than double a stage at widths between the published ones: the halves of a harmonious
             # bottleneck are slices of its input, so they end there.
-            told.append(min(out_chs, 2 * told[-1]) if kind in "ABCD" else out_chs)
-    return [*told, round_channels(HEAD_CHS * width_mult, divisor) if width_mult > 1 else HEAD_CHS]
+            inferred.append(min(out_chs, 2 * inferred[-1]) if kind in "ABCD" else out_chs)
+    return [*inferred, round_channels(HEAD_CHS * width_mult, divisor) if width_mult > 1 else HEAD_CHS]
 
 
 def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dict[str, Tensor]:
@@ -209,6 +217,9 @@ def hbonet(width_mult: float = 1.0, rates: str = "2x", divisor: int | None = Non
     """HBONet of any width, as in the published README; the arguments are those of `HBONet`."""
     return HBONet(width_mult, rates=rates, divisor=divisor, **kwargs)
 
+
+# What a file, a recipe or the command line may choose.
+ARGUMENTS: dict[str, Rule] = {**WIDTH_ARGUMENTS, "rates": choice(*RATES)}
 
 # What each registered architecture is built with.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -229,19 +240,19 @@ default_cfgs = default_cfgs_of(VARIANTS, first_conv="features.0.0", classifier="
 
 def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> Inferred | None:
     """The HBONet that a state dict of these shapes belongs to; None where it is another net."""
-    told, rates = channels_told(shapes), _rates_told(shapes)
-    if told is None or rates is None or len(told) != len(layer_channels(1.0)):
+    inferred, rates = infer_channels(shapes), _infer_rates(shapes)
+    if inferred is None or rates is None or len(inferred) != len(layer_channels(1.0)):
         return None
     common = common_args(shapes, "classifier", shapes["features.0.0.weight"][1])
     for name, variant in VARIANTS.items():
         width = variant["width_mult"], variant.get("divisor")
-        if variant.get("rates", "2x") == rates and layer_channels(*width) == told:
+        if variant.get("rates", "2x") == rates and layer_channels(*width) == inferred:
             return Inferred(name, common)
-    width = fitting_width(told, layer_channels)
+    width = fitting_width(inferred, layer_channels)
     return None if width is None else Inferred("hbonet_x100", width | {"rates": rates} | common)
 
 
-def _rates_told(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+def _infer_rates(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     """The rates of Table 6 by how many 5x5 convolutions the first block of each kind has."""
     halvings, index = {}, 1
     for _, _, repeats, _, kind in STAGES:

@@ -23,10 +23,13 @@ from torch import Tensor, nn
 from torch.nn.init import trunc_normal_
 
 from overtone.errors import OvertoneError
-from overtone.layers.gnconv import NORM_EPS, GnConv, resize_complex_weight
+from overtone.layers.circular_conv import resize_complex_weight
+from overtone.layers.gnconv import NORM_EPS, GnConv
 from overtone.models._cfg import Inferred, PublishedWeights, common_args, default_cfgs_of, unwrap_state_dict
-from overtone.models._hornet_files import arguments_told, foreign_layout
+from overtone.models._hornet_deployed import DeployedHorNetBlock, centre_maps
+from overtone.models._hornet_files import foreign_layout, infer_arguments
 from overtone.models._hornet_files import head_rows as head_rows  # the zoo asks the family for it
+from overtone.models.arguments import Rule, choice, either, number, several, whole
 
 __all__ = ["HorNet", "HorNetBlock", "HorNetStage"]
 
@@ -51,6 +54,10 @@ class HorNetBlock(nn.Module):
         """Map (B, H, W, C) to (B, H, W, C)."""
         x = self._add(x, self.gnconv(self.norm1(x)), self.gamma1)
         return self._add(x, self.pwconv2(F.gelu(self.pwconv1(self.norm2(x)))), self.gamma2)
+
+    def deployed(self, shape: tuple[int, ...] | None) -> nn.Module:
+        """The fastest exact form for inference on maps of `shape` (B, H, W, C)."""
+        return self if shape is None else DeployedHorNetBlock(self, (shape[1], shape[2]))
 
     def _add(self, x: Tensor, branch: Tensor, gamma: Tensor | None) -> Tensor:
         if gamma is None:
@@ -142,6 +149,14 @@ class HorNet(PublishedWeights, nn.Module):
         for module in self.modules():
             _init_weight(module)
         _scale(self.head, self.head_init_scale)
+
+    int8_exempt = ("add", "bmm")
+    """Operations that int8 leaves in float32: the sums, above all of the residual maps, lose the most and gain nothing
+    (without them the logits are off by half as much), and not every processor's compiler takes global filters."""
+
+    def for_logits_only(self) -> None:
+        """Rewrite the form for compilers, in place, into one with equal logits whose maps may differ."""
+        centre_maps(self)
 
     def no_weight_decay(self) -> set[str]:
         """No names beyond timm's rule, which spares parameters of one dimension as the published training did."""
@@ -319,6 +334,19 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dic
     return state
 
 
+# What a file, a recipe or the command line may choose.
+ARGUMENTS: dict[str, Rule] = {
+    "depths": several(whole(1, 36), 1, 4),
+    "base_dim": whole(4, 256),
+    "orders": several(whole(1, 8), 1, 4),
+    "spatial_filter": choice("7x7", "gf"),
+    "filter_size": either(whole(32, 2048), several(whole(32, 2048), 2, 2)),
+    "scale": number(0, 10),
+    "layer_scale_init": number(0, 10),
+    "head_init_scale": number(0, 100),
+    "global_pool": choice("avg", "max", "avgmax", ""),
+}
+
 # What each registered architecture is built with.
 VARIANTS: dict[str, dict[str, Any]] = {
     f"hornet_{size}_{kind}{resolution}": {"base_dim": dim} | more
@@ -339,14 +367,14 @@ default_cfgs = {
 
 def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> Inferred | None:
     """The HorNet that a state dict of these shapes belongs to; None where it is another net."""
-    told = arguments_told(shapes)
-    if told is None:
+    inferred = infer_arguments(shapes)
+    if inferred is None:
         return None
     common = common_args(shapes, "head", shapes["downsample_layers.0.0.weight"][1])
     for name, variant in VARIANTS.items():
-        if {"depths": (2, 3, 18, 2), "orders": (2, 3, 4, 5), "spatial_filter": "7x7"} | variant == told:
+        if {"depths": (2, 3, 18, 2), "orders": (2, 3, 4, 5), "spatial_filter": "7x7"} | variant == inferred:
             return Inferred(name, common)
-    return Inferred("hornet_tiny_7x7", told | common)
+    return Inferred("hornet_tiny_7x7", inferred | common)
 
 
 def _create(variant: str, pretrained: bool, given: dict[str, Any]) -> HorNet:

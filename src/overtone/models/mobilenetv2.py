@@ -30,6 +30,7 @@ from overtone.layers.inverted_residual import (
 )
 from overtone.layers.map_gradients import dense_gradient
 from overtone.models._cfg import Inferred, PublishedWeights, common_args, default_cfgs_of, unwrap_state_dict
+from overtone.models.arguments import NONE, Rule, choice, either, number, whole
 
 __all__ = ["MobileNet", "MobileNetV2", "mobilenetv2"]
 
@@ -270,27 +271,27 @@ def layer_channels(width_mult: float, divisor: int | None = None) -> list[int]:
     return [round_channels(channels * width_mult, divisor) for channels in scaled] + [head_chs]
 
 
-def channels_told(shapes: Mapping[str, tuple[int, ...]]) -> list[int] | None:
+def infer_channels(shapes: Mapping[str, tuple[int, ...]]) -> list[int] | None:
     """What `layer_channels` gives, read off the shapes of a mobile net's state dict; None for another kind of net."""
     if not {"features.0.0.weight", "features.1.conv.0.weight", "conv.0.weight"} <= shapes.keys():
         return None
-    told = []
+    inferred = []
     for index in range(1, 1 + max(int(key.split(".")[1]) for key in shapes if key.startswith("features."))):
         shape = shapes.get(f"features.{index}.conv.0.weight") or shapes.get(f"features.{index}.0.weight")
         if shape is None or len(shape) != 4:
             return None
-        told.append(shape[0] if shape[1] == 1 else shape[1])  # depthwise, or pointwise
-    return [*told, *reversed(shapes["conv.0.weight"][:2])]
+        inferred.append(shape[0] if shape[1] == 1 else shape[1])  # depthwise, or pointwise
+    return [*inferred, *reversed(shapes["conv.0.weight"][:2])]
 
 
 def fitting_width(
-    told: Sequence[int], channels_of: Callable[[float, int], list[int]], divisors: Iterable[int] = (8, 4, 2, 1)
+    inferred: Sequence[int], channels_of: Callable[[float, int], list[int]], divisors: Iterable[int] = (8, 4, 2, 1)
 ) -> dict[str, Any] | None:
     """The roundest `width_mult` below 4 and the `divisor` that give the channels; None where none does."""
     for steps in (4, 20, 100, 1000):
         for divisor in divisors:
             for step in range(1, 4 * steps):
-                if channels_of(step / steps, divisor) == told:
+                if channels_of(step / steps, divisor) == inferred:
                     return {"width_mult": step / steps, "divisor": divisor}
     return None
 
@@ -304,6 +305,13 @@ def mobilenetv2(width_mult: float = 1.0, **kwargs: Any) -> MobileNetV2:
     """MobileNetV2 of any width, as in the published README; further arguments as of `MobileNetV2`."""
     return MobileNetV2(width_mult, **kwargs)
 
+
+# What a file, a recipe or the command line may choose.
+ARGUMENTS: dict[str, Rule] = {
+    "width_mult": number(0.001, 4),
+    "divisor": either(whole(1, 64), NONE),
+    "global_pool": choice("avg", "max", "avgmax", "catavgmax", ""),
+}
 
 # What each registered architecture is built with.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -319,14 +327,14 @@ default_cfgs = default_cfgs_of(VARIANTS, first_conv="features.0.0", classifier="
 
 def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> Inferred | None:
     """The MobileNetV2 that a state dict of these shapes belongs to; None where it is another net."""
-    told = channels_told(shapes)
-    if told is None or len(told) != len(layer_channels(1.0)) or any(".upconv." in key for key in shapes):
+    inferred = infer_channels(shapes)
+    if inferred is None or len(inferred) != len(layer_channels(1.0)) or any(".upconv." in key for key in shapes):
         return None
     common = common_args(shapes, "classifier", shapes["features.0.0.weight"][1])
     for name, variant in VARIANTS.items():
-        if layer_channels(**variant) == told:
+        if layer_channels(**variant) == inferred:
             return Inferred(name, common)
-    width = fitting_width(told, layer_channels)
+    width = fitting_width(inferred, layer_channels)
     return None if width is None else Inferred("mobilenetv2_x100", width | common)
 
 

@@ -13,7 +13,7 @@ def count_multiply_adds(model: nn.Module, input_size: tuple[int, int, int]) -> i
     """Multiply-adds of one image through the convolutions and linears of `model`.
 
     Bias, normalisation, pooling, upsampling, Fourier transforms and composing a kernel count nothing. A module with a
-    method `multiply_adds(inputs, output)` answers for itself and its children: a harmonic convolution counts in its
+    method `multiply_adds(inputs, output)` answers for itself and its children: a convolution may count in its
     published form.
 
     Args:

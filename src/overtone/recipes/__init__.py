@@ -1,7 +1,7 @@
 """Training settings as documents: one recipe is one file with one literal `RECIPE`, found here by its name.
 
-Every file `recipes/<family>/<name>.py` whose name does not begin with an underscore is a recipe; its docstring says
-where the settings come from, the command, the published result and ours. Nothing here needs PyTorch.
+Every file `recipes/<family>/<name>.py` whose name does not begin with an underscore is a recipe; its docstring has
+the source of the settings, the command, the published result and ours. Nothing here needs PyTorch.
 """
 
 import difflib
@@ -15,12 +15,12 @@ from overtone.errors import OvertoneError
 
 
 def list_recipes() -> dict[str, str]:
-    """The recipes as {name: one line about it}, sorted by name."""
+    """Return the recipes as {name: one line about it}, sorted by name."""
     return {name: recipe_document(name).partition("\n")[0] for name in sorted(_found())}
 
 
 def load_recipe(name: str) -> Recipe:
-    """The recipe of that name.
+    """Return the recipe of that name.
 
     Raises:
         OvertoneError: there is none; the message offers the names closest to it.
@@ -29,7 +29,7 @@ def load_recipe(name: str) -> Recipe:
 
 
 def recipe_document(name: str) -> str:
-    """What the recipe's file says about itself: source, command, published result, ours, deviations.
+    """Return the docstring of the recipe's file: source, command, published result, ours, deviations.
 
     Raises:
         OvertoneError: there is no such recipe.
@@ -38,7 +38,7 @@ def recipe_document(name: str) -> str:
 
 
 def needs_weights(name: str) -> bool:
-    """Whether the recipe goes on from trained weights."""
+    """Return whether the recipe starts from trained weights."""
     return getattr(_module(name), "NEEDS_WEIGHTS", False)
 
 
@@ -46,7 +46,7 @@ def check_start(name: str, recipe: Recipe) -> None:
     """Make sure that a recipe for fine-tuning has weights to start from.
 
     Raises:
-        OvertoneError: neither `model.weights` nor a tag in `model.name` says where they are.
+        OvertoneError: neither `model.weights` nor a tag in `model.name` names them.
     """
     if needs_weights(name) and recipe.model.weights is None and "." not in recipe.model.name:
         raise OvertoneError(
@@ -57,7 +57,7 @@ def check_start(name: str, recipe: Recipe) -> None:
 
 
 def _found() -> dict[str, str]:
-    """Recipe name -> name of its module."""
+    """Map recipe names to the names of their modules."""
     return {
         recipe.name: f"{__name__}.{family.name}.{recipe.name}"
         for family in pkgutil.iter_modules(__path__)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -150,12 +151,14 @@ class OutputSpec:
 
     Attributes:
         name: in an exported graph.
-        agreement: from a reference and another result, the largest absolute difference and the share, 0 to 1, of
-            decisions that are the same.
+        agreement: from a reference, another result (both float64) and a tie: the share, 0 to 1, of decisions that are
+            the same, and of those that are, or that the reference puts within the tie of its own.
+        shift_free: whether adding a constant to all values of a sample changes nothing, as before a softmax.
     """
 
     name: str
-    agreement: Callable[[Tensor, Tensor], tuple[float, float]]
+    agreement: Callable[[np.ndarray, np.ndarray, float], tuple[float, float]]
+    shift_free: bool = False
 
 
 @dataclass(frozen=True)
@@ -253,6 +256,10 @@ class Task(Protocol[R_co]):
         """The outputs of its networks."""
         ...
 
+    def script(self) -> tuple[str, ...]:
+        """Lines of an export's `run.py`: from `logits` of an image and `about` (model.json) to what is printed."""
+        ...
+
 
 def split_evenly(batch: Batch, parts: int) -> list[Batch]:
     """Cut a batch whose inputs and targets are tensors with samples first; empty parts come before the others."""
@@ -270,7 +277,9 @@ def blank_images(batch: Batch, count: int, size: int) -> Batch:
     return Batch(inputs, targets, batch.ids[:0])
 
 
-def agreement_of_classes(reference: Tensor, other: Tensor) -> tuple[float, float]:
-    """Largest difference of logits `(B, K, ...)`, and the share of positions with the same best class."""
-    same = reference.argmax(1) == other.argmax(1)
-    return float((reference - other).abs().max()), float(same.float().mean())
+def agreement_of_classes(reference: np.ndarray, other: np.ndarray, tie: float) -> tuple[float, float]:
+    """Share of samples, or of their positions, with the same best class of logits `(B, K, ...)`; see `OutputSpec`."""
+    best, found = (np.expand_dims(values.argmax(axis=1), 1) for values in (reference, other))
+    near = np.take_along_axis(reference, found, 1) >= np.take_along_axis(reference, best, 1) - tie
+    finite = np.isfinite(other).all(axis=1, keepdims=True)
+    return float(((best == found) & finite).mean()), float((near & finite).mean())

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from overtone import options, zoo
-from overtone.deployment.contenders import ALL, Contender, lane_of, why_not
-from overtone.deployment.lane import Lane, LaneError, told
 from overtone.deployment.quiet import quiet
-from overtone.deployment.race import Timing, gemm, gemm_gflops, race
-from overtone.deployment.runtimes import PRECISIONS, computes_bfloat16
-from overtone.deployment.shipping import Shipped
+from overtone.deployment.runtimes.runtime import PRECISIONS, computes_bfloat16
+from overtone.deployment.timing.contenders import ALL, Contender, lane_of, why_not
+from overtone.deployment.timing.lane import Lane, LaneError, reason_of
+from overtone.deployment.timing.race import Timing, gemm, gemm_gflops, race
+from overtone.deployment.timing.shipping import Shipped
 from overtone.errors import OvertoneError
 from overtone.models.multiply_adds import count_multiply_adds
 from overtone.published import find, rows_of
@@ -189,7 +189,7 @@ def _contenders(
             try:
                 made.append(_prepared(entrant, contender))
             except Exception as error:  # other people's exporters: one that fails is a result, too
-                left_out.append(f"{entrant.name}, {runtime}, {precision}: {told(error)}")
+                left_out.append(f"{entrant.name}, {runtime}, {precision}: {reason_of(error)}")
     return made
 
 

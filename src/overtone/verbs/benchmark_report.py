@@ -20,7 +20,7 @@ from overtone.verbs.console import as_json
 
 CSV, JSON, PLOT = "benchmark.csv", "benchmark.json", "benchmark.png"
 _LIBRARIES = ("overtone", "timm", "onnxruntime", "openvino", "executorch")
-# told apart also by those who see fewer colours (Okabe and Ito, without the yellow)
+# distinct with impaired colour vision too (Okabe and Ito, without the yellow)
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 _MARKERS = "os^vDPX*"
 

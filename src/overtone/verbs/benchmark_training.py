@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from overtone.config import Optim
-from overtone.deployment.shipping import Shipped
+from overtone.deployment.timing.shipping import Shipped
 from overtone.engine.allocator import keep_freed_memory
 from overtone.engine.optim import build_optimizer
 

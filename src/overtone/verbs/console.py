@@ -1,4 +1,4 @@
-"""What a verb says: results to standard output, everything else to standard error."""
+"""Output of a verb: results to standard output, everything else to standard error."""
 
 import json
 import re
@@ -64,21 +64,21 @@ def as_json(value: Any) -> str:
 
 
 def note(text: str) -> None:
-    """Say something beside the results, on standard error."""
+    """Print a remark on standard error."""
     sys.stderr.write(f"{printable(text)}\n")
 
 
 def warn(text: str) -> None:
-    """Say on standard error that something is not as one would expect."""
+    """Print a warning on standard error."""
     sys.stderr.write(f"overtone: warning: {printable(text)}\n")
 
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show on a terminal how far something has come; elsewhere say nothing.
+    """Show progress on a terminal; elsewhere print nothing.
 
     Yields:
-        What is to be called with the number of things done so far.
+        A function to call with the number of items done so far.
     """
     if not sys.stderr.isatty():
         yield lambda done: None

@@ -1,4 +1,4 @@
-"""`overtone demo`: all of it once, on handwritten digits, with the commands a user would type."""
+"""`overtone demo`: every step once, on handwritten digits, with the commands that a user would type."""
 
 import json
 import random
@@ -17,9 +17,9 @@ from PIL import Image
 
 from overtone import options, zoo
 from overtone.deployment.artifact import GOLDEN, read_about
-from overtone.deployment.lane import Lane
-from overtone.deployment.race import race
-from overtone.deployment.targets import RUNTIMES
+from overtone.deployment.runtimes import RUNTIMES
+from overtone.deployment.timing.lane import Lane
+from overtone.deployment.timing.race import race
 from overtone.deployment.tuning import lane_of_export
 from overtone.errors import OvertoneError
 from overtone.verbs.console import print_line
@@ -42,7 +42,7 @@ _PREDICTED = ("test/2", "test/5", "test/8")  # one image of each of these folder
 
 
 def demo(chosen: options.Demo) -> int:
-    """Write the digits, train, evaluate, predict, export, and say where everything is.
+    """Write the digits, train, evaluate, predict, export, and list the files.
 
     Raises:
         OvertoneError: scikit-learn is not installed, the folder is in use, or one of the commands failed.
@@ -59,8 +59,8 @@ def demo(chosen: options.Demo) -> int:
     for part, number in write_digits(images).items():
         print_line(f"  {images / part}: {number} images")
     # On images of 40 pixels a second thread of arithmetic waits more than it works; the other core reads the images.
-    _type("train", "digits", "--data.root", str(images), "--run.out", str(run), "--run.threads", "1")
-    _type("evaluate", str(run), "--data.root", str(images), "--data.split", "test", "--out", str(report))
+    _type("train", "digits", str(images), "--run.out", str(run), "--run.threads", "1")
+    _type("evaluate", str(run), str(images), "--data.split", "test", "--out", str(report))
     three = [str(min((images / folder).iterdir())) for folder in _PREDICTED]
     _type("predict", str(run), *three, "--top-k", "3")
     runtime = "onnx" if RUNTIMES["onnx"].missing() is None else "torch"
@@ -70,20 +70,20 @@ def demo(chosen: options.Demo) -> int:
     print_line(f"\n{compare_latency(run, exported)}")
     accuracy = json.loads((report / "evaluation.json").read_text(encoding="utf-8"))["top1"]
     print_line(
-        f"\nDone in {time.perf_counter() - started:.0f} s: top-1 {accuracy:.2f} % on digits that it has never seen.\n"
+        f"\nDone in {time.perf_counter() - started:.0f} s: top-1 {accuracy:.2f} % on test digits.\n"
         f"  the network           {run / 'best.safetensors'}\n"
         f"  curves                {run / 'curves.png'}\n"
         f"  confusion matrix      {report / 'confusion.png'}\n"
         f"  every figure          {report / 'evaluation.json'}\n"
         f"  the network exported  {exported}\n"
-        "Your own pictures: put each class in a folder of its own, photos/cat, photos/dog, …, and\n"
-        "  overtone train scratch --data.root photos"
+        "Your own images: put each class in a folder of its own, photos/cat, photos/dog, …, and\n"
+        "  overtone train photos"
     )
     return 0
 
 
 def compare_latency(run: Path, exported: Path) -> str:
-    """One image at a time, in turns: the network as it was trained, and its export, and how far apart they are."""
+    """Compare the latency of the trained network and of its export, in turns, one image at a time."""
     about = read_about(exported)
     with Lane(_call_of_network, run, exported / GOLDEN) as trained, lane_of_export(exported) as artifact:
         before, after = race([trained.turn, artifact.turn], _ROUNDS)
@@ -129,12 +129,12 @@ def write_digits(folder: Path) -> dict[str, int]:
             counts[part] += len(members)
             (folder / part / str(name)).mkdir(parents=True, exist_ok=True)
             for position in members:
-                _picture(digits.images[position]).save(folder / part / str(name) / f"{position:04d}.png")
+                _image(digits.images[position]).save(folder / part / str(name) / f"{position:04d}.png")
     return counts
 
 
-def _picture(grey: np.ndarray) -> Image.Image:
-    """A digit of 8x8 values in 0..16 as a picture, dark on light like the ink it was."""
+def _image(grey: np.ndarray) -> Image.Image:
+    """Draw a digit of 8x8 values in 0..16, dark on light."""
     values = np.rint(255 - grey * (255 / 16)).astype(np.uint8)
     return Image.fromarray(values).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
 
@@ -152,11 +152,11 @@ def _prepare(out: Path, overwrite: bool) -> None:
 
 
 def _type(*words: str) -> None:
-    """Say a command and run it, as its own process, like a user."""
+    """Print a command and run it as a process of its own."""
     print_line(f"\n$ {shlex.join(['overtone', *words])}")
     sys.stdout.flush()
     code = subprocess.run([sys.executable, "-m", "overtone", *words], check=False).returncode
     if code == 130:
         raise KeyboardInterrupt
     if code != 0:
-        raise OvertoneError(f"that command ended with exit code {code}; what it said is above")
+        raise OvertoneError(f"that command ended with exit code {code}; its messages are above")

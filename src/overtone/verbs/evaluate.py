@@ -13,7 +13,7 @@ from overtone.engine.distributed import World, joined
 from overtone.engine.evaluation import Evaluation, measure, model_and_source
 from overtone.engine.inference import Inference, ready
 from overtone.errors import OvertoneError
-from overtone.verbs.artist import Artist
+from overtone.reports.plots import Artist
 from overtone.verbs.console import as_json, note, print_json, print_tables, progress, warn
 from overtone.verbs.loading import computing, introduce, loaded_for
 from overtone.verbs.running import in_runtime, runtime_of
@@ -35,6 +35,7 @@ def evaluate(chosen: options.Evaluate) -> int:
 
 
 def _evaluate(chosen: options.Evaluate, world: World) -> int:
+    _refuse_to_overwrite(chosen, [_REPORT])  # before it takes its time
     say, alarm = (note, warn) if world.is_first else (_nothing, _nothing)
     data = Data(root=chosen.data.root)
     loaded, source = model_and_source(functools.partial(loaded_for, chosen), data, chosen.data.split, say)

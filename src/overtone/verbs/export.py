@@ -1,4 +1,4 @@
-"""`overtone export`: a network written for a runtime, checked there before its folder gets its name."""
+"""`overtone export`: a network written for a runtime and verified there."""
 
 from pathlib import Path
 
@@ -7,16 +7,17 @@ from overtone.config import to_dict
 from overtone.deployment.artifact import ABOUT, SCRIPT, About
 from overtone.deployment.export import Request, check_request
 from overtone.deployment.export import export as write
+from overtone.deployment.origin import default_folder
 from overtone.errors import OvertoneError
 from overtone.verbs.console import note, print_json, print_line, print_table, warn
-from overtone.verbs.exporting import default_folder, prepared
+from overtone.verbs.exporting import prepared
 from overtone.verbs.tune import tune
 
-_FEW = 100  # pictures to calibrate with
+_FEW = 100  # images to calibrate with
 
 
 def export(chosen: options.Export) -> int:
-    """Export and say how far the outputs are from the network's.
+    """Export and report how far the outputs are from the network's.
 
     Raises:
         OvertoneError: no such model, a runtime that is not there, or outputs that do not agree.
@@ -35,7 +36,7 @@ def export(chosen: options.Export) -> int:
     out = chosen.out or default_folder(loaded, f"{chosen.to}-{chosen.precision}")
     about = write(loaded.model, origin, request, out, overwrite=chosen.overwrite)
     if about.calibrated and about.calibrated < _FEW:
-        warn(f"int8 took its ranges from {about.calibrated} pictures; some hundred make them more certain")
+        warn(f"int8 took its ranges from {about.calibrated} images; several hundred are more reliable")
     if chosen.json:
         print_json({"folder": str(out), **to_dict(about)})
     else:
@@ -44,7 +45,7 @@ def export(chosen: options.Export) -> int:
 
 
 def show(out: Path, about: About) -> None:
-    """Say what was written, and how it compares."""
+    """Report what was written, and how it compares."""
     parity = about.parity
     print_table(
         ("export", "size", "images", "largest difference", "rms", "same top-1"),
@@ -59,7 +60,7 @@ def show(out: Path, about: About) -> None:
             )
         ],
     )
-    print_line(f"differences are shares of the logits' scale; {ABOUT} says everything, {SCRIPT} classifies a picture")
+    print_line(f"differences are relative to the logits' scale; {ABOUT} has all figures, {SCRIPT} classifies an image")
     note(f"{out}: written")
 
 
@@ -67,7 +68,7 @@ def _tuning(chosen: options.Export) -> options.Tune:
     """`--to auto` as `overtone tune` takes it.
 
     Raises:
-        OvertoneError: an option that a comparison of runtimes has no use for.
+        OvertoneError: an option without effect in a comparison of runtimes.
     """
     if chosen.dynamic_batch or chosen.with_preprocessing:
         raise OvertoneError("--to auto measures single normalised images; choose a runtime with --to for other inputs")

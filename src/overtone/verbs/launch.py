@@ -1,6 +1,6 @@
-"""`overtone launch slurm`: a batch script that trains on a cluster, and goes on by itself when it is put back in line.
+"""`overtone launch slurm`: a batch script that trains on a cluster, and resumes when the job is requeued.
 
-The script is `slurm/job.sh` in the run folder, what the job says goes to `slurm/<job id>.out` beside it. Slurm sends
+The script is `slurm/job.sh` in the run folder, the output of the job is `slurm/<job id>.out` beside it. Slurm sends
 SIGUSR1 to the script two minutes before the time limit; the script passes it on, the training saves and exits with 75,
 and the script has the job queued again. Then the same command finds the checkpoint in the run folder.
 """
@@ -62,13 +62,13 @@ while :; do
   [ -z "$caught" ] && break  # else the signal ended the waiting, not the training
 done
 
-# {requeue}: there is a checkpoint and the training wants to go on. A job that was cancelled, or that Slurm itself puts
-# back in line, does not run any more and is left alone.
+# {requeue}: there is a checkpoint and the training can be resumed. A job that was cancelled, or that Slurm itself
+# requeues, does not run any more and is left alone.
 if [ "$code" -eq {requeue} ]; then
   state=$(scontrol show job "$SLURM_JOB_ID" 2>/dev/null | grep -o 'JobState=[A-Z_]*' | head -n 1)
   case "$state" in
     '' | JobState=RUNNING)
-      echo "job $SLURM_JOB_ID goes back in line and on from its checkpoint" >&2
+      echo "job $SLURM_JOB_ID is requeued and will resume from its checkpoint" >&2
       scontrol requeue "$SLURM_JOB_ID" && exit 0
       ;;
   esac
@@ -81,8 +81,8 @@ def launch_slurm(options: LaunchSlurm, training: Training, words: Sequence[str])
     """Write the batch script of a training into its run folder and submit it.
 
     Args:
-        options: what is asked of the cluster.
-        training: what `words` mean.
+        options: the resources and other options of the job.
+        training: `words`, parsed.
         words: the training's command line after the recipe, as it goes into the script.
 
     Returns:
@@ -108,17 +108,17 @@ def launch_slurm(options: LaunchSlurm, training: Training, words: Sequence[str])
     job = _submit(path)
     print_line(job)
     note(
-        f"submitted job {job}: it says how it goes in {path.with_name(f'{job}.out')}, the run folder is {folder}\n"
-        f"overtone runs {folder.parent} shows how far it is; scancel {job} ends it"
+        f"submitted job {job}: its output is {path.with_name(f'{job}.out')}, the run folder is {folder}\n"
+        f"overtone runs {folder.parent} shows its progress; scancel {job} ends it"
     )
     return 0
 
 
 def slurm_script(options: LaunchSlurm, command: Sequence[str], folder: Path) -> str:
-    """The batch script.
+    """Return the batch script.
 
     Args:
-        options: what is asked of the cluster.
+        options: the resources and other options of the job.
         command: what each process runs; relative paths in it are those of the present working folder.
         folder: the run folder.
 
@@ -149,7 +149,7 @@ def slurm_script(options: LaunchSlurm, command: Sequence[str], folder: Path) -> 
     lines += ["--requeue", *(_sbatch_option(text) for text in options.sbatch_option)]
     header = "".join(f"#SBATCH {line}\n" for line in lines)
     exports = "".join(f"export {_variable(text)}\n" for text in options.env)
-    # srun does not take over the cores per task by itself
+    # srun does not inherit the cores per task
     cores = "" if options.cpus_per_gpu is None else f" --cpus-per-task={options.cpus_per_gpu}"
     srun = f"srun --kill-on-bad-exit=0 --wait={_WAIT_SECONDS}{cores} \\\n  {shlex.join(command)}"
     waiting = _WAITING.replace("{srun}", srun).replace("{requeue}", str(REQUEUE_CODE))
@@ -157,14 +157,6 @@ def slurm_script(options: LaunchSlurm, command: Sequence[str], folder: Path) -> 
 
 
 def _check(options: LaunchSlurm, training: Training, folder: Path) -> None:
-    for name, value, least in (
-        ("nodes", options.nodes, 1),
-        ("gpus", options.gpus, 0),
-        ("processes", options.processes, 1),
-        ("cpus-per-gpu", options.cpus_per_gpu, 1),
-    ):
-        if value is not None and value < least:
-            raise OvertoneError(f"--{name} is {value}; it must be at least {least}")
     if options.gpus and options.processes != 1:
         raise OvertoneError("--processes is for --gpus 0; with GPUs there is one process for each")
     if training.run.overwrite:
@@ -172,17 +164,17 @@ def _check(options: LaunchSlurm, training: Training, folder: Path) -> None:
             "--run.overwrite would delete the job's own work when it is queued again; give a new folder as --run.out"
         )
     check_shared_evenly(training.train.batch_size, World(size=options.nodes * (options.gpus or options.processes)))
-    # a recipe that goes on from weights is whole only when these are read, where the job runs
+    # a recipe that starts from weights is complete only when these are read, where the job runs
     if check_folder(folder, overwrite=False, resume=training.run.resume) and not needs_weights(options.recipe):
         recipe = Recipe(**{field.name: getattr(training, field.name) for field in fields(Recipe)})
         check_begun(folder, recipe, training.run)
     if is_claimed(folder):
-        raise OvertoneError(f"a run is going on in {folder}; give another folder as --run.out")
+        raise OvertoneError(f"{folder} is in use by a run; give another folder as --run.out")
 
 
 def _quoted(name: str, value: str) -> str:
     if not value.isprintable():
-        raise OvertoneError(f"--{name} is {value!r}, which does not fit on a line of the script; leave out what is odd")
+        raise OvertoneError(f"--{name} is {value!r}, which has characters that no line of a script can hold")
     return shlex.quote(value)
 
 
@@ -217,6 +209,6 @@ def _write(path: Path, script: str) -> None:
 def _submit(path: Path) -> str:
     done = subprocess.run(["sbatch", "--parsable", str(path)], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise OvertoneError(f"sbatch refused the job: {said}; the script is {path}")
+        reason = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        raise OvertoneError(f"sbatch refused the job: {reason}; the script is {path}")
     return done.stdout.strip().partition(";")[0]

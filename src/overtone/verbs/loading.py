@@ -4,9 +4,9 @@ from pathlib import Path
 
 from overtone import options, zoo
 from overtone.deployment.artifact import is_export
+from overtone.deployment.running import loaded_export
 from overtone.engine.inference import Computing
 from overtone.verbs.console import note, warn
-from overtone.verbs.running import loaded_export
 from overtone.zoo import LoadedModel
 
 _CHANNELS = 3

@@ -1,21 +1,22 @@
-"""`overtone models`: the architectures with their size, cost and published accuracy."""
+"""`overtone models`: the architectures with their size, cost and published accuracy.
+
+Ours are listed from generated data, without PyTorch; timm's are measured on request.
+"""
 
 import difflib
+import importlib
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
-import timm
-import torch
-from torch import nn
-
-from overtone import options, registry, zoo
+import overtone
+from overtone import architectures, options
+from overtone.architectures import Size
 from overtone.config import to_dict
 from overtone.errors import OvertoneError
-from overtone.models.multiply_adds import count_multiply_adds
-from overtone.models.shapes_only import ShapesOnly
 from overtone.published import rows_of
 from overtone.verbs.console import note, print_json, print_table
 
-_ASK_FOR_A_PATTERN = 200  # timm has more than a thousand; each takes part of a second
+_MOST = 200  # timm has more than a thousand; each takes a fraction of a second
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,9 @@ class ModelRow:
     """One architecture, with its default number of classes.
 
     Attributes:
+        name: the architecture.
         parameters: trainable, a count.
-        multiply_adds: of convolutions and linears for one image at `resolution`; None if it cannot be followed.
+        multiply_adds: of convolutions and linears for one image at `resolution`; None if it cannot be counted.
         resolution: side of the default square input, pixels.
         published: accuracies of its published weights, best first.
     """
@@ -52,17 +54,10 @@ def models(chosen: options.Models) -> int:
     Raises:
         OvertoneError: no architecture matches the pattern, or so many of timm's that it would take minutes.
     """
-    names = registry.list_models(chosen.pattern, with_timm=chosen.timm)
-    if not names:
-        everything = registry.list_models(with_timm=True)
-        close = difflib.get_close_matches(chosen.pattern.strip("*"), everything, n=3)
-        hint = f"did you mean {', '.join(close)}?" if close else "overtone models lists them"
-        if not chosen.timm and registry.list_models(chosen.pattern, with_timm=True):
-            hint = "timm has some: add --timm"
-        raise OvertoneError(f"no architecture matches {chosen.pattern!r}; {hint}")
-    if len(names) > _ASK_FOR_A_PATTERN:
+    names = _names(chosen)
+    if len(names) > _MOST:
         raise OvertoneError(f"{len(names)} architectures match; give a narrower pattern, such as 'resnet*'")
-    rows = [describe(name) for name in names]
+    rows = [_row(name) for name in names]
     if chosen.json:
         print_json([to_dict(row) for row in rows])
         return 0
@@ -72,9 +67,9 @@ def models(chosen: options.Models) -> int:
             (
                 row.name,
                 f"{row.parameters / 1e6:.2f} M",
-                _multiply_adds_for_people(row.multiply_adds),
+                _format_count(row.multiply_adds),
                 row.resolution,
-                _published_for_people(row),
+                _format_best(row),
             )
             for row in rows
         ],
@@ -83,31 +78,30 @@ def models(chosen: options.Models) -> int:
     return 0
 
 
-def describe(name: str) -> ModelRow:
-    """Measure one architecture; nothing is computed and no weights are made."""
-    model = _without_weights(name)
-    preprocess = zoo.preprocess_of(model)
-    channels = (getattr(model, "pretrained_cfg", None) or {}).get("input_size", (3,))[0]
-    try:
-        with ShapesOnly():
-            multiply_adds = count_multiply_adds(model, (channels, preprocess.size, preprocess.size))
-    except (RuntimeError, NotImplementedError, TypeError):
-        multiply_adds = None  # some of timm's need values, which the meta device does not have
-    return ModelRow(
-        name=name,
-        parameters=sum(p.numel() for p in model.parameters()),
-        multiply_adds=multiply_adds,
-        resolution=preprocess.size,
-        published=_published(name),
-    )
+def _names(chosen: options.Models) -> list[str]:
+    pattern = chosen.pattern
+    if chosen.timm or not architectures.is_complete():
+        names = overtone.list_models(pattern, with_timm=chosen.timm)
+    else:
+        wanted = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
+        names = [name for name in architectures.sizes() if fnmatchcase(name, wanted)]
+    if names:
+        return names
+    close = difflib.get_close_matches(pattern.strip("*"), overtone.list_models(with_timm=True), n=3)
+    hint = f"did you mean {', '.join(close)}?" if close else "overtone models lists them"
+    if not chosen.timm and overtone.list_models(pattern, with_timm=True):
+        hint = "timm has some: add --timm"
+    raise OvertoneError(f"no architecture matches {pattern!r}; {hint}")
 
 
-def _without_weights(name: str) -> nn.Module:
-    try:
-        with torch.device("meta"), ShapesOnly():
-            return timm.create_model(name)
-    except (RuntimeError, NotImplementedError):
-        return timm.create_model(name)  # its constructor asks for values
+def _row(name: str) -> ModelRow:
+    size = architectures.sizes().get(name) or _measured(name)
+    return ModelRow(name, size.parameters, size.multiply_adds, size.resolution, _published(name))
+
+
+def _measured(name: str) -> Size:
+    # imported only here: PyTorch takes seconds
+    return importlib.import_module("overtone.reports.measured_sizes").measure(name)
 
 
 def _published(name: str) -> tuple[PublishedTop1, ...]:
@@ -119,13 +113,13 @@ def _published(name: str) -> tuple[PublishedTop1, ...]:
     return tuple(sorted(found, key=lambda row: -row.top1))
 
 
-def _multiply_adds_for_people(count: int | None) -> str | None:
+def _format_count(count: int | None) -> str | None:
     if count is None:
         return None
     return f"{count / 1e9:.2f} G" if count >= 1e9 else f"{count / 1e6:.1f} M"
 
 
-def _published_for_people(row: ModelRow) -> str | None:
+def _format_best(row: ModelRow) -> str | None:
     if not row.published:
         return None
     best = row.published[0]

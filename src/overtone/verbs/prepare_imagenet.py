@@ -1,7 +1,7 @@
 """`overtone data prepare-imagenet`: ImageNet's archives and its flat validation folder, sorted into class folders.
 
-Every image gets its final name only when it is whole; what is there already is kept, so a call that was cut short goes
-on with the next. Nothing in an archive is trusted: plain image names only, no links, no paths.
+Every image gets its final name only when it is complete; existing images are kept, so a later call continues one that
+was interrupted. Archives are untrusted: plain image names only, no links, no paths.
 """
 
 import contextlib
@@ -15,16 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from filelock import FileLock, Timeout
+
 from overtone import options
 from overtone.data.folders import SUFFIXES, has_images, images_in, subfolders
 from overtone.data.imagenet import NUM_CLASSES, NUM_TRAIN, NUM_VALIDATION, find_labels, read_labels, synsets
 from overtone.errors import OvertoneError
 from overtone.verbs.console import note, print_line, progress, warn
-
-try:
-    import fcntl
-except ImportError:  # Windows has no flock; a second call in a folder is not found out there
-    fcntl = None
 
 _LOCK = ".prepare-imagenet.lock"
 _TEMPORARY = ".overtone-part"
@@ -32,7 +29,7 @@ _TEMPORARY = ".overtone-part"
 
 @dataclass
 class Done:
-    """What a call has done: images put in place, images that were there already, and all of them by class."""
+    """The work of a call: images placed, images that existed already, and all of them by class."""
 
     placed: int = 0
     kept: int = 0
@@ -40,7 +37,7 @@ class Done:
 
 
 @dataclass(frozen=True)
-class _Picture:
+class _Image:
     """An image to sort: its class, its name there, its size, and where its bytes are."""
 
     synset: str
@@ -51,7 +48,7 @@ class _Picture:
 
 
 def prepare_imagenet(chosen: options.PrepareImageNet) -> int:
-    """Sort the images and say what is there now; 1 if fewer images are there than were found.
+    """Sort the images and report what there is now; 1 if fewer images are there than were found.
 
     Raises:
         OvertoneError: a source that is none of ImageNet's, an archive with something else in it, an image without a
@@ -65,28 +62,28 @@ def prepare_imagenet(chosen: options.PrepareImageNet) -> int:
     try:
         out.mkdir(parents=True, exist_ok=True)
         with _only_one(out):
-            done = _sort(_pictures(source, chosen.labels), source, out, chosen.how)
+            done = _sort(_images(source, chosen.labels), source, out, chosen.how)
     except tarfile.TarError as error:
         raise OvertoneError(
-            f"{source} cannot be read as an archive: {error}; it may be cut short: what is whole has been kept"
+            f"{source} cannot be read as an archive: {error}; it may be truncated: complete images have been kept"
         ) from error
     except OSError as error:
         reason = error.strerror or str(error)
         raise OvertoneError(
-            f"{error.filename or out} could not be written or read: {reason}; mend that and call again"
+            f"{error.filename or out} could not be written or read: {reason}; correct that and call again"
         ) from error
     return _report(done, out)
 
 
-def _sort(pictures: Iterable[_Picture], source: Path, out: Path, how: str) -> Done:
+def _sort(images: Iterable[_Image], source: Path, out: Path, how: str) -> Done:
     done = Done()
     with progress(f"sorting {source.name}", NUM_TRAIN if "train" in source.name else NUM_VALIDATION) as advance:
-        for picture in pictures:
-            if _place(picture, out, how):
+        for image in images:
+            if _place(image, out, how):
                 done.placed += 1
             else:
                 done.kept += 1
-            done.classes[picture.synset] += 1
+            done.classes[image.synset] += 1
             if (done.placed + done.kept) % 100 == 0:
                 advance(done.placed + done.kept)
     if not done.classes:
@@ -95,13 +92,13 @@ def _sort(pictures: Iterable[_Picture], source: Path, out: Path, how: str) -> Do
 
 
 def _report(done: Done, out: Path) -> int:
-    """Count what lies in the folder, and hold it against what was found and against the whole of ImageNet."""
+    """Count the images in the folder, and compare with those found and with all of ImageNet."""
     folders = {name: path for name, path in subfolders(out).items() if name in set(synsets())}
     there = {name: len(images) for name, images in images_in(folders).items()}
     short = [name for name, count in done.classes.items() if there.get(name, 0) < count]
     total, classes = sum(there.values()), sum(count > 0 for count in there.values())
     print_line(
-        f"{out}: {total} images in {classes} class folders; {done.placed} put there now, {done.kept} were there already"
+        f"{out}: {total} images in {classes} class folders; {done.placed} placed now, {done.kept} existed already"
     )
     whole = {NUM_VALIDATION: "the validation set", NUM_TRAIN: "the training set"}
     if total in whole and classes == NUM_CLASSES:
@@ -116,7 +113,7 @@ def _report(done: Done, out: Path) -> int:
 # --- what there is to sort
 
 
-def _pictures(source: Path, labels: Path | None) -> Iterator[_Picture]:
+def _images(source: Path, labels: Path | None) -> Iterator[_Image]:
     if source.is_file():
         with _archive(source) as archive:
             yield from _in_archive(archive, source, labels)
@@ -134,16 +131,16 @@ def _pictures(source: Path, labels: Path | None) -> Iterator[_Picture]:
                 yield from _in_class_archive(archive, path.stem, str(path))
 
 
-def _in_flat_folder(source: Path, labels: Path | None) -> Iterator[_Picture]:
+def _in_flat_folder(source: Path, labels: Path | None) -> Iterator[_Image]:
     found = images_in({"": source}, source)[""]
-    names = [image.name for image in found]
-    for image, synset in zip(found, _classes_of(names, source, labels), strict=True):
-        path = Path(image.path)
-        yield _Picture(synset, path.name, path.stat().st_size, file=path)
+    names = [entry.name for entry in found]
+    for entry, synset in zip(found, _classes_of(names, source, labels), strict=True):
+        path = Path(entry.path)
+        yield _Image(synset, path.name, path.stat().st_size, file=path)
 
 
-def _in_archive(archive: tarfile.TarFile, source: Path, labels: Path | None) -> Iterator[_Picture]:
-    """The images of an archive of images, of one class, or of archives of classes."""
+def _in_archive(archive: tarfile.TarFile, source: Path, labels: Path | None) -> Iterator[_Image]:
+    """Yield the images of an archive of images, of one class, or of archives of classes."""
     if source.stem in set(synsets()):
         yield from _in_class_archive(archive, source.stem, str(source))
         return
@@ -151,7 +148,7 @@ def _in_archive(archive: tarfile.TarFile, source: Path, labels: Path | None) -> 
     if not any(member.name.endswith(".tar") for member in members):
         names = [_image_name(member, str(source)) for member in members]
         for member, name, synset in zip(members, names, _classes_of(names, source, labels), strict=True):
-            yield _Picture(synset, name, member.size, member=(archive, member))
+            yield _Image(synset, name, member.size, member=(archive, member))
         return
     for member in members:
         synset = PurePosixPath(member.name).stem
@@ -166,22 +163,22 @@ def _in_archive(archive: tarfile.TarFile, source: Path, labels: Path | None) -> 
             yield from _in_class_archive(of_class, PurePosixPath(member.name).stem, f"{source}: {member.name}")
 
 
-def _in_class_archive(archive: tarfile.TarFile, synset: str, where: str) -> Iterator[_Picture]:
+def _in_class_archive(archive: tarfile.TarFile, synset: str, where: str) -> Iterator[_Image]:
     members = _members(archive, where)
     names = [_image_name(member, where) for member in members]
     for member, name in zip(members, names, strict=True):
-        yield _Picture(synset, name, member.size, member=(archive, member))
+        yield _Image(synset, name, member.size, member=(archive, member))
 
 
 def _archive(path: Path) -> tarfile.TarFile:
     try:
         return tarfile.open(path, mode="r:")  # uncompressed, as ImageNet's are: nothing can be larger than the file
     except tarfile.ReadError as error:
-        raise OvertoneError(f"{path} is not an uncompressed tar archive ({error}); give ImageNet's as it is") from error
+        raise OvertoneError(f"{path} is no uncompressed tar archive ({error}); give ImageNet's, unchanged") from error
 
 
 def _members(archive: tarfile.TarFile, where: str) -> list[tarfile.TarInfo]:
-    """The files of an archive; folders are passed over.
+    """Return the files of an archive, without folders.
 
     Raises:
         OvertoneError: a link, a device, or a name that leads elsewhere: before anything is unpacked.
@@ -210,7 +207,7 @@ def _classes_of(names: list[str], source: Path, labels: Path | None) -> list[str
     found = find_labels(*([source] if source.is_dir() else []), source.parent)
     if found is None:
         raise OvertoneError(
-            f"{source} does not say which class its images are of; give the label file with --labels "
+            f"{source} has no labels beside it; give the label file with --labels "
             "(LOC_val_solution.csv, ILSVRC2012_validation_ground_truth.txt, …)"
         )
     classes = read_labels(found).of(names)
@@ -221,49 +218,49 @@ def _classes_of(names: list[str], source: Path, labels: Path | None) -> list[str
 # --- one image in its place
 
 
-def _place(picture: _Picture, out: Path, how: str) -> bool:
-    """Put an image under its final name; False if it is there already.
+def _place(image: _Image, out: Path, how: str) -> bool:
+    """Place an image under its final name; return False if it exists already.
 
     Raises:
         OvertoneError: another file has that name.
     """
-    target = out / picture.synset / picture.name
+    target = out / image.synset / image.name
     try:
         size = target.stat().st_size
     except FileNotFoundError:
         size = None
     if size is not None:
-        if size != picture.size:
+        if size != image.size:
             raise OvertoneError(
-                f"{target} is there with {size} bytes where {picture.name} has {picture.size}; remove it, or choose "
+                f"{target} is there with {size} bytes where {image.name} has {image.size}; remove it, or choose "
                 "another --out"
             )
-        if how == "move" and picture.file is not None and not target.samefile(picture.file):
-            picture.file.unlink()  # an earlier call was cut short between the copy and this
+        if how == "move" and image.file is not None and not target.samefile(image.file):
+            image.file.unlink()  # an earlier call was interrupted between the copy and this
         return False
     target.parent.mkdir(exist_ok=True)
-    temporary = target.with_name(f".{picture.name}{_TEMPORARY}")
-    temporary.unlink(missing_ok=True)  # of a call that was killed; the lock says that no other is at work
+    temporary = target.with_name(f".{image.name}{_TEMPORARY}")
+    temporary.unlink(missing_ok=True)  # of a call that was killed; the lock excludes another one
     try:
-        if picture.member is not None:
-            archive, member = picture.member
+        if image.member is not None:
+            archive, member = image.member
             content = archive.extractfile(member)
             assert content is not None  # a regular file
             with content, temporary.open("wb") as file:
                 _copy_whole(content, file, member)
         else:
-            assert picture.file is not None
-            _bring(picture.file, temporary, how)
+            assert image.file is not None
+            _bring(image.file, temporary, how)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
-    if how == "move" and picture.file is not None:
-        picture.file.unlink(missing_ok=True)
+    if how == "move" and image.file is not None:
+        image.file.unlink(missing_ok=True)
     return True
 
 
 def _bring(source: Path, temporary: Path, how: str) -> None:
-    """Make `temporary` the image, by copy, by link, or (for a move) by a hard link where the disk allows it."""
+    """Create `temporary` by copy, by link, or (for a move) by a hard link where the disk allows it."""
     if how == "copy":
         shutil.copyfile(source, temporary)
         return
@@ -286,15 +283,13 @@ def _copy_whole(content: IO[bytes], file: IO[bytes], member: tarfile.TarInfo) ->
 
 @contextlib.contextmanager
 def _only_one(out: Path) -> Iterator[None]:
-    """Hold the folder for this call alone; the hold ends with the process, however it ends.
+    """Hold the folder for this call alone; the lock ends with the process, however it ends.
 
     Raises:
         OvertoneError: another call holds it.
     """
-    with (out / _LOCK).open("w") as lock:
-        if fcntl is not None:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise OvertoneError(f"another call is sorting images into {out}; wait for it") from error
-        yield
+    try:
+        with FileLock(out / _LOCK, blocking=False):
+            yield
+    except Timeout as error:
+        raise OvertoneError(f"another call is sorting images into {out}; wait for it") from error

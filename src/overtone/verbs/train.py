@@ -5,7 +5,7 @@ from overtone.engine import folder as files
 from overtone.engine.log import duration
 from overtone.engine.summary import Summary
 from overtone.engine.training import train as run_training
-from overtone.verbs.artist import Artist
+from overtone.reports.plots import Artist
 from overtone.verbs.console import print_line, print_tables
 
 

@@ -1,7 +1,7 @@
-"""`overtone tune`: the fastest runtime and precision of this machine that is still right, written as an export."""
+"""`overtone tune`: the fastest runtime and precision of this machine that still agrees, written as an export."""
 
 import dataclasses
-import tempfile
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +10,16 @@ from typing import Any
 import torch
 
 from overtone import options
-from overtone.deployment.export import check_folder, check_size, move
-from overtone.deployment.pictures import given_pictures
+from overtone.deployment.artifact import FILES
+from overtone.deployment.export import check_folder, check_size
+from overtone.deployment.images import given_images
+from overtone.deployment.origin import default_folder
 from overtone.deployment.tuning import Candidate, candidates, export_all, measure_all
 from overtone.errors import OvertoneError
+from overtone.replacing import replacing_folder
 from overtone.verbs.console import note, print_json, print_line, print_table
 from overtone.verbs.evaluate import score
-from overtone.verbs.exporting import default_folder, prepared
+from overtone.verbs.exporting import prepared
 
 
 def tune(chosen: options.Tune) -> int:
@@ -32,13 +35,12 @@ def tune(chosen: options.Tune) -> int:
     out = chosen.out or default_folder(loaded, "auto")
     check_folder(out, chosen.overwrite)
     if calibration != chosen.calibration:
-        note(f"pictures for int8 and for the check: {calibration} (--calibration names others)")
+        note(f"images for int8 and for the check: {calibration} (choose others with --calibration)")
     tried = candidates(chosen.runtimes, chosen.precisions, calibration)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent) as scratch:
+        with replacing_folder(out, FILES) as new:
             tried = export_all(
-                loaded.model, origin, tried, calibration, Path(scratch), lambda what: note(f"exporting: {what}")
+                loaded.model, origin, tried, calibration, new.parent, lambda what: note(f"exporting: {what}")
             )
             tried = _agreeing(chosen, tried)
             note(f"measuring: {sum(one.reason is None for one in tried)} in turns, {chosen.rounds} rounds")
@@ -46,10 +48,10 @@ def tune(chosen: options.Tune) -> int:
             kept = [candidate for candidate in tried if candidate.reason is None]
             if not kept:
                 _show(chosen, tried, None)
-                raise OvertoneError("no runtime of this machine runs it and agrees with it; what is left out says why")
+                raise OvertoneError("no runtime of this machine runs it and agrees with it; the reasons are above")
             best = min(kept, key=lambda candidate: candidate.milliseconds or float("inf"))
             assert best.folder is not None
-            move(best.folder, out)
+            os.replace(best.folder, new)
     except OSError as error:
         raise OvertoneError(f"{out} could not be written: {error.strerror or error}; choose another --out") from error
     _show(chosen, tried, out)
@@ -66,7 +68,7 @@ def _check(chosen: options.Tune) -> None:
 
 
 def _calibration(chosen: options.Tune) -> Path | None:
-    """The folder of pictures for int8 and the check: the one that was given, or that of the labelled images.
+    """The folder of images for int8 and the check: the one that was given, or that of the labelled images.
 
     Raises:
         OvertoneError: no such folder, or no images in it.
@@ -76,7 +78,7 @@ def _calibration(chosen: options.Tune) -> Path | None:
         training = chosen.data.root / "train"
         folder = training if training.is_dir() else chosen.data.root
     if folder is not None:
-        given_pictures(folder, 1)
+        given_images(folder, 1)
     return folder
 
 

@@ -8,9 +8,8 @@ from overtone import options, zoo
 from overtone.checkpoint import has_manifest, read_checkpoint
 from overtone.config import to_dict
 from overtone.errors import OvertoneError
-from overtone.published import PUBLISHED, Published, find, matching
+from overtone.published import PUBLISHED, Published, find, matching, select
 from overtone.verbs.console import note, print_json, print_line, print_table, warn
-from overtone.verbs.reproduce import rows_matching
 
 _WILDCARDS = "*?["
 
@@ -21,7 +20,7 @@ def list_weights(chosen: options.WeightsList) -> int:
     Raises:
         OvertoneError: no row matches, or a folder of weights that is none.
     """
-    lines = [_listed(row, chosen.weights_dir) for row in rows_matching(chosen.pattern)]
+    lines = [_listed(row, chosen.weights_dir) for row in select(chosen.pattern)]
     if chosen.json:
         print_json(lines)
         return 0
@@ -52,10 +51,10 @@ def list_weights(chosen: options.WeightsList) -> int:
 
 
 def fetch_weights(chosen: options.WeightsFetch) -> int:
-    """Download what is not at hand, prove it, and say where it lies.
+    """Download what is not on this machine, verify it, and print where it is.
 
     Raises:
-        OvertoneError: no such row, one without weights, or the first file that could not be had, after the others.
+        OvertoneError: no such row, one without weights, or the first file that could not be fetched, after the others.
     """
     if not chosen.names:
         raise OvertoneError("no weights are named; overtone weights list names them all")
@@ -75,7 +74,7 @@ def fetch_weights(chosen: options.WeightsFetch) -> int:
 
 
 def verify_weights(chosen: options.WeightsVerify) -> int:
-    """Prove files; 1 if one of them is not what it should be, or nothing is known that could prove it.
+    """Verify files; 1 if one of them is not what it should be, or no hash of it is known.
 
     Raises:
         OvertoneError: nothing named, or neither a file nor the name of a published row.
@@ -91,7 +90,7 @@ def verify_weights(chosen: options.WeightsVerify) -> int:
             [(line["file"], line["published"], line["state"], line["proof"]) for line in lines],
             left=4,
         )
-    return 0 if all(line["state"] == "proved" for line in lines) else 1
+    return 0 if all(line["state"] == "verified" for line in lines) else 1
 
 
 def inspect_weights(chosen: options.WeightsInspect) -> int:
@@ -180,7 +179,7 @@ def _verified(name: str, weights_dir: Sequence[Path]) -> list[dict[str, Any]]:
         if located is not None:
             lines.append(_judged(located.path, row))
         elif not any(sign in name for sign in _WILDCARDS):
-            lines.append(_line(None, row, "not at hand", "overtone weights fetch brings it"))
+            lines.append(_line(None, row, "not at hand", "overtone weights fetch downloads it"))
     return lines
 
 
@@ -188,7 +187,7 @@ def _verified_file(path: Path) -> dict[str, Any]:
     if has_manifest(path):
         manifest = read_checkpoint(path).manifest  # raises where its own hash does not hold
         return _line(
-            path, None, "proved", f"the SHA-256 in its header holds; source: {manifest.source or 'trained here'}"
+            path, None, "verified", f"the SHA-256 in its header matches; source: {manifest.source or 'trained here'}"
         )
     row = zoo.identify(path)
     if row is None:
@@ -202,11 +201,11 @@ def _verified_file(path: Path) -> dict[str, Any]:
 def _judged(path: Path, row: Published) -> dict[str, Any]:
     if has_manifest(path):
         read_checkpoint(path)
-        return _line(path, row, "proved", "converted; the SHA-256 in its header holds")
-    proof = zoo.prove(path, row)
+        return _line(path, row, "verified", "converted; the SHA-256 in its header matches")
+    proof = zoo.verify(path, row)
     if not proof.holds:
         return _line(path, row, "altered", str(proof))
-    return _line(path, row, "proved" if proof.verified else "unverified", str(proof))
+    return _line(path, row, "verified" if proof.verified else "unverified", str(proof))
 
 
 def _line(path: Path | None, row: Published | None, state: str, proof: str) -> dict[str, Any]:

@@ -7,10 +7,8 @@ from pathlib import Path
 from overtone import __version__, options, zoo
 from overtone.checkpoint import SUFFIX, Manifest, write_checkpoint
 from overtone.errors import OvertoneError
-from overtone.published import find
 from overtone.verbs.console import note, print_line
-from overtone.zoo import classes_of, supposed_classes
-from overtone.zoo.writing import PublishedLayout
+from overtone.zoo.loading import PublishedLayout
 
 
 def convert_weights(chosen: options.WeightsConvert) -> int:
@@ -25,7 +23,7 @@ def convert_weights(chosen: options.WeightsConvert) -> int:
         chosen.model, architecture=chosen.architecture, ema=chosen.ema, weights_dir=chosen.weights_dir
     )
     if not loaded.trained:
-        raise OvertoneError(f"{chosen.model} has random weights, which are not worth a file; name weights")
+        raise OvertoneError(f"{chosen.model} has random weights, so there is nothing to convert; name weights")
     if chosen.to == "safetensors":
         manifest = manifest_of(loaded)
         write_checkpoint(chosen.out, manifest, loaded.model.state_dict())
@@ -42,11 +40,11 @@ def convert_weights(chosen: options.WeightsConvert) -> int:
 
 
 def manifest_of(loaded: zoo.LoadedModel) -> Manifest:
-    """What the header of a converted file says: network, classes, preprocessing, where the weights are from."""
-    if loaded.manifest is not None:  # ours already, perhaps with a training's state beside the weights
+    """The manifest of a converted file: network, labels, preprocessing, where the weights are from."""
+    if loaded.manifest is not None:  # a checkpoint already, perhaps with a training's state beside the weights
         return dataclasses.replace(loaded.manifest, progress={})
     count = int(getattr(loaded.model, "num_classes", 0))  # 0: a backbone
-    classes = (classes_of(loaded) if count else None) or tuple(f"class {index}" for index in range(count))
+    classes = (zoo.classes_of(loaded) if count else None) or tuple(f"class {index}" for index in range(count))
     return Manifest(
         architecture=loaded.architecture,
         labels=classes,
@@ -54,6 +52,7 @@ def manifest_of(loaded: zoo.LoadedModel) -> Manifest:
         model_args=loaded.model_args,
         versions={"overtone": __version__, "torch": version("torch"), "timm": version("timm")},
         source=_source(loaded),
+        published=None if loaded.published is None else loaded.published.full_name,
     )
 
 
@@ -61,7 +60,7 @@ def _source(loaded: zoo.LoadedModel) -> str:
     """Where the weights are from, without the folders of this machine."""
     row = loaded.published
     if row is None:
-        return Path(loaded.source).name
+        return loaded.source if loaded.path is None else loaded.path.name
     parts = [f"published as {row.full_name} under {row.license}", *row.urls[:1]]
     return "; ".join(parts + ([] if loaded.proof is None else [str(loaded.proof)]))
 
@@ -70,10 +69,6 @@ def _layout(loaded: zoo.LoadedModel, chosen: options.WeightsConvert) -> Publishe
     if chosen.layout != "auto":
         return chosen.layout
     row = loaded.published
-    if row is None and loaded.manifest is not None and loaded.manifest.source:
-        # A converted file says which row it was.
-        words = loaded.manifest.source.replace(";", " ").split()
-        row = next((found for word in words if (found := find(word)) is not None), None)
     return "bare" if row is None else zoo.published_layout(row)
 
 
@@ -83,13 +78,13 @@ def _check_out(chosen: options.WeightsConvert) -> None:
     if out.suffix not in suffixes:
         raise OvertoneError(f"--out {out} should end in {' or '.join(suffixes)} for --to {chosen.to}")
     if out.exists() and not chosen.overwrite:
-        raise OvertoneError(f"{out} is there already; choose another --out or add --overwrite")
+        raise OvertoneError(f"{out} exists already; choose another --out or add --overwrite")
     if out.exists() and Path(chosen.model).exists() and out.samefile(chosen.model):
         raise OvertoneError(f"{out} is the file to convert; choose another --out")
 
 
 def _say(loaded: zoo.LoadedModel, out: Path, what: str) -> None:
-    for line in (*loaded.notes, supposed_classes(loaded)):
+    for line in (*loaded.notes, zoo.supposed_classes(loaded)):
         if line is not None:
             note(f"weights: {line}")
     print_line(f"{out}: {what}; from {loaded.source}")

@@ -1,32 +1,30 @@
-"""From a name or a path to a network with its weights: fetched, proved, read safely, recognised, loaded strictly.
+"""From a name or a path to a network with its weights: fetched, verified, read safely, inferred, loaded strictly.
 
-`cache` and `fetch` find a published file, `proof` says whether it is that file, `reading` opens it without running
-anything, `layouts` finds the state dict in it, `inference` tells the network by its shapes, `adapting` and `loading`
-put it into one, and `resolver` does all of this for a name.
+`fetch` and `download` get a published file, `proof` says whether it is that file, `pickles` and `reading` open it
+without running anything, `inference` finds the network by its shapes, `loading` puts the weights into one, `resolver`
+does all of this for a name, `hub` for a repository, `starting` for a training, and `class_names` names the outputs.
 """
 
 from overtone.models.building import build, classifier_of, preprocess_of, published_row
-from overtone.zoo.cache import cache_folder, file_name, weights_folders
 from overtone.zoo.class_names import classes_of, names_of, num_outputs, published_classes, supposed_classes
 from overtone.zoo.fetch import Located, fetch_published, find_published
 from overtone.zoo.inference import Description, describe, infer_architecture
-from overtone.zoo.layouts import State, inspect_state, read_state
-from overtone.zoo.loading import load_state
-from overtone.zoo.proof import Digests, Proof, UnverifiedWarning, digests, identify, prove
-from overtone.zoo.reading import FileContents, inspect_file
-from overtone.zoo.resolver import (
-    BEST,
-    LAST,
-    LoadedModel,
-    build_for_training,
-    checkpoint_path,
-    load_model,
-    load_pretrained,
-    load_weights,
-    no_weights,
-    read_state_dict,
+from overtone.zoo.loading import load_state, nonfinite, published_layout, write_published
+from overtone.zoo.proof import (
+    Digests,
+    Proof,
+    UnverifiedWarning,
+    cache_folder,
+    digests,
+    file_name,
+    identify,
+    verify,
+    weights_folders,
 )
-from overtone.zoo.writing import published_layout, write_published
+from overtone.zoo.reading import FileContents, State, inspect_file, inspect_state, read_state
+from overtone.zoo.resolver import BEST, LAST, LoadedModel, checkpoint_path, load_model, read_state_dict
+from overtone.zoo.starting import build_for_training, fitted_to_weights, load_pretrained, load_weights, no_weights
+from overtone.zoo.task_of import task_of
 
 __all__ = [
     "BEST",
@@ -50,6 +48,7 @@ __all__ = [
     "fetch_published",
     "file_name",
     "find_published",
+    "fitted_to_weights",
     "identify",
     "infer_architecture",
     "inspect_file",
@@ -60,15 +59,17 @@ __all__ = [
     "load_weights",
     "names_of",
     "no_weights",
+    "nonfinite",
     "num_outputs",
     "preprocess_of",
-    "prove",
     "published_classes",
     "published_layout",
     "published_row",
     "read_state",
     "read_state_dict",
     "supposed_classes",
+    "task_of",
+    "verify",
     "weights_folders",
     "write_published",
 ]

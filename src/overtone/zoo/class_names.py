@@ -1,15 +1,15 @@
-"""What the outputs of a network are called."""
+"""Names of a network's outputs."""
 
 from overtone.data.imagenet import NUM_CLASSES, readable, synsets
 from overtone.errors import OvertoneError
-from overtone.models import families
+from overtone.models._families import head_rows_of
 from overtone.published import Published, rows_of
-from overtone.zoo.layouts import HUB_LAYOUT, OWN_LAYOUT
+from overtone.zoo.reading import HUB_LAYOUT, OWN_LAYOUT
 from overtone.zoo.resolver import LoadedModel
 
 
 def names_of(loaded: LoadedModel) -> tuple[str, ...]:
-    """The outputs' names for people, in their order: see `classes_of`; WordNet ids in words, else the position.
+    """Readable names of the outputs, in their order: see `classes_of`; WordNet ids in words, else the position.
 
     Raises:
         OvertoneError: the network has no classifier.
@@ -21,12 +21,12 @@ def names_of(loaded: LoadedModel) -> tuple[str, ...]:
 
 
 def classes_of(loaded: LoadedModel) -> tuple[str, ...] | None:
-    """The outputs' names as of class folders, in their order; None where nothing tells.
+    """Names of the outputs as class folders have them, in their order; None where they are unknown.
 
     The weights' own class names; WordNet ids of ImageNet-1K for published networks with 1000 outputs and for timm's
-    that were trained on it last; for HorNet's 10,459 classes of ImageNet-22K the ids of the thousand that ImageNet-1K
-    shares, and `class N` for the others. A bare file that is of a published network by its shapes is supposed to be of
-    its classes too: see `supposed_classes`.
+    that were trained on it last; for a larger classifier whose family knows which outputs ImageNet-1K shares
+    (`head_rows`) the ids of those, and `class N` for the others. For a bare file that is of a published network by its
+    shapes, that network's classes are assumed: see `supposed_classes`.
 
     Raises:
         OvertoneError: the network has no classifier.
@@ -37,17 +37,17 @@ def classes_of(loaded: LoadedModel) -> tuple[str, ...] | None:
     row = loaded.published or _row_by_shape(loaded)
     if row is not None:
         return published_classes(row, count)
-    if count == NUM_CLASSES and loaded.trained and loaded.layout is None and "in1k" in loaded.source:
-        return synsets()  # by name from timm, whose tags name the data that the weights were trained on last
+    if count == NUM_CLASSES and loaded.trained and loaded.layout is None and "in1k" in (loaded.tag or ""):
+        return synsets()  # timm's tags name the data that the weights were trained on last
     return None
 
 
 def supposed_classes(loaded: LoadedModel) -> str | None:
-    """What `classes_of` supposes of a bare file, for people; None where it knows."""
+    """What `classes_of` assumes about a bare file, as a sentence for a log; None where it knows."""
     row = None if loaded.labels is not None or loaded.published is not None else _row_by_shape(loaded)
     if row is None:
         return None
-    return f"its {num_outputs(loaded)} classes are supposed to be those of the published {row.full_name}"
+    return f"its {num_outputs(loaded)} classes are assumed to be those of the published {row.full_name}"
 
 
 def _row_by_shape(loaded: LoadedModel) -> Published | None:
@@ -64,8 +64,7 @@ def published_classes(row: Published, num_outputs: int) -> tuple[str, ...]:
     if num_outputs == NUM_CLASSES:
         return synsets()
     names = [f"class {index}" for index in range(num_outputs)]
-    told = (getattr(family, "head_rows", lambda *_: None)(num_outputs, NUM_CLASSES) for family in families())
-    shared = next((rows for rows in told if rows is not None), None)
+    shared = head_rows_of(num_outputs, NUM_CLASSES)
     if shared is not None and num_outputs == row.num_classes:
         for synset, index in zip(synsets(), shared, strict=True):
             names[index] = synset
@@ -73,12 +72,12 @@ def published_classes(row: Published, num_outputs: int) -> tuple[str, ...]:
 
 
 def num_outputs(loaded: LoadedModel) -> int:
-    """Number of outputs.
+    """Number of labels the network distinguishes.
 
     Raises:
-        OvertoneError: the network has no classifier.
+        OvertoneError: it has no classifier.
     """
     count = len(loaded.labels) if loaded.labels is not None else int(getattr(loaded.model, "num_classes", 0))
     if count < 1:
-        raise OvertoneError(f"{loaded.source} has no classifier; give a network that has one")
+        raise OvertoneError(f"{loaded.source} has no classifier; give a network with one")
     return count

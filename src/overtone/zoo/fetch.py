@@ -1,51 +1,56 @@
-"""A published file by its row: found on this machine, else downloaded, proved, and only then given its name."""
+"""A published file by its row: found on this machine, else downloaded, verified, and only then given its name."""
 
 import os
 import sys
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from overtone.checkpoint import SUFFIX, has_manifest, read_manifest
+from overtone.checkpoint import SUFFIX, flush, has_manifest, read_manifest
 from overtone.errors import OvertoneError
 from overtone.published import Published
-from overtone.zoo.cache import (
+from overtone.zoo.download import TIMEOUT_S, DownloadFailed, Progress, download, forget
+from overtone.zoo.proof import (
     CACHE_VARIABLE,
     WEIGHTS_VARIABLE,
     Folders,
+    Proof,
+    UnverifiedWarning,
     cache_folder,
     file_name,
+    has_published_hash,
     names_by_hand,
+    records_path,
+    verify,
     weights_files,
     weights_folders,
 )
-from overtone.zoo.download import TIMEOUT_S, DownloadFailed, Progress, download, forget
-from overtone.zoo.proof import Proof, UnverifiedWarning, has_published_hash, prove, records_path
 from overtone.zoo.reading import inspect_file
-
-try:
-    import fcntl
-except ImportError:  # Windows has no flock; there, two processes that fetch one file at a time get in each other's way
-    fcntl = None
 
 _SLACK_BYTES = 64 << 20
 
 
+class _Limits(NamedTuple):
+    timeout: float
+    deadline: float | None
+
+
 @dataclass(frozen=True)
 class Located:
-    """A published file on this machine, proved.
+    """A published file on this machine, verified.
 
     Attributes:
         path: the file.
-        proof: what proves it.
-        origin: `cache`, the folder of weights that it lies in, or the address it was fetched from.
+        proof: what it was compared with.
+        origin: `cache`, the folder of weights that it is in, or the address it was fetched from.
         row: what it is.
     """
 
@@ -59,16 +64,16 @@ def find_published(row: Published, weights_dir: Folders = None) -> Located | Non
     """The file of a row if it is on this machine: in the cache, else in a folder of weights, by name or by hash.
 
     Raises:
-        OvertoneError: a file that has the name of the row's is another one, and the right one is nowhere.
+        OvertoneError: a file with the row's name has another content, and the published one is nowhere else.
     """
     altered: list[str] = []
     for path in _candidates(row, weights_dir):
-        located = _proved(path, row, altered)
+        located = _verified(path, row, altered)
         if located is not None:
             return located
     if altered:
         raise OvertoneError(
-            f"{altered[0]}: not the file that was published as {row.full_name}; remove it to have it fetched anew"
+            f"{altered[0]}: not the file that was published as {row.full_name}; remove it to download it again"
         )
     return None
 
@@ -79,6 +84,7 @@ def fetch_published(
     *,
     progress: Progress | None = None,
     timeout: float = TIMEOUT_S,
+    deadline: float | None = None,
 ) -> Located:
     """The file of a row, downloaded if it is not on this machine.
 
@@ -86,7 +92,8 @@ def fetch_published(
         row: what to fetch.
         weights_dir: folders to look in beside the cache and OVERTONE_WEIGHTS_DIR.
         progress: called with the bytes there are and there will be; None: a bar on stderr if it is a terminal.
-        timeout: seconds of silence after which an address is given up.
+        timeout: seconds without a byte after which an address is given up.
+        deadline: seconds that one address may take in all; None: by the size of the file (see `download`).
 
     Raises:
         OvertoneError: the row was published without weights; a file that was altered; no address gave the file.
@@ -104,7 +111,7 @@ def fetch_published(
             return found
         for url in row.urls:
             try:
-                return _fetched(row, url, folder, progress, timeout)
+                return _fetched(row, url, folder, _Limits(timeout, deadline), progress)
             except DownloadFailed as failure:
                 failures.append(f"{url} ({failure})")
     raise OvertoneError(
@@ -113,37 +120,37 @@ def fetch_published(
     )
 
 
-def _fetched(row: Published, url: str, folder: Path, progress: Progress | None, timeout: float) -> Located:
+def _fetched(row: Published, url: str, folder: Path, limits: "_Limits", progress: Progress | None) -> Located:
     path = folder / file_name(row, url)
     part = path.with_name(path.name + ".part")
     max_bytes = row.size_bytes or int(16e6 * (row.params_m or 100)) + _SLACK_BYTES
     resumed = part.is_file()
     with _shown(f"{row.full_name} from {url.split('/')[2]}", progress) as shown:
-        download(url, part, max_bytes=max_bytes, timeout=timeout, progress=shown)
+        download(url, part, max_bytes=max_bytes, **limits._asdict(), progress=shown)
         proof = _proof_of_part(part, row, url, path.name)
         if not proof.holds and resumed:  # the part may have been of an older file: once more, from the beginning
             forget(part)
-            download(url, part, max_bytes=max_bytes, timeout=timeout, progress=shown)
+            download(url, part, max_bytes=max_bytes, **limits._asdict(), progress=shown)
             proof = _proof_of_part(part, row, url, path.name)
     if not proof.holds:
         forget(part)
         raise DownloadFailed(f"altered: {proof}")
     os.replace(part, path)
     forget(part)
-    _flush(folder)
-    proof = prove(path, row, url=url, record=True)
+    flush(folder)
+    proof = verify(path, row, url=url, record=True)
     _warn_of(proof, path)
     return Located(path, proof, url, row)
 
 
 def _proof_of_part(part: Path, row: Published, url: str, name: str) -> Proof:
-    proof = prove(part, row, url=url, name=name)
-    if proof.kind == "first_use":  # nothing vouches for its bytes, so at least it must be a whole checkpoint
+    proof = verify(part, row, url=url, name=name)
+    if proof.kind == "first_use":  # no hash was published, so at least it must be a whole checkpoint
         try:
             inspect_file(part)
         except OvertoneError as error:
             forget(part)
-            raise DownloadFailed(f"it sends something else than a checkpoint: {error}") from error
+            raise DownloadFailed(f"it sends something other than a checkpoint: {error}") from error
     return proof
 
 
@@ -155,14 +162,14 @@ def _candidates(row: Published, weights_dir: Folders) -> Iterator[Path]:
     if has_published_hash(row):
         for path in weights_files(folders):
             fits = row.size_bytes is None or path.stat().st_size == row.size_bytes
-            if fits and path.suffix != SUFFIX and prove(path, row).verified:
+            if fits and path.suffix != SUFFIX and verify(path, row).verified:
                 yield path
 
 
-def _proved(path: Path, row: Published, altered: list[str]) -> Located | None:
+def _verified(path: Path, row: Published, altered: list[str]) -> Located | None:
     if path.suffix == SUFFIX and not _converted(path, row):
         return None
-    proof = prove(path, row, record=True)
+    proof = verify(path, row, record=True)
     if not proof.holds:
         hint = f" (recorded in {records_path()})" if proof.kind == "first_use" else ""
         altered.append(f"{path}: {proof}{hint}")
@@ -186,30 +193,25 @@ def _made(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OvertoneError(
-            f"the cache {folder} cannot be made: {error.strerror}; set {CACHE_VARIABLE} to another folder"
+            f"the cache {folder} cannot be created: {error.strerror}; set {CACHE_VARIABLE} to another folder"
         ) from error
     return folder
 
 
 @contextmanager
 def _claimed(lock: Path) -> Iterator[None]:
-    """Hold a file for this process alone, waiting for whoever has it; the hold ends with the process."""
+    """Hold a lock file, waiting for whoever has it; the system releases it when the process ends."""
+    claim = FileLock(lock)
     try:
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+        claim.acquire()
     except OSError as error:
         raise OvertoneError(
             f"the cache {lock.parent} cannot be written: {error.strerror}; set {CACHE_VARIABLE} to another folder"
         ) from error
     try:
-        while fcntl is not None:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(0.1)
         yield
     finally:
-        os.close(handle)
+        claim.release()
 
 
 @contextmanager
@@ -221,11 +223,3 @@ def _shown(what: str, progress: Progress | None) -> Iterator[Progress | None]:
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _flush(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

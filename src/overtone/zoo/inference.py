@@ -1,4 +1,4 @@
-"""Which network a file is of, told by its keys and shapes alone."""
+"""Which network a file is of, inferred from its keys and shapes alone."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,12 +10,12 @@ from overtone.errors import OvertoneError
 from overtone.models import families
 from overtone.models._cfg import Inferred
 from overtone.published import Published
-from overtone.zoo.layouts import State, inspect_state
-from overtone.zoo.proof import Proof, identify, prove
+from overtone.zoo.proof import Proof, identify, verify
+from overtone.zoo.reading import State, inspect_state
 
 
 def infer_architecture(shapes: Mapping[str, tuple[int, ...]]) -> Inferred | None:
-    """The network that a state dict of these shapes belongs to, asked of every family; None: of none of them.
+    """The network that a state dict of these shapes belongs to, asked of every family; None where it is of none.
 
     Args:
         shapes: by published key or ours.
@@ -24,17 +24,17 @@ def infer_architecture(shapes: Mapping[str, tuple[int, ...]]) -> Inferred | None
         try:
             found = family.architecture_of(shapes)
         except (IndexError, KeyError, ValueError, TypeError, ZeroDivisionError):
-            continue  # known keys with shapes that no net of the family has: a foreign or an altered file
+            continue  # known keys with shapes that no network of the family has: a foreign or an altered file
         if found is not None:
             return found
     return None
 
 
 def inferred_of(path: Path, state: State) -> Inferred:
-    """`infer_architecture`, for a file that has to be of one of them.
+    """`infer_architecture` for a file.
 
     Raises:
-        OvertoneError: it is of none of them.
+        OvertoneError: it is of no known network.
     """
     found = infer_architecture(state.shapes)
     if found is None:
@@ -47,7 +47,7 @@ def inferred_of(path: Path, state: State) -> Inferred:
 
 @dataclass(frozen=True)
 class Description:
-    """What a file of weights is, found out without reading a tensor or building a net.
+    """What a file of weights is, inferred without reading a tensor or building a network.
 
     Attributes:
         path: the file, of `size` bytes.
@@ -61,7 +61,7 @@ class Description:
         has_ema: whether there is a moving average of the weights.
         published: the published file that it is, by its hash; `proof` says which hash.
         manifest: of a checkpoint of overtone.
-        notes: what had to be assumed, for people.
+        notes: what had to be assumed, in sentences for a log.
     """
 
     path: Path
@@ -121,7 +121,7 @@ def describe(path: Path) -> Description:
         extra=state.extra,
         has_ema=state.has_ema,
         published=row,
-        proof=None if row is None else prove(path, row),
+        proof=None if row is None else verify(path, row),
         manifest=state.manifest,
         notes=notes,
     )

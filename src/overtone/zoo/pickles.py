@@ -1,8 +1,9 @@
-"""The contents of a pickle as PyTorch writes them, without making anything of what it names.
+"""A scan of the pickles that PyTorch writes, without creating anything they name.
 
-`torch.load(weights_only=True)` refuses to run code, but it takes the memory that a file claims to need before it has
-looked whether the file holds as much. This reads the same pickle first, with a stand-in for everything: a tensor is a
-shape, a type and the storage it lies in. A name that is not on the list below is refused.
+`torch.load(weights_only=True)` refuses to run code, but it allocates the memory that a file claims to need before it
+checks that the file holds as much, and it cannot describe a file of the old format without reading all of it. This
+scan reads the same pickle first, with a stand-in for everything: a tensor is a shape, a type and its storage. A name
+that is not on the list below is refused.
 """
 
 import math
@@ -35,7 +36,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Storage:
-    """A stretch of numbers in the file: its key there, its length and its type."""
+    """A stretch of values in the file: its key there, its length and its type."""
 
     key: str
     numel: int
@@ -49,7 +50,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """A tensor without its numbers."""
+    """A tensor without its values."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -57,13 +58,13 @@ class TensorInfo:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its numbers."""
+        """Bytes of its values."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass
 class Scanned:
-    """A pickle read: its contents with `TensorInfo` for tensors, its storages by key, the harmless names it uses."""
+    """A scanned pickle: its contents with `TensorInfo` for tensors, its storages by key, the harmless names it uses."""
 
     values: Any
     storages: dict[str, Storage]
@@ -99,7 +100,7 @@ def _refuse_operation(scanner: Any) -> None:
 
 
 class _Scanner(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]
-    """Python's own reader of pickles, with fewer opcodes, and stand-ins for whatever is named."""
+    """Python's own unpickler with fewer opcodes, and stand-ins for every name."""
 
     dispatch: ClassVar[dict[int, Any]] = {
         code: read if code in _OPCODES else _refuse_operation
@@ -155,13 +156,13 @@ class _Scanner(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue
 
 
 # What a training script leaves beside the tensors: its arguments, and accuracies as numbers of NumPy. A Namespace only
-# stores attributes and a scalar only bytes; whatever lies in them has to be on the list too.
+# stores attributes and a scalar only bytes; whatever is in them has to be on the list too.
 NUMPY_SCALARS = frozenset({"numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype"})
 NAMESPACE = "argparse.Namespace"
 
 
 def scan(file: BinaryIO, limit: int) -> Scanned:
-    """Read the one pickle that begins here.
+    """Scan the one pickle that begins here.
 
     Args:
         file: a binary file; it stands behind the pickle afterwards.

@@ -1,8 +1,13 @@
-"""Whether a file is the one that was published: by the hash that came with it, else by the one of its first use."""
+"""Where published files are on this machine, and whether a file is the one that was published.
+
+It is compared with the hash that came with it, else with the one recorded when it was first used.
+"""
 
 import hashlib
 import json
+import os
 import re
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,15 +15,75 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from overtone.checkpoint import SUFFIX, has_manifest, write_text
 from overtone.errors import OvertoneError
 from overtone.plain_json import parse_json
-from overtone.published import PUBLISHED, Published
-from overtone.zoo.cache import cache_folder
+from overtone.published import PUBLISHED, Published, rows_of
 
+CACHE_VARIABLE, WEIGHTS_VARIABLE = "OVERTONE_CACHE", "OVERTONE_WEIGHTS_DIR"
+WEIGHTS_SUFFIXES = (".pth", ".pt", ".tar", ".safetensors")
+
+Folders = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
 Kind = Literal["git_blob_sha1", "sha256", "sha256_prefix", "first_use", "converted"]
 RECORDS = "proofs.json"
 _BLOCK = 1 << 20
+
+
+def cache_folder() -> Path:
+    """The folder that published files are downloaded to: OVERTONE_CACHE, else torch hub's folder of checkpoints."""
+    given = os.environ.get(CACHE_VARIABLE)
+    return Path(given).expanduser() if given else Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def weights_folders(weights_dir: Folders = None) -> list[Path]:
+    """The folders with files that a user has put there: those given, then those of OVERTONE_WEIGHTS_DIR.
+
+    Raises:
+        OvertoneError: one that was given is not a folder.
+    """
+    named = [weights_dir] if isinstance(weights_dir, (str, os.PathLike)) else list(weights_dir or ())
+    named += [name for name in os.environ.get(WEIGHTS_VARIABLE, "").split(os.pathsep) if name]
+    folders = [Path(name).expanduser() for name in named]
+    for folder in folders:
+        if not folder.is_dir():
+            raise OvertoneError(f"{folder} is not a folder; give a folder of weights (also in {WEIGHTS_VARIABLE})")
+    return folders
+
+
+def file_name(row: Published, url: str | None = None) -> str:
+    """The name of a row's file in the cache: the published one, else one made of the row's name.
+
+    Args:
+        row: a published row.
+        url: the address, where a row has several files: the name in it, if it has one.
+    """
+    if row.file is not None:
+        return row.file
+    last = "" if url is None else url.partition("?")[0].rpartition("/")[2]
+    return last if last.endswith(WEIGHTS_SUFFIXES) else f"{row.full_name}.pth"
+
+
+def names_by_hand(row: Published) -> list[str]:
+    """Names under which a file in a user's folder is taken for the row's, the likeliest first."""
+    names = [file_name(row), *(file_name(row, url) for url in row.urls)]
+    stems = [row.full_name] + ([row.architecture] if len(rows_of(row.architecture)) == 1 else [])
+    names += [stem + suffix for stem in stems for suffix in WEIGHTS_SUFFIXES]
+    return list(dict.fromkeys(names))
+
+
+def weights_files(folders: Iterable[Path]) -> list[Path]:
+    """Every file in the folders, not below them, that has a name as weights have."""
+    return [
+        path
+        for folder in folders
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.suffix in WEIGHTS_SUFFIXES
+    ]
+
+
+# --- verifying them
 
 
 class UnverifiedWarning(UserWarning):
@@ -31,10 +96,10 @@ class Proof:
 
     Attributes:
         kind: the hash that was published; `first_use` where none was: the SHA-256 recorded when the file was first
-            used; `converted`: a checkpoint of overtone, which proves itself when it is read.
-        expected: hexadecimal; None where nothing was there to compare with.
+            used; `converted`: a checkpoint of overtone, which is verified when it is read.
+        expected: hexadecimal; None where there was nothing to compare with.
         actual: hexadecimal, of the same kind.
-        verified: whether a hash of its publisher holds.
+        verified: whether a hash of its publisher matches.
     """
 
     kind: Kind
@@ -44,7 +109,7 @@ class Proof:
 
     @property
     def holds(self) -> bool:
-        """Whether nothing speaks against the file."""
+        """Whether no hash contradicts the file."""
         return self.expected is None or self.actual.startswith(self.expected)
 
     def __str__(self) -> str:
@@ -52,11 +117,11 @@ class Proof:
         if not self.holds:
             return f"the {name} should be {self.expected} and is {self.actual}"
         if self.kind == "converted":
-            return "converted: proved by the SHA-256 in its header when it is read"
+            return "converted: verified by the SHA-256 in its header when it is read"
         if self.kind == "first_use":
             state = "recorded now, unverified" if self.expected is None else "the one of its first use"
             return f"sha256 {self.actual}: {state}; none was published"
-        return f"{name} {self.expected} holds"
+        return f"{name} {self.expected} matches"
 
 
 @dataclass(frozen=True)
@@ -69,7 +134,7 @@ class Digests:
 
 
 def digests(path: Path) -> Digests:
-    """The hashes of a file, remembered while it keeps its size and its time of change."""
+    """The hashes of a file, cached while its size and modification time stay."""
     status = path.stat()
     return _digests(path.resolve(), status.st_size, status.st_mtime_ns)
 
@@ -85,7 +150,7 @@ def _digests(path: Path, size: int, changed_ns: int) -> Digests:
     return Digests(blob.hexdigest(), whole.hexdigest(), size)
 
 
-def prove(
+def verify(
     path: Path, row: Published, *, url: str | None = None, name: str | None = None, record: bool = False
 ) -> Proof:
     """Compare a file with what is known of a published row.
@@ -94,11 +159,11 @@ def prove(
         path: the file.
         row: what it should be.
         url: where it was fetched, if it was: OpenMMLab names its files after their SHA-256.
-        name: the name that the file is going to have, while it has a temporary one.
-        record: write down the SHA-256 of a file without a published hash.
+        name: the final name of a file that still has a temporary one.
+        record: keep the SHA-256 of a file without a published hash.
 
     Returns:
-        The strongest proof there is. A mismatch does not raise: look at `holds`.
+        The strongest comparison there is. A mismatch does not raise: look at `holds`.
     """
     if path.suffix == SUFFIX and has_manifest(path):
         return Proof("converted", None, "", verified=False)
@@ -116,12 +181,12 @@ def prove(
 
 
 def has_published_hash(row: Published) -> bool:
-    """Whether anything came with a row that proves its file, wherever it is from."""
+    """Whether a hash was published with a row, so that its file can be verified wherever it comes from."""
     return _published_hash(row, "") is not None
 
 
 def identify(path: Path) -> Published | None:
-    """The published row whose file this is by its hash; None where it is none of them."""
+    """The published row whose file this is by its hash; None where it is none."""
     found = digests(path)
     for row in PUBLISHED:
         expected = _published_hash(row, "")
@@ -145,7 +210,7 @@ def _published_hash(row: Published, origin: str) -> tuple[Kind, str] | None:
 
 
 def records_path() -> Path:
-    """Where the hashes of files without a published one are written down."""
+    """The file with the hashes of files that were published without one."""
     return cache_folder() / RECORDS
 
 
@@ -160,12 +225,12 @@ def _records() -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError, OSError):
         pass
     raise OvertoneError(
-        f"{path}, the record of files first used here, cannot be read; mend it, or remove it to trust those files anew"
+        f"{path}, the record of files first used here, cannot be read; repair it, or remove it to trust them again"
     )
 
 
 def _write_record(record_name: str, found: Digests, url: str | None) -> None:
     entry = {"sha256": found.sha256, "size": found.size, "url": url, "recorded": datetime.now(UTC).isoformat()}
     files = _records() | {record_name: entry}
-    with suppress(OvertoneError):  # a cache that only others may fill: the file stays unverified each time
+    with suppress(OvertoneError):  # a read-only cache: the file is reported as unverified every time
         write_text(records_path(), json.dumps({"format": 1, "files": files}, indent=1, sort_keys=True) + "\n")

@@ -1,7 +1,8 @@
-"""Any file of weights, read safely: what it claims is checked against what it holds before memory is taken.
+"""Any file of weights, read safely, and the state dict in it under its published keys.
 
 Formats: safetensors, PyTorch's zip, and PyTorch's format before that (1.5 and older, as most published files have). No
-code in a file is ever run: `weights_only=True` everywhere, after a reading that refuses by itself (see `pickles`).
+code in a file is ever run: `weights_only=True` everywhere, after a scan that refuses by itself (see `pickles`). What a
+file claims is compared with what it holds before memory is taken.
 """
 
 import argparse
@@ -17,12 +18,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from overtone.checkpoint import SUFFIX
+from overtone.checkpoint import SUFFIX, TRAINING_PREFIX, Manifest, has_manifest, read_checkpoint, read_manifest
 from overtone.errors import OvertoneError
+from overtone.models import families
+from overtone.models._cfg import unwrap
 from overtone.zoo.pickles import NAMESPACE, NUMPY_SCALARS, Refused, Scanned, TensorInfo, scan
 
 Format = Literal["safetensors", "torch zip", "torch legacy"]
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # what every file of torch.save began with before the zip format
+OWN_LAYOUT, HUB_LAYOUT = "overtone", "hub"
 _SAFETENSORS_TYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -57,7 +61,7 @@ class FileContents:
 
 
 def inspect_file(path: Path) -> FileContents:
-    """What is in a file of weights; no tensor is read and nothing is built.
+    """Inspect a file of weights; no tensor is read and nothing is built.
 
     Raises:
         OvertoneError: no such file, damaged, not a file of weights, or one that asks for more than tensors.
@@ -68,6 +72,10 @@ def inspect_file(path: Path) -> FileContents:
         with path.open("rb") as file:
             start = file.read(512)
             file.seek(0)
+            # First, since the length of a safetensors header may begin with the byte that pickles begin with.
+            is_safetensors = start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
+            if is_safetensors:
+                return _inspect_safetensors(path)
             if start.startswith(b"PK\x03\x04"):
                 return _inspect_zip(path, file)
             if start.startswith(b"\x80"):
@@ -81,17 +89,17 @@ def inspect_file(path: Path) -> FileContents:
         ) from error
     except (SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
         raise OvertoneError(f"{path} cannot be read: {_first_line(error)}; use another copy") from error
-    raise OvertoneError(f"{path} is no file of weights: {_what_it_is(start)}; use another copy")
+    raise OvertoneError(f"{path} is not a file of weights: {_what_it_is(start)}; use another copy")
 
 
 def read_values(path: Path, contents: FileContents | None = None) -> Any:
-    """The contents of a file of weights, its tensors on the CPU.
+    """Read a file of weights, its tensors on the CPU.
 
-    They may lie in the file, mapped: copy those that are to stay.
+    They may be mapped from the file: copy those that are kept.
 
     Args:
         path: the file.
-        contents: what `inspect_file` said about it, if it has been asked already.
+        contents: what `inspect_file` returned for it, if it has been called already.
 
     Raises:
         OvertoneError: as `inspect_file`.
@@ -201,7 +209,7 @@ def _harmless(names: frozenset[str]) -> list[Any]:
 
 
 def _check_same(path: Path, expected: Any, values: Any) -> None:
-    """Two readers must have seen the same tensors, or the file is made to show different things to each."""
+    """Raise OvertoneError where the scan and PyTorch saw different tensors: the file is made to deceive one of them."""
     pending = [(expected, values)]
     while pending:
         info, value = pending.pop()
@@ -214,20 +222,6 @@ def _check_same(path: Path, expected: Any, values: Any) -> None:
             pending += zip(info, value, strict=True)
         elif isinstance(info, (Mapping, list, tuple)) or isinstance(value, Tensor):
             raise OvertoneError(f"{path} is refused: it reads differently twice; use another copy")
-
-
-def plain_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Of what stands beside the weights, what can be shown: numbers and short texts."""
-    numbers = {key: value.item() if _is_number(value) else value for key, value in extra.items()}
-    return {
-        key: value
-        for key, value in numbers.items()
-        if isinstance(value, (bool, int, float)) or (isinstance(value, str) and len(value) < 200)
-    }
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, np.generic) or (isinstance(value, Tensor) and value.numel() == 1)
 
 
 def _first_line(error: BaseException) -> str:
@@ -244,3 +238,103 @@ def _what_it_is(start: bytes) -> str:
     if start[257:262] == b"ustar":
         return "it is a tar archive (of data, or of PyTorch 0.1)"
     return "it is neither safetensors nor of torch.save"
+
+
+# --- the state dict in a file
+
+
+@dataclass(frozen=True)
+class State:
+    """A state dict from a file.
+
+    Attributes:
+        layout: `overtone`; `hub`; `openmmlab`; else `bare` or the wrapper's key (`model`, `state_dict`, `params`,
+            `model_ema`, `state_dict_ema`), followed by `+module` where every key had that prefix.
+        entries: tensors, or `TensorInfo` where the file was only inspected, under published keys or ours.
+        extra: plain values beside it, such as `epoch` and `best_prec1`.
+        has_ema: whether a moving average of the weights is there too.
+        manifest: of a checkpoint of overtone.
+    """
+
+    layout: str
+    entries: dict[str, Any]
+    extra: dict[str, Any] = field(default_factory=dict)
+    has_ema: bool = False
+    manifest: Manifest | None = None
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes by key."""
+        return {key: tuple(value.shape) for key, value in self.entries.items()}
+
+
+def inspect_state(path: Path) -> tuple[State, FileContents]:
+    """The state dict in a file without its values, and what else is known of the file.
+
+    Raises:
+        OvertoneError: no such file, damaged, no file of weights, or refused.
+    """
+    contents = inspect_file(path)
+    if has_manifest(path):
+        weights = {key: info for key, info in contents.values.items() if not key.startswith(TRAINING_PREFIX)}
+        return State(OWN_LAYOUT, weights, manifest=read_manifest(path)), contents
+    return _recognised(path, contents.values, ema=False), contents
+
+
+def read_state(path: Path, *, ema: bool = False) -> State:
+    """The state dict in a file, its tensors on the CPU.
+
+    Args:
+        path: a checkpoint of any layout.
+        ema: the moving average of the weights that a training checkpoint may have beside them.
+
+    Raises:
+        OvertoneError: as `inspect_state`, and where there is no moving average.
+    """
+    if has_manifest(path):
+        if ema:
+            raise OvertoneError(f"{path} has no moving average of the weights; load it without ema")
+        checkpoint = read_checkpoint(path)
+        return State(OWN_LAYOUT, checkpoint.weights, manifest=checkpoint.manifest)
+    contents = inspect_file(path)
+    state = _recognised(path, read_values(path, contents), ema=ema)
+    if contents.format == "torch zip":  # they are mapped from the file
+        state.entries.update({key: value.clone() for key, value in state.entries.items()})
+    return state
+
+
+def published_entries(state_dict: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Entries under the published keys, and the layout's name where they had others: see `foreign_layout`."""
+    for family in families():
+        found = getattr(family, "foreign_layout", lambda _: None)(state_dict)
+        if found is not None:
+            return found
+    return "", dict(state_dict)
+
+
+def _recognised(path: Path, values: Any, *, ema: bool) -> State:
+    if not isinstance(values, Mapping):
+        raise OvertoneError(f"{path} holds a {type(values).__name__}, not a state dict; save `model.state_dict()`")
+    try:
+        found = unwrap(values, ema=ema)
+    except KeyError:
+        raise OvertoneError(f"{path} has no moving average of the weights; load it without ema") from None
+    except ValueError:
+        held = ", ".join(map(str, list(values)[:8])) or "nothing"
+        raise OvertoneError(f"{path} holds no tensors by name but {held}; save `model.state_dict()`") from None
+    foreign, entries = published_entries(found.entries)
+    return State(foreign or found.layout, entries, plain_extra(found.extra), found.has_ema)
+
+
+def plain_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers and short texts among the values beside the weights."""
+    numbers = {key: value.item() if _is_number(value) else value for key, value in extra.items()}
+    return {
+        key: value
+        for key, value in numbers.items()
+        if isinstance(value, (bool, int, float)) or (isinstance(value, str) and len(value) < 200)
+    }
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, np.generic) or (isinstance(value, Tensor) and value.numel() == 1)

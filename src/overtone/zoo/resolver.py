@@ -2,34 +2,33 @@
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import timm
+import torch
 from torch import Tensor, nn
 
-from overtone import config
 from overtone.checkpoint import SUFFIX, Manifest
-from overtone.config import Preprocess
+from overtone.config import Model, Preprocess
 from overtone.errors import OvertoneError
-from overtone.models._cfg import PUBLISHED_PREFIX
-from overtone.models.building import build, classifier_of, is_ours, preprocess_of
+from overtone.models._families import family_of_model, head_rows_of, is_ours
+from overtone.models.arguments import COMMON, checked_model_args
+from overtone.models.building import build, check_known, preprocess_of
 from overtone.published import Published, find
-from overtone.tasks.task import Task
-from overtone.zoo.adapting import head_rows_of
-from overtone.zoo.cache import WEIGHTS_SUFFIXES, Folders
+from overtone.tasks import task_named
 from overtone.zoo.download import Progress
 from overtone.zoo.fetch import Located, fetch_published
 from overtone.zoo.hub import PREFIX as HUB_PREFIX
 from overtone.zoo.hub import hub_model, hub_state_dict
 from overtone.zoo.inference import infer_architecture, inferred_of
-from overtone.zoo.layouts import HUB_LAYOUT, State, read_state
-from overtone.zoo.loading import built_without_numbers, load_state
-from overtone.zoo.proof import Proof, identify, prove
+from overtone.zoo.loading import allocated, load_state
+from overtone.zoo.proof import WEIGHTS_SUFFIXES, Folders, Proof, identify, verify
+from overtone.zoo.reading import HUB_LAYOUT, State, read_state
 
 BEST, LAST = f"best{SUFFIX}", f"last{SUFFIX}"
+_SPARE_VALUES = 1 << 26  # a network may have as many more values than the file that it is loaded from
 
 
 @dataclass(frozen=True)
@@ -47,9 +46,9 @@ class LoadedModel:
         path: the file that the weights were read from, or None.
         tag: the pretrained tag that the weights were asked for by, such as `dli14_in1k`, or None.
         trained: whether it has weights from a training rather than random ones.
-        notes: what had to be assumed or adapted, for people.
+        notes: what had to be assumed or adapted, in sentences for a log.
         layout: of the file; see `State`.
-        published: the published row whose weights these are, proved by `proof`.
+        published: the published row whose weights these are; `proof` is what was compared.
     """
 
     model: nn.Module
@@ -77,6 +76,7 @@ class _Wish:
     in_chans: int | None
     ema: bool
     strict: bool
+    allow_nonfinite: bool
 
     def arguments(self, num_classes: int | None, in_chans: int | None = None) -> dict[str, int]:
         """Arguments of the constructor, with what the file says where nothing was asked for."""
@@ -94,6 +94,7 @@ def load_model(
     ema: bool = False,
     weights_dir: Folders = None,
     strict: bool = True,
+    allow_nonfinite: bool = False,
     progress: Progress | None = None,
 ) -> LoadedModel:
     """The network that `spec` names.
@@ -101,19 +102,21 @@ def load_model(
     Args:
         spec: an architecture (random weights), `architecture.tag` (published weights), a file of weights of any layout,
             a run folder (its best checkpoint), or `hf-hub:owner/name`.
-        architecture: what a file of bare weights is of, where its shapes do not tell.
+        architecture: the architecture of a file of bare weights that cannot be inferred from its shapes.
         num_classes: outputs, where they are not to be those of the weights: the classifier is then new (or reduced,
             where its classes are among those of the weights); 0 leaves it out.
         in_chans: channels of the image, where they are not to be those of the weights: the first layer is adapted.
         ema: from a training checkpoint, the moving average of the weights.
         weights_dir: folders that may have published files, beside the cache and OVERTONE_WEIGHTS_DIR.
-        strict: False loads what fits of a file that does not fit, and says in `notes` what does not.
-        progress: told the bytes of a download; None: a bar on stderr if it is a terminal.
+        strict: False loads what fits of a file that does not fit, and reports in `notes` what does not.
+        allow_nonfinite: load weights with NaN or infinite values too, with a warning, rather than refuse them.
+        progress: called with the bytes of a download; None: a bar on stderr if it is a terminal.
 
     Raises:
-        OvertoneError: nothing by that name, weights that cannot be had, read or proved, or that do not fit.
+        OvertoneError: nothing by that name; weights that cannot be fetched, read or verified, that do not fit, or that
+            are not finite; a file that asks for constructor arguments which no file may choose.
     """
-    wish = _Wish(num_classes, in_chans, ema, strict)
+    wish = _Wish(num_classes, in_chans, ema, strict, allow_nonfinite)
     if spec.startswith(HUB_PREFIX):
         return _from_hub(spec, wish)
     path = checkpoint_path(spec)
@@ -133,83 +136,8 @@ def load_model(
         preprocess=preprocess_of(model),
         source=spec if tagged else f"{spec} with random weights",
         trained=tagged,
+        tag=spec.partition(".")[2] or None,
     )
-
-
-def build_for_training(
-    task: type[Task], settings: config.Model, labels: Sequence[str], say: Callable[[str], object] | None = None
-) -> nn.Module:
-    """The network that a recipe trains: built by its task, started from `weights` if it names some, frozen if asked.
-
-    A start from weights is strict but for the head, which stays new when its number of outputs differs.
-
-    Args:
-        task: builds the network.
-        settings: the recipe's.
-        labels: names of the outputs.
-        say: called with a line for each thing that was adapted.
-
-    Raises:
-        OvertoneError: see `models.building.build` and `load_weights`.
-    """
-    model = task.build(settings, labels, pretrained="." in settings.name)
-    if settings.weights is not None:
-        for adapted in load_weights(model, settings.weights):
-            if say is not None:
-                say(adapted)
-    if settings.freeze:
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
-        for parameter in classifier_of(model).parameters():
-            parameter.requires_grad_(True)
-    return model
-
-
-def load_weights(model: nn.Module, spec: str, *, weights_dir: Folders = None, new_head: bool = True) -> tuple[str, ...]:
-    """Load a checkpoint, a run's best checkpoint or published weights into `model`.
-
-    Args:
-        model: takes them in place.
-        spec: a file of any layout, a run folder, `architecture.tag`, or `hf-hub:owner/name`.
-        weights_dir: see `load_model`.
-        new_head: the classifier may be of other classes than the weights; it then stays as it is.
-
-    Returns:
-        What was adapted, for people.
-
-    Raises:
-        OvertoneError: no such file or tag, or keys or shapes that do not fit, other than those of the classifier.
-    """
-    if spec.startswith(HUB_PREFIX):
-        return load_state(model, hub_state_dict(spec), spec, new_head=new_head)
-    row, path = find(spec), checkpoint_path(spec)
-    if path is None and row is None:
-        raise OvertoneError(no_weights(spec))
-    if path is None and row is not None:
-        path = fetch_published(row, weights_dir).path
-    assert path is not None
-    path, state = _read(spec, path, ema=False)
-    return load_state(model, state.entries, str(path), new_head=new_head)
-
-
-def no_weights(spec: str) -> str:
-    """What to say of a name that is to start a training and is of no weights."""
-    hint = "give one as --model.weights (overtone weights list names the published ones)"
-    if "." in spec and timm.is_model(spec) and not is_ours(spec):
-        hint = f"weights of timm's come with the name: --model.name {spec}"
-    return f"{spec} is neither a checkpoint file nor a run folder nor published weights; {hint}"
-
-
-def load_pretrained(model: nn.Module, location: str) -> None:
-    """What timm calls for a pretrained tag of ours: `published:architecture.tag` or a file into the net that it built.
-
-    Raises:
-        OvertoneError: see `load_weights`.
-    """
-    spec = location.removeprefix(PUBLISHED_PREFIX)
-    row = find(spec)
-    # With the classes of the row, a classifier is expected in the file: some copies have none.
-    load_weights(model, spec, new_head=row is None or getattr(model, "num_classes", None) != row.num_classes)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -236,47 +164,62 @@ def checkpoint_path(spec: str) -> Path | None:
         for name in (BEST, LAST):
             if (path / name).is_file():
                 return path / name
-        raise OvertoneError(f"{path} is a folder without {BEST} or {LAST}; give a run folder that has trained")
+        raise OvertoneError(f"{path} is a folder without {BEST} or {LAST}; give the folder of a run that has saved one")
     if len(path.parts) > 1 or path.suffix in WEIGHTS_SUFFIXES:
         raise OvertoneError(f"{spec} is not there; give the path of a checkpoint file or of a run folder")
     return None
 
 
-def _read(spec: str, path: Path, *, ema: bool) -> tuple[Path, State]:
-    """The state dict of a file; of a run folder whose best checkpoint is damaged, the last one, with a warning."""
+def read_checkpoint_of(spec: str, path: Path, *, ema: bool) -> tuple[Path, State]:
+    """The state dict of a file; of a run folder whose best checkpoint is damaged, the last one, with a warning.
+
+    Args:
+        spec: what was asked for, the file or its run folder.
+        path: what `checkpoint_path` gave for it.
+        ema: see `load_model`.
+
+    Raises:
+        OvertoneError: neither can be read.
+    """
     other = path.with_name(LAST)
     try:
         return path, read_state(path, ema=ema)
     except OvertoneError as error:
         if not Path(spec).is_dir() or path.name != BEST or not other.is_file():
             raise
-        warning = f"{error}; {other} is used in its place"
+        warning = f"{error}; {other} is used instead"
         state = read_state(other, ema=ema)
     warnings.warn(warning, stacklevel=4)
     return other, state
 
 
+# --- one function per kind of spec
+
+
 def _from_path(spec: str, path: Path, architecture: str | None, wish: _Wish) -> LoadedModel:
-    path, state = _read(spec, path, ema=wish.ema)
+    path, state = read_checkpoint_of(spec, path, ema=wish.ema)
     if state.manifest is not None:
         if architecture not in (None, state.manifest.architecture):
-            raise OvertoneError(f"{path} is of {state.manifest.architecture}, as it says itself, not of {architecture}")
+            raise OvertoneError(
+                f"{path} holds a {state.manifest.architecture}, not a {architecture}; leave the name out"
+            )
         return _from_manifest(path, state.manifest, state, wish)
     row = identify(path)
     if row is not None and architecture in (None, row.architecture):
-        return _from_published(Located(path, prove(path, row), str(path.parent), row), wish, state)
+        return _from_published(Located(path, verify(path, row), str(path.parent), row), wish, state)
     notes: tuple[str, ...] = ()
     if architecture is None:
         inferred = inferred_of(path, state)
-        name, args = inferred.architecture, inferred.args
+        name, args = inferred.architecture, checked_model_args(inferred.architecture, inferred.args, str(path))
         assumed = (inferred.assumed,) if inferred.assumed else ()
-        notes = (*assumed, "its preprocessing is assumed to be the architecture's own: no file of this kind tells")
+        notes = (*assumed, "its preprocessing is assumed to be the architecture's own: such a file does not record it")
     else:
         inferred = infer_architecture(state.shapes)
-        name, told = architecture, {} if inferred is None else inferred.args
-        args = {key: told[key] for key in ("num_classes", "in_chans") if key in told}
+        name, found = architecture, {} if inferred is None else inferred.args
+        args = {key: found[key] for key in ("num_classes", "in_chans") if key in found}
     arguments = args | wish.arguments(args.get("num_classes"), args.get("in_chans"))
-    return _filled(name, arguments, state, str(path), wish, notes)
+    net = _Net(name, arguments)
+    return dataclasses.replace(_filled(net, state, str(path), wish, notes), path=path)
 
 
 def _from_published(located: Located, wish: _Wish, state: State | None = None) -> LoadedModel:
@@ -288,30 +231,36 @@ def _from_published(located: Located, wish: _Wish, state: State | None = None) -
     arguments = wish.arguments(row.num_classes if has_head else 0)
     if not has_head and wish.num_classes is None:
         notes = ("this copy of the weights has no classifier; the network gives features",)
-    loaded = _filled(row.full_name, arguments, state, row.full_name, wish, notes)
+    loaded = _filled(_Net(row.full_name, arguments), state, row.full_name, wish, notes)
     return dataclasses.replace(
         loaded,
         architecture=row.architecture,
         source=f"{row.full_name} ({path}; {located.proof})",
         published=row,
         proof=located.proof,
+        path=path,
+        tag=row.tag,
     )
 
 
 def _from_manifest(path: Path, manifest: Manifest, state: State, wish: _Wish) -> LoadedModel:
-    arguments = dict(manifest.model_args) | wish.arguments(len(manifest.labels))
-    loaded = _filled(manifest.architecture, arguments, state, str(path), wish, ())
-    classes: tuple[str, ...] | None = manifest.labels
-    if wish.num_classes not in (None, len(classes)):
-        rows = head_rows_of(loaded.model, len(classes), wish.num_classes)
-        classes = None if rows is None else tuple(classes[row] for row in rows)
+    name = manifest.architecture
+    check_known(name)
+    chosen = checked_model_args(name, manifest.model_args, str(path))
+    net = _Net(name, chosen | wish.arguments(len(manifest.labels)), manifest=manifest)
+    loaded = _filled(net, state, str(path), wish, ())
+    labels: tuple[str, ...] | None = manifest.labels
+    if wish.num_classes not in (None, len(labels)):
+        rows = head_rows_of(len(labels), wish.num_classes, family_of_model(loaded.model))
+        labels = None if rows is None else tuple(labels[row] for row in rows)
     return dataclasses.replace(
         loaded,
-        labels=classes,
+        labels=labels,
         preprocess=manifest.preprocess,
         manifest=manifest,
         task=manifest.task,
         path=path,
+        published=None if manifest.published is None else find(manifest.published),
     )
 
 
@@ -320,30 +269,52 @@ def _from_hub(spec: str, wish: _Wish) -> LoadedModel:
         raise OvertoneError(f"{spec} has no moving average of the weights; load it without ema")
     hub = hub_model(spec)
     num_classes = hub.pretrained_cfg.get("num_classes")
-    arguments = hub.model_args | wish.arguments(num_classes)
-    if not timm.is_model(hub.architecture):
-        raise OvertoneError(f"{spec} is of the architecture {hub.architecture!r}, which is not known here; update timm")
     state = State(HUB_LAYOUT, hub_state_dict(spec))
-    loaded = _filled(hub.architecture, arguments, state, spec, wish, (), hub.pretrained_cfg)
+    net = _Net(hub.architecture, hub.model_args | wish.arguments(num_classes), hub.pretrained_cfg)
+    loaded = _filled(net, state, spec, wish, ())
     return dataclasses.replace(loaded, labels=hub.classes if wish.num_classes in (None, num_classes) else None)
 
 
-def _filled(
-    name: str,
-    arguments: dict[str, Any],
-    state: State,
-    source: str,
-    wish: _Wish,
-    notes: tuple[str, ...],
-    pretrained_cfg: dict[str, Any] | None = None,
-) -> LoadedModel:
+# --- building and filling
+
+
+@dataclass(frozen=True)
+class _Net:
+    """What a network is built from: arguments that have been checked, and the preprocessing in timm's terms."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    pretrained_cfg: Mapping[str, Any] = field(default_factory=dict)
+    manifest: Manifest | None = None
+
+    def build(self) -> nn.Module:
+        """The network, initialised; the only place where what a checkpoint holds is built."""
+        if self.manifest is not None and self.manifest.task != "classification":
+            return self._build_by_task(self.manifest)
+        overlay = {"pretrained_cfg_overlay": dict(self.pretrained_cfg)} if self.pretrained_cfg else {}
+        return build(self.name, **self.arguments, **overlay)
+
+    def _build_by_task(self, manifest: Manifest) -> nn.Module:
+        if self.arguments.get("in_chans", 3) != 3:
+            raise OvertoneError(
+                f"a network for {manifest.task} cannot be adapted to other channels; leave in_chans out"
+            )
+        count = int(self.arguments["num_classes"])
+        labels = manifest.labels if count == len(manifest.labels) else tuple(map(str, range(count)))
+        args = {name: value for name, value in self.arguments.items() if name not in COMMON}
+        return task_named(manifest.task).build(Model(name=self.name, head=manifest.head, args=args), labels)
+
+    @property
+    def is_structured_by_file(self) -> bool:
+        """Whether a file has chosen more than the number of labels and channels of a known architecture."""
+        return bool(self.pretrained_cfg) or bool(self.arguments.keys() - COMMON.keys())
+
+
+def _filled(net: _Net, state: State, source: str, wish: _Wish, notes: tuple[str, ...]) -> LoadedModel:
     """A network with a state dict in it; without its initialisation where that is ours to leave out."""
-
-    def make() -> nn.Module:
-        return build(name, **arguments, **({} if pretrained_cfg is None else {"pretrained_cfg": pretrained_cfg}))
-
-    empty = is_ours(name) and wish.strict
-    model = built_without_numbers(make) if empty else make()
+    empty = is_ours(net.name) and wish.strict
+    model = _without_memory(net, state, source, wish) if empty or net.is_structured_by_file else None
+    model = allocated(model) if empty and model is not None else net.build()
     notes += load_state(
         model,
         state.entries,
@@ -351,17 +322,37 @@ def _filled(
         new_head=wish.num_classes is not None,
         strict=wish.strict,
         uninitialised=empty,
+        allow_nonfinite=wish.allow_nonfinite,
     )
     return LoadedModel(
         model=model.eval(),
-        architecture=name.partition(".")[0],
-        model_args=_without_classes(arguments),
+        architecture=net.name.partition(".")[0],
+        model_args=_without_classes(net.arguments),
         labels=None,
         preprocess=preprocess_of(model),
         source=source,
         notes=notes,
         layout=state.layout,
     )
+
+
+def _without_memory(net: _Net, state: State, source: str, wish: _Wish) -> nn.Module | None:
+    """The network on the meta device, after its size has been compared with the file's; None if it cannot be there.
+
+    Raises:
+        OvertoneError: it would take far more memory than the file holds.
+    """
+    try:
+        with torch.device("meta"):
+            model = net.build()
+    except (RuntimeError, NotImplementedError):  # one of timm's that computes with numbers while it is built
+        return None
+    size, held = (sum(value.numel() for value in each.values()) for each in (model.state_dict(), state.entries))
+    if net.is_structured_by_file and size > 2 * held + _SPARE_VALUES + (wish.num_classes or 0) * 8192:
+        raise OvertoneError(
+            f"{source} asks for a network of {size:,} values and holds {held:,}; it is damaged or not what it says"
+        )
+    return model
 
 
 def _without_classes(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,13 +1,13 @@
-"""Your own folder of images, starting from weights that were trained on others.
+"""Train on your own folder of images, from weights that were trained on others.
 
 Source: ours; gentle steps for few images.
-Command: overtone train finetune --data.root DIR --model.weights hbonet_x100.dli14_in1k
-or:      overtone train finetune --data.root DIR --model.weights RUN
-or:      overtone train finetune --data.root DIR --model.name resnet18.a1_in1k
+Command: overtone train finetune DIR --model.weights hbonet_x100.dli14_in1k
+or:      overtone train finetune DIR --model.weights RUN
+or:      overtone train finetune DIR --model.name resnet18.a1_in1k
 The weights are published ones (`overtone weights list`), those of a run folder, of any checkpoint file, of a repository
 of the Hugging Face Hub (hf-hub:owner/name), or of a tag of timm in the name. Network and preprocessing are then those
-of the weights, unless options say otherwise; the head is made new when the number of classes differs. Very few images:
---model.freeze trains the head alone.
+of the weights, unless options override them; the head is initialised anew when the number of classes differs. With
+very few images: --model.freeze trains the head alone.
 Published result: none.
 Ours: not measured.
 Deviations: not applicable.

@@ -1,9 +1,9 @@
-"""Your own folder of images, trained from nothing.
+"""Train on your own folder of images, from random weights.
 
 Source: ours; a sound start for some thousands of images per class. With fewer, fine-tune: recipe finetune.
-Command: overtone train scratch --data.root DIR
+Command: overtone train scratch DIR
 The folder holds train/ and val/ of class folders, or the class folders themselves (a stratified, seeded fifth is then
-held out). Any network: --model.name, see `overtone models`. Small pictures: --data.preprocess.size 64. Pictures whose
+held out). Any network: --model.name, see `overtone models`. Small images: --data.preprocess.size 64. Images whose
 mirror image means something else (digits, text): --augment.hflip 0.
 Published result: none.
 Ours: not measured.

@@ -3,8 +3,8 @@
 Source: ours, there is no published setting of HBONet for CIFAR-10.
 Command: overtone train cifar10_hbonet --data.root CIFAR10
 The folder holds the 50,000 training images as PNG or JPEG in ten class folders; a stratified, seeded tenth of them is
-held out and measured on. Two processes share each batch (train.processes); pictures of 40 pixels and few epochs at full
-width took less time to an accuracy than narrower networks or larger pictures did.
+held out and measured on. Two processes share each batch (train.processes); images of 40 pixels and few epochs at full
+width took less time to an accuracy than narrower networks or larger images did.
 Published result: none.
 Ours: 81.86 % top-1 on the 5,000 held-out images after 12 min 16 s in all (343 to 413 images/s; two CPU cores with other
 jobs beside it, PyTorch 2.15, November 2026).

@@ -9,7 +9,7 @@ Published result: not among the published rows, which end with the weights of Im
 images).
 Ours: not measured.
 Deviations: none known. What the published settings of this fine-tuning do not mention is that of the ImageNet-1K ones:
-lowest learning rate, augmentation, label smoothing. Evaluation squashes the whole picture to 384 x 384, as published
+lowest learning rate, augmentation, label smoothing. Evaluation squashes the whole image to 384 x 384, as published
 from 384 pixels up.
 """
 

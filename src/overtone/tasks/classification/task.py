@@ -156,7 +156,17 @@ class Classification:
 
     def outputs(self) -> tuple[OutputSpec, ...]:
         """Logits, whose best class must be the same."""
-        return (OutputSpec("logits", agreement_of_classes),)
+        return (OutputSpec("logits", agreement_of_classes, shift_free=True),)
+
+    def script(self) -> tuple[str, ...]:
+        """The five most probable classes."""
+        return (
+            'labels = about["labels"] or range(len(logits))',
+            "shares = numpy.exp(logits - logits.max())",
+            "for index in logits.argsort()[::-1][:5]:",
+            '    label = "".join(c if c.isprintable() else "?" for c in str(labels[index]))',
+            '    print(f"{100 * shares[index] / shares.sum():.2f} %", label)',
+        )
 
 
 def class_counts(source: Source) -> tuple[int, ...]:

@@ -151,13 +151,25 @@ class Multilabel:
 
     def outputs(self) -> tuple[OutputSpec, ...]:
         """Logits, whose decisions must be the same."""
-        logits = torch.tensor(self._thresholds()).clamp(1e-6, 1 - 1e-6).logit()
+        at = torch.tensor(self._thresholds(), dtype=torch.float64).clamp(1e-6, 1 - 1e-6).logit().numpy()
 
-        def agreement(reference: Tensor, other: Tensor) -> tuple[float, float]:
-            same = (reference >= logits) == (other >= logits)
-            return float((reference - other).abs().max()), float(same.float().mean())
+        def agreement(reference: np.ndarray, other: np.ndarray, tie: float) -> tuple[float, float]:
+            same = ((reference >= at) == (other >= at)) & np.isfinite(other)
+            near = (np.abs(reference - at) <= tie) & np.isfinite(other)
+            return float(same.mean()), float((same | near).mean())
 
         return (OutputSpec("logits", agreement),)
+
+    def script(self) -> tuple[str, ...]:
+        """The labels whose probability reaches their threshold."""
+        return (
+            f'thresholds = about["settings"].get("thresholds") or [{DEFAULT_THRESHOLD}] * len(logits)',
+            "for index in logits.argsort()[::-1]:",
+            "    share = 1 / (1 + numpy.exp(-logits[index]))",
+            "    if share >= thresholds[index]:",
+            '        label = "".join(c if c.isprintable() else "?" for c in str(about["labels"][index]))',
+            '        print(f"{100 * share:.2f} %", label)',
+        )
 
     def _thresholds(self) -> Sequence[float]:
         kept = self.settings.get("thresholds") or ()

@@ -1,0 +1,1 @@
+"""Latency and memory, measured in processes that take turns."""

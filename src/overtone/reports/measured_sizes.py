@@ -1,0 +1,53 @@
+"""Sizes and costs of architectures, measured: shapes are followed on the meta device, and no weights are made.
+
+`python -m overtone.reports.measured_sizes` writes `architectures.json` anew (`make architectures`).
+"""
+
+import json
+
+import timm
+import torch
+from torch import nn
+
+from overtone import zoo
+from overtone.architectures import PATH, Size, families
+from overtone.checkpoint import write_text
+from overtone.models import list_architectures
+from overtone.models.multiply_adds import count_multiply_adds
+from overtone.models.shapes_only import ShapesOnly
+
+
+def measure(name: str) -> Size:
+    """Measure one architecture, ours or timm's."""
+    model = _without_weights(name)
+    preprocess = zoo.preprocess_of(model)
+    channels = (getattr(model, "pretrained_cfg", None) or {}).get("input_size", (3,))[0]
+    try:
+        with ShapesOnly():
+            multiply_adds = count_multiply_adds(model, (channels, preprocess.size, preprocess.size))
+    except (RuntimeError, NotImplementedError, TypeError):
+        multiply_adds = None  # some of timm's need values, which the meta device does not have
+    return Size(sum(p.numel() for p in model.parameters()), multiply_adds, preprocess.size)
+
+
+def write() -> None:
+    """Measure all our architectures and write the package's data, a line each."""
+    rows = {name: measure(name) for name in list_architectures()}
+    lines = (
+        f"    {json.dumps(name)}: {json.dumps([size.parameters, size.multiply_adds, size.resolution])}"
+        for name, size in rows.items()
+    )
+    body = ",\n".join(lines)
+    write_text(PATH, f'{{\n  "families": {json.dumps(families())},\n  "architectures": {{\n{body}\n  }}\n}}\n')
+
+
+def _without_weights(name: str) -> nn.Module:
+    try:
+        with torch.device("meta"), ShapesOnly():
+            return timm.create_model(name)
+    except (RuntimeError, NotImplementedError):
+        return timm.create_model(name)  # its constructor needs values
+
+
+if __name__ == "__main__":
+    write()

@@ -1,0 +1,185 @@
+"""The verbs of the command line: options, function, summary and examples of each."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One verb: `options` names its dataclass in `overtone.options`, `function` the function that takes an instance."""
+
+    options: str
+    function: str
+    summary: str
+    examples: tuple[str, ...]
+    notes: str = ""
+
+
+VERBS = {
+    "models": Verb(
+        options="Models",
+        function="overtone.verbs.models:models",
+        summary="List architectures with their size, cost and published accuracy.",
+        examples=("overtone models", "overtone models 'hbonet_*'", "overtone models resnet18 --timm --json"),
+    ),
+    "train": Verb(
+        options="Training",
+        function="overtone.verbs.train:train",
+        summary="Train a network on a folder of images, by a recipe.",
+        examples=(
+            "overtone train photos",
+            "overtone train photos --model.name hornet_tiny_7x7 --optim.lr 0.02 --run.out runs/a",
+            "overtone train photos --model.weights hbonet_x100.dli14_in1k",
+            "overtone train finetune photos --model.weights runs/a --run.out runs/b",
+            "overtone train scratch --help",
+        ),
+    ),
+    "launch slurm": Verb(
+        options="LaunchSlurm",
+        function="overtone.verbs.launch:launch_slurm",
+        summary="Train on a Slurm cluster: write the job and submit it.",
+        examples=(
+            "overtone launch slurm hornet_tiny_7x7_in1k imagenet --nodes 4 --gpus 8 --run.out runs/hornet",
+            "overtone launch slurm scratch photos --gpus 1 --partition short --time 2:00:00 --dry-run",
+            "overtone launch slurm scratch photos --env WANDB_MODE=offline --sbatch-option exclusive",
+        ),
+        notes="Options with a dot, such as --optim.lr, are the training's: overtone train RECIPE --help shows them.",
+    ),
+    "runs": Verb(
+        options="Runs",
+        function="overtone.verbs.runs:runs",
+        summary="List runs: running or not, recipe, best top-1, progress.",
+        examples=("overtone runs", "overtone runs experiments --json"),
+    ),
+    "compare": Verb(
+        options="Compare",
+        function="overtone.verbs.compare:compare",
+        summary="Show how runs differ, in recipe, result and curves.",
+        examples=("overtone compare runs/a runs/b", "overtone compare runs/a runs/b runs/c --out abc.png --json"),
+    ),
+    "evaluate": Verb(
+        options="Evaluate",
+        function="overtone.verbs.evaluate:evaluate",
+        summary="Measure a network on a folder of labelled images.",
+        examples=(
+            "overtone evaluate runs/a photos",
+            "overtone evaluate runs/a photos --data.split all --out report",
+            "overtone evaluate mobilenetv2_x100.dli14_in1k imagenet/val",
+            "overtone evaluate some.pth imagenet/val --json",
+            "overtone evaluate runs/a photos --runtime onnx",
+        ),
+    ),
+    "predict": Verb(
+        options="Predict",
+        function="overtone.verbs.predict:predict",
+        summary="Classify images.",
+        examples=(
+            "overtone predict runs/a cat.jpg",
+            "overtone predict hornet_tiny_gf.rao_in1k cat.jpg holiday/ --top-k 3",
+            "overtone predict checkpoint.pth.tar cat.jpg --ema",
+            "overtone predict runs/a holiday/ --json > names.json",
+        ),
+    ),
+    "export": Verb(
+        options="Export",
+        function="overtone.verbs.export:export",
+        summary="Write a network for ONNX Runtime, OpenVINO, ExecuTorch or PyTorch.",
+        examples=(
+            "overtone export runs/a --to onnx",
+            "overtone export hbonet_x100.dli14_in1k --to openvino --precision bfloat16 --with-preprocessing",
+            "overtone export runs/a --to onnx --precision int8 --calibration photos --out exports/small",
+            "overtone export runs/a --to auto",
+        ),
+    ),
+    "trust": Verb(
+        options="Trust",
+        function="overtone.verbs.trust:trust",
+        summary="Trust the files of an export from elsewhere.",
+        examples=("overtone trust exports/received",),
+        notes="Files of torch, aoti and executorch can run code when they are opened. Those that overtone export "
+        "wrote on this machine are trusted; others only after this. Files of onnx and openvino are data.",
+    ),
+    "tune": Verb(
+        options="Tune",
+        function="overtone.verbs.tune:tune",
+        summary="Find the fastest runtime and precision on this machine.",
+        examples=(
+            "overtone tune runs/a",
+            "overtone tune runs/a --data.root photos --calibration photos --runtimes onnx openvino",
+        ),
+    ),
+    "benchmark": Verb(
+        options="Benchmark",
+        function="overtone.verbs.benchmark:benchmark",
+        summary="Measure speed and memory on this machine.",
+        examples=(
+            "overtone benchmark hbonet_x100 --runtime all --precision all",
+            "overtone benchmark mobilenetv2_x100 hbonet_x100 --batch 1,16 --against timm:mobilenetv2_100 --out speed",
+            "overtone benchmark harm_resnet50 --train --batch 8 --threads 2",
+        ),
+    ),
+    "reproduce": Verb(
+        options="Reproduce",
+        function="overtone.verbs.reproduce:reproduce",
+        summary="Compare the networks with the published tables.",
+        examples=(
+            "overtone reproduce",
+            "overtone reproduce --only 'hbonet*' --json",
+            "overtone reproduce --weights-dir weights --data.root imagenet/val --out reproduced",
+        ),
+    ),
+    "weights list": Verb(
+        options="WeightsList",
+        function="overtone.verbs.weights:list_weights",
+        summary="List the published weights.",
+        examples=("overtone weights list", "overtone weights list 'hornet_*' --json"),
+    ),
+    "weights fetch": Verb(
+        options="WeightsFetch",
+        function="overtone.verbs.weights:fetch_weights",
+        summary="Download published weights and verify them.",
+        examples=("overtone weights fetch hbonet_x100.dli14_in1k", "overtone weights fetch 'mobilenetv2_*'"),
+    ),
+    "weights verify": Verb(
+        options="WeightsVerify",
+        function="overtone.verbs.weights:verify_weights",
+        summary="Verify files of weights.",
+        examples=(
+            "overtone weights verify hbonet_1_0.pth runs/a/best.safetensors",
+            "overtone weights verify 'hbonet_*' --weights-dir weights",
+        ),
+    ),
+    "weights convert": Verb(
+        options="WeightsConvert",
+        function="overtone.verbs.weights_convert:convert_weights",
+        summary="Convert weights, to safetensors or back.",
+        examples=(
+            "overtone weights convert hbonet_1_0.pth --out hbonet_x100.safetensors",
+            "overtone weights convert hornet_tiny_7x7.rao_in1k --out weights/hornet_tiny_7x7.rao_in1k.safetensors",
+            "overtone weights convert hbonet_x100.safetensors --to published --out hbonet_1_0.pth",
+        ),
+    ),
+    "weights inspect": Verb(
+        options="WeightsInspect",
+        function="overtone.verbs.weights:inspect_weights",
+        summary="Describe a file of weights.",
+        examples=("overtone weights inspect some.pth", "overtone weights inspect runs/a/best.safetensors --json"),
+    ),
+    "data prepare-imagenet": Verb(
+        options="PrepareImageNet",
+        function="overtone.verbs.prepare_imagenet:prepare_imagenet",
+        summary="Sort ImageNet into class folders.",
+        examples=(
+            "overtone data prepare-imagenet ILSVRC2012_img_val.tar --out imagenet/val --labels LOC_val_solution.csv",
+            "overtone data prepare-imagenet ILSVRC2012_img_train.tar --out imagenet/train",
+            "overtone data prepare-imagenet flat/ --out imagenet/val --how link",
+        ),
+    ),
+    "demo": Verb(
+        options="Demo",
+        function="overtone.verbs.demo:demo",
+        summary="Run all of it in three minutes, on handwritten digits.",
+        examples=("overtone demo", "overtone demo --out /tmp/demo --overwrite"),
+    ),
+}
+
+GROUPS = frozenset(name.partition(" ")[0] for name in VERBS if " " in name)
