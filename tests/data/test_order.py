@@ -56,8 +56,8 @@ def test_ranks_and_resumption_see_the_same_order(tmp_path: Path, ranks: int) -> 
     source = open_evaluation(Data(root=write_shards(tmp_path, shards=5)), "label", "all")
     pipeline = class_images(evaluation_transform(Preprocess(size=16)))
 
-    def ids(first: int = 0, **ranks: int) -> list[list[int]]:
-        loader = Loader(source, pipeline, batch_size=6, shuffle=True, seed=4, **ranks)
+    def ids(first: int = 0, rank: int = 0, num_ranks: int = 1) -> list[list[int]]:
+        loader = Loader(source, pipeline, batch_size=6, shuffle=True, seed=4, rank=rank, num_ranks=num_ranks)
         loader.set_epoch(2, first)
         return [batch.ids.tolist() for batch in loader]
 

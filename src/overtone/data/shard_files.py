@@ -5,20 +5,17 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from overtone.data.caching import data_cache, write_whole
 from overtone.data.decoding import BadImage
 from overtone.data.storage import Changed, Stamp, fetch, is_remote, read_range, stamp
 from overtone.errors import OvertoneError
-
-try:
-    import fcntl
-except ImportError:  # Windows, where two processes may fetch the same shard: the second replaces it by the same bytes
-    fcntl = None
 
 _MOST_OPEN = 64
 _CHANGED = "the shard has changed since its index was made"
@@ -92,6 +89,19 @@ class ShardFiles:
             address, self.stamps[shard], self.hashes[shard]
         )
 
+    def open(self, shard: int) -> int:
+        """A descriptor of the file of a shard, which the caller closes.
+
+        Raises:
+            Changed: as `path`.
+            OvertoneError: as `path`.
+            OSError: it cannot be opened.
+        """
+        for _ in range(_ATTEMPTS):
+            with suppress(FileNotFoundError):  # another process has made room in the cache in this moment
+                return os.open(self.path(shard), os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        return os.open(self.path(shard), os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+
     def close(self) -> None:
         """Close what is open."""
         with self._lock:
@@ -107,7 +117,7 @@ class ShardFiles:
         if shard in self._open:
             self._open.move_to_end(shard)
             return self._open[shard]
-        descriptor = os.open(self.path(shard), os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        descriptor = self.open(shard)
         self._open[shard] = descriptor
         if len(self._open) > _MOST_OPEN:
             os.close(self._open.popitem(last=False)[1])
@@ -136,10 +146,11 @@ class ShardCache:
         path = self.folder / f"{name}.tar"
         if not self._is_there(path, wanted):
             self.folder.mkdir(parents=True, exist_ok=True)
-            with _locked(self.folder / f"{name}.lock"):
+            with FileLock(self.folder / f"{name}.lock"):
                 if not self._is_there(path, wanted):
                     self._make_room(wanted.size)
                     write_whole(path, lambda part: _fetch_verified(address, part, wanted, sha256))
+                    self._make_room(0, keep=path)  # others have fetched meanwhile
         return path
 
     def _is_there(self, path: Path, wanted: Stamp) -> bool:
@@ -151,18 +162,21 @@ class ShardCache:
             return False
         return True
 
-    def _make_room(self, size: int) -> None:
-        """Remove the least recently used shards until one of this size fits."""
-        kept = sorted(
-            ((entry.stat(), entry) for entry in self.folder.glob("*.tar")), key=lambda pair: pair[0].st_mtime_ns
-        )
-        total = sum(status.st_size for status, _ in kept)
-        for status, path in kept:
-            if total + size <= self.limit:
-                break
-            path.unlink(missing_ok=True)
-            path.with_suffix(".lock").unlink(missing_ok=True)
-            total -= status.st_size
+    def _make_room(self, size: int, keep: Path | None = None) -> None:
+        """Remove the least recently used shards until so many bytes fit."""
+        with FileLock(self.folder / "room.lock"):
+            found = []
+            for path in self.folder.glob("*.tar"):
+                with suppress(OSError):
+                    found.append((path.stat(), path))
+            total = sum(status.st_size for status, _ in found)
+            for status, path in sorted(found, key=lambda pair: pair[0].st_mtime_ns):
+                if total + size <= self.limit:
+                    break
+                if path != keep:
+                    path.unlink(missing_ok=True)
+                    path.with_suffix(".lock").unlink(missing_ok=True)
+                    total -= status.st_size
 
 
 def _fetch_verified(address: str, path: Path, wanted: Stamp, sha256: str) -> None:
@@ -180,12 +194,3 @@ def _fetch_verified(address: str, path: Path, wanted: Stamp, sha256: str) -> Non
         f"{address}: what came {_ATTEMPTS} times is not what its {kind.upper()} {digest} says; write the shard again, "
         "or look at what lies between"
     )
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Only one process at a time is in the block."""
-    with path.open("w") as file:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -47,6 +47,10 @@ class Unreachable(OvertoneError):
     """An address that could not be read, tried as often as makes sense."""
 
 
+class _Refused(OSError):
+    """An answer of a web server that is none of success; `errno` is its status."""
+
+
 class Changed(Exception):
     """A file that is no longer the one of its stamp."""
 
@@ -140,7 +144,7 @@ def names_in(address: str) -> list[str]:
     if not _is_http(address):
         scheme = address.partition("://")[0]
         found = _tried(address, lambda: _filesystem(address).ls(address.rstrip("/"), detail=False))
-        return sorted(name if is_remote(name) else f"{scheme}://{name}" for name in found)
+        return sorted(name if is_remote(name) else f"{scheme}://{name.lstrip('/')}" for name in found)
     folder = address.rstrip("/") + "/"
     page = read_all(folder).decode("utf-8", "replace")
     links = (urljoin(folder, link) for link in re.findall(r'href="([^"?#]+)"', page))
@@ -166,7 +170,11 @@ def _is_http(address: str) -> bool:
 
 def _asked(address: str, method: str = "GET", **headers: str) -> Any:
     request = urllib.request.Request(address, method=method, headers={"User-Agent": "overtone", **headers})
-    return urllib.request.urlopen(request, timeout=TIMEOUT)
+    try:
+        return urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise _Refused(error.code, f"{error.code} {error.reason}") from None
 
 
 def _http_stamp(address: str) -> Stamp:
@@ -245,12 +253,13 @@ def _filesystem(address: str) -> Any:
 
 def _tried(address: str, attempt: Callable[[], T]) -> T:
     """What an attempt gives; after a failure that may pass it is made again."""
+    failure: Exception = OSError("it was not asked for")
     for wait in [*WAITS, None]:
         try:
             return attempt()
-        except urllib.error.HTTPError as error:
-            failure: Exception = error
-            if error.code in _FOR_GOOD:
+        except _Refused as error:
+            failure = error
+            if error.errno in _FOR_GOOD:
                 break
         except (FileNotFoundError, PermissionError) as error:
             failure = error
@@ -264,5 +273,4 @@ def _tried(address: str, attempt: Callable[[], T]) -> T:
 
 def _reason(error: BaseException) -> str:
     reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
-    code = f"{error.code} " if isinstance(error, urllib.error.HTTPError) else ""
-    return code + (" ".join(str(reason).split()) or type(error).__name__)
+    return " ".join(str(reason).split()) or type(error).__name__

@@ -58,7 +58,7 @@ class ShardImages:
         files: the shards.
         table: their samples.
         positions: which of these, in the order of the shards.
-        target: what its records hold beside the image: `label`, `labels`, `mask` or `boxes`.
+        target: what its records hold beside the image: `label`, `labels`, `mask` or `boxes`; empty: nothing.
         origin: where they come from, one phrase for messages.
         window: shards that training's order draws from at a time.
     """
@@ -103,7 +103,7 @@ class ShardImages:
             record["labels"] = np.flatnonzero(self._table.tags[row]).tolist()
         elif self._target == "mask":
             record["mask"] = self._member(row, MASK)
-        else:
+        elif self._target == "boxes":
             record["boxes"] = parse_json(self._member(row, JSON).decode())
         return record
 
@@ -228,6 +228,15 @@ class Shards:
         return Splits(train, val, origin, seeded=True)
 
 
+def unlabelled_shards(root: Path, cache_gb: float = 20.0) -> ShardImages:
+    """All samples of the shards that a path or an address names, whatever their labels.
+
+    Raises:
+        OvertoneError: there are none, or one cannot be read.
+    """
+    return Shards("")._open(Data(root=root, cache_gb=cache_gb))[1]
+
+
 def _indexed(addresses: Sequence[str], hashes: Mapping[str, str], cache: int) -> tuple[ShardFiles, list[ShardIndex]]:
     """The shards and their indices, read or made in parallel.
 
@@ -257,14 +266,19 @@ def _index(files: ShardFiles, at: int) -> ShardIndex:
             return index
     if is_remote(address) and not files.cache_bytes:
         return _made(_buffered(files, at), wanted, None, kept)
-    path = files.path(at)
-    beside = path.with_name(path.name.removesuffix(TAR) + SUFFIX)
-    # What lies beside was written for one version of the shard; its time may differ, since the two were copied.
-    index = read_index(beside, wanted.size) if beside.exists() and _is_older(path, beside) else None
-    if index is not None:
-        return index
-    with path.open("rb") as file:
-        return _made(lambda start, length: os.pread(file.fileno(), length, start), wanted, path, kept)
+    if not is_remote(address):
+        path = Path(address)
+        beside = path.with_name(path.name.removesuffix(TAR) + SUFFIX)
+        # What lies beside was written for one version of the shard; its time may differ, since the two were copied.
+        index = read_index(beside, wanted.size) if beside.exists() and _is_older(path, beside) else None
+        if index is not None:
+            return index
+    descriptor = files.open(at)
+    try:
+        local = None if is_remote(address) else Path(address)
+        return _made(lambda start, length: os.pread(descriptor, length, start), wanted, local, kept)
+    finally:
+        os.close(descriptor)
 
 
 def _fetched_index(address: str, wanted: Stamp, kept: Path) -> ShardIndex | None:
@@ -284,10 +298,11 @@ def _is_older(path: Path, index: Path) -> bool:
 
 
 def _made(read: Callable[[int, int], bytes], wanted: Stamp, path: Path | None, kept: Path) -> ShardIndex:
-    listing = None if path is None else path.with_suffix(".idx")
     listed = None
-    if listing is not None and listing.exists() and _is_older(listing.with_suffix(TAR), listing):
-        listed = listed_members(listing.read_text(encoding="utf-8", errors="replace"))
+    if path is not None:
+        listing = path.with_suffix(".idx")
+        if listing.exists() and _is_older(path, listing):
+            listed = listed_members(listing.read_text(encoding="utf-8", errors="replace"))
     index = index_of(read, wanted.size, listed)
     _keep(index, kept, wanted)
     return index
@@ -330,7 +345,7 @@ def _table(
             broken[row] = f"its class {text!r} is unknown to the training" if text else "no label (cls or json member)"
     elif target == "labels":
         known, tags = _tags(labels, label, train, known, broken)
-    else:
+    elif target:
         kind, name = (MASK, "mask (mask.png)") if target == "mask" else (JSON, "boxes (json member)")
         broken = dict.fromkeys(np.flatnonzero(spans[:, kind, 0] < 0).tolist(), f"no {name}")
     return known, _Table(keys, shard, spans, problems, targets, tags, broken)
