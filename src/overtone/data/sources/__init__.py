@@ -9,6 +9,7 @@ from overtone.data.decoding import BadImage
 from overtone.data.sources import class_folders
 from overtone.data.sources.files import find_images
 from overtone.data.sources.image_list import ImageList
+from overtone.data.sources.image_tables import ImageTables
 from overtone.data.sources.kinds import SourceKind, open_evaluation, open_splits, register, unregister
 from overtone.data.sources.memory import ImageLike, MemoryImages
 from overtone.data.sources.shards import ShardImages, Shards
@@ -55,5 +56,11 @@ class ClassFolders:
         return class_folders.find_evaluation(data.root, part, trained_on, allow_empty_classes=allow)
 
 
-for _kind in (ClassFolders(), ClassTable(), TagTable(), *map(Shards, ("label", "labels", "mask", "boxes"))):
+for _kind in (
+    ClassFolders(),
+    ClassTable(),
+    TagTable(),
+    ImageTables(),
+    *map(Shards, ("label", "labels", "mask", "boxes")),
+):
     register(_kind)
