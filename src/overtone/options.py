@@ -216,6 +216,13 @@ class Predict(Checked):
     """Image files, or folders whose images (also those in folders inside) are taken."""
     top_k: PositiveInt = 5
     """Classes to name per image."""
+    parts: Path | None = None
+    """Write the predictions into this folder as Parquet parts instead of printing them; processes of torchrun or Slurm
+    share the images, and a call that was stopped is continued by the same call."""
+    features: bool = False
+    """Write the pooled features before the classifier into the parts, instead of classes."""
+    features_dtype: Literal["float32", "float16"] = "float32"
+    """Type of the features."""
     run: Device = Device()
     """Device and precision."""
     runtime: RuntimeName = "torch"
