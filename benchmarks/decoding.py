@@ -53,7 +53,8 @@ def pillow(content: bytes) -> Any:
 
 def of_torchvision(content: bytes) -> Any:
     """Torchvision's `decode_jpeg` on the CPU."""
-    return torchvision.io.decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8)).permute(1, 2, 0)
+    pixels: Any = torchvision.io.decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+    return pixels.permute(1, 2, 0)
 
 
 def contenders() -> dict[str, Callable[[bytes], Any]]:

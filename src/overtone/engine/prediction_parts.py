@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from overtone.data.caching import write_whole
 from overtone.data.sources import Record, Source
@@ -194,9 +194,10 @@ def _features(inference: Inference, dtype: Dtype) -> Callable[[Tensor], list[dic
     Raises:
         OvertoneError: the network has none.
     """
+    if not hasattr(inference.model, "forward_head"):
+        name = type(inference.model).__name__
+        raise OvertoneError(f"{name} gives no features; take a classifier, in the runtime torch")
     network: Any = inference.model
-    if not isinstance(network, nn.Module) or not hasattr(network, "forward_head"):
-        raise OvertoneError(f"{type(network).__name__} gives no features; take a classifier, in the runtime torch")
 
     def pooled(inputs: Tensor) -> Tensor:
         return network.forward_head(network.forward_features(inputs), pre_logits=True)

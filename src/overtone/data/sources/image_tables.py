@@ -284,7 +284,7 @@ def _read(data: Data) -> ImageTable:
     schema = opened[0].schema
     column = _image_column(schema, data.image_column)
     label = data.label_column or next((name for name in _LABEL if name in schema.names), None)
-    if column is None or label not in schema.names:
+    if column is None or label is None or label not in schema.names:
         missing = "images (bytes)" if column is None else "labels"
         raise OvertoneError(
             f"{files[0]} has no column of {missing}; it has {some(schema.names)}: "
