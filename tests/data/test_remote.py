@@ -1,21 +1,27 @@
 """Shards in a store: by range or fetched whole into a bounded cache; failures are survived, or named."""
 
 import os
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from http_store import HttpStore
 from made_shards import write_folders, write_shards
 
-from overtone.config import Data
+from overtone.config import Data, Preprocess
 from overtone.data import storage
 from overtone.data.decoding import BadImage
+from overtone.data.loader import Loader
 from overtone.data.natural_parts import natural_parts
 from overtone.data.packing import Packing, pack
+from overtone.data.pipeline import class_images
 from overtone.data.shard_files import ShardCache
-from overtone.data.sources import Source, open_evaluation, open_splits
+from overtone.data.sources import ShardImages, Source, open_evaluation, open_splits
 from overtone.data.storage import Changed, Unreachable, address_of, stamp
+from overtone.data.transforms import evaluation_transform
 from overtone.errors import OvertoneError
 
 GB = 1e-9
@@ -173,3 +179,44 @@ def test_a_change_is_told_from_a_failure(store: HttpStore, tmp_path: Path) -> No
     with pytest.raises(Changed):
         storage.fetch(address, tmp_path / "x", stamp(address)._replace(version="other"))
     assert storage.read_range(address, 0, 4) == (store.folder / "train-000000.tar").read_bytes()[:4]
+
+
+def test_shards_are_fetched_ahead_in_order(store: HttpStore, cache: Path) -> None:
+    write_shards(store.folder, shards=6)
+    source = opened(store)
+    for path in kept(cache):
+        path.unlink()
+    store.asked.clear()
+    order = np.arange(len(source))[::-1].copy()
+    assert isinstance(source, ShardImages)
+    source.window = 1
+    ahead = source.prefetcher(order)
+    assert ahead is not None
+    try:
+        until(lambda: len(kept(cache)) == 2)
+        assert set(store.asked) >= {("GET", "train-000005.tar"), ("GET", "train-000004.tar")}
+        ahead.advance(source.shards_of([len(source) - 8]))
+        until(lambda: len(kept(cache)) == 3)
+        assert ("GET", "train-000003.tar") in store.asked and ("GET", "train-000000.tar") not in store.asked
+    finally:
+        ahead.close()
+
+
+def test_a_loader_fetches_ahead_and_ends(store: HttpStore, cache: Path) -> None:
+    source = opened(store)
+    for path in kept(cache):
+        path.unlink()
+    pipeline = class_images(evaluation_transform(Preprocess(size=16)))
+    loader = Loader(source, pipeline, batch_size=4, shuffle=True)
+    assert sorted(n for batch in loader for n in batch.ids.tolist()) == list(range(18)) and len(kept(cache)) == 3
+    next(iter(loader))
+    until(lambda: not [thread for thread in threading.enumerate() if thread.name == "overtone-prefetch"])
+    local = open_evaluation(Data(root=store.folder), "label", "all")
+    assert isinstance(local, ShardImages) and local.prefetcher(np.arange(18)) is None
+
+
+def until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 5
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)

@@ -69,6 +69,7 @@ class Loader:
         groups = getattr(source, "groups", None)
         if shuffle and groups is not None:
             self._order.groups, self._order.window = groups(), getattr(source, "window", 1)
+        self._order.source = source
         self._order.first_batch = start_batch
         with _workers_as_asked():
             self._loader = DataLoader(
@@ -195,6 +196,7 @@ class _Order(Sampler):
         self.epoch = self.first_batch = 0
         self.groups: np.ndarray | None = None
         self.window = 1
+        self.source: Any = None
 
     @property
     def num_batches(self) -> int:
@@ -217,10 +219,19 @@ class _Order(Sampler):
     def __iter__(self) -> Iterator[tuple[int, list[int]]]:
         epoch, first = self.epoch, self.first_batch
         order = self.shuffled(epoch) if self.shuffle else self.listed()
-        for positions in order[first * self.batch_size :].split(self.batch_size):
-            if len(positions):  # of an empty list there is one, empty part
-                share = share_of(positions, self.rank, self.num_ranks) if self.shuffle else positions
-                yield epoch, share.tolist()
+        order = order[first * self.batch_size :]
+        # begun here, where the processes that read are there already: none of them is a copy of a thread's process
+        ahead = self.source.prefetcher(order.numpy()) if hasattr(self.source, "prefetcher") else None
+        try:
+            for positions in order.split(self.batch_size):
+                if ahead is not None and len(positions):
+                    ahead.advance(self.source.shards_of(positions.tolist()))
+                if len(positions):  # of an empty list there is one, empty part
+                    share = share_of(positions, self.rank, self.num_ranks) if self.shuffle else positions
+                    yield epoch, share.tolist()
+        finally:
+            if ahead is not None:
+                ahead.close()
 
 
 class _Batches(Dataset):

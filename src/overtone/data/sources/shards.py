@@ -14,6 +14,7 @@ import numpy as np
 from overtone.config import Data
 from overtone.data.decoding import BadImage
 from overtone.data.packed_texts import PackedTexts
+from overtone.data.prefetching import Prefetcher
 from overtone.data.shard_files import ShardFiles
 from overtone.data.shard_index import (
     IMAGE,
@@ -128,6 +129,25 @@ class ShardImages:
         """Number of samples of each shard, int64; samples of a shard are neighbours."""
         shards = self._table.shard[self._positions]
         return np.diff(np.flatnonzero(np.r_[True, shards[1:] != shards[:-1], True])) if len(shards) else shards
+
+    def prefetcher(self, order: np.ndarray) -> Prefetcher | None:
+        """What fetches remote shards ahead of an order of the samples; None where nothing is kept on this machine.
+
+        Args:
+            order: int64, positions in the order in which they will be read.
+        """
+        files = self._files
+        if not files.cache_bytes or not any(map(is_remote, files.addresses)):
+            return None
+        shards = self._table.shard[self._positions[order]]
+        found, first = np.unique(shards, return_index=True)
+        largest = max(stamp.size for stamp in files.stamps)
+        room = files.cache_bytes // (2 * max(largest, 1)) - self.window  # half of the cache is for what is read now
+        return Prefetcher(files, found[np.argsort(first)].tolist(), max(min(self.window, room), 1))
+
+    def shards_of(self, positions: Sequence[int]) -> set[int]:
+        """Numbers of the shards of some samples."""
+        return set(self._table.shard[self._positions[list(positions)]].tolist())
 
     def part(self, positions: Sequence[int] | np.ndarray, origin: str) -> "ShardImages":
         """The samples at some positions."""
