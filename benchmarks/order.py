@@ -1,6 +1,6 @@
 """How well training's order of shards mixes: distances, classes in a batch, and the accuracy that comes of it.
 
-    python benchmarks/order.py [--epochs 6] [--seeds 2]
+    python benchmarks/order.py [--epochs 24] [--seeds 2]
 
 Trains the `digits` recipe on scikit-learn's digits as loose files (a full permutation), as packed shards (shuffled when
 they were written), and as shards that hold one class each, and prints JSON: the mean distance of a sample from its
@@ -63,7 +63,7 @@ def classes_in_a_batch(root: Path, batch: int, window: int) -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=24)
     parser.add_argument("--seeds", type=int, default=2)
     chosen = parser.parse_args()
     recipe = load_recipe("digits")

@@ -29,14 +29,14 @@ def test_every_sample_comes_once(groups: list[int], window: int) -> None:
 
 
 def test_few_shards_are_open_and_each_is_read_in_sequence() -> None:
-    each, shards, window = 500, 40, 8
+    each, shards, window = 2000, 40, 8
     order = shard_order(np.full(shards, each), window, 3, 1).numpy()
     shard, within = order // each, order % each
     for start in range(0, len(order), each):
         assert len(np.unique(shard[start : start + each])) <= window
     for number in range(shards):
         places = within[shard == number]
-        assert np.abs(places - np.arange(each)).max() < 16 * window  # never further than a run of blocks
+        assert np.abs(places - np.arange(each)).max() < 4 * 16 * window  # never further than a run of blocks
         assert len(np.unique(np.flatnonzero(shard == number) // (each * window))) == 1  # in one window alone
 
 
@@ -48,7 +48,7 @@ def test_samples_are_mixed() -> None:
     ours = np.abs(shard_order(groups, 16, 0, 0).numpy() - np.arange(total)).mean() / total
     assert full == pytest.approx(1 / 3, abs=0.02) and ours == pytest.approx(1 / 3, abs=0.05)
     batch = shard_order(groups, 16, 0, 0).numpy()[:256] // 256
-    assert len(np.unique(batch)) >= 8  # shards of a batch; of 16 that are open
+    assert len(np.unique(batch)) >= 14  # shards of a batch; of 16 that are open
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
