@@ -113,6 +113,11 @@ class Data(Checked, section="data"):
     """Keep class folders that hold no image as classes."""
     accept_changes: bool = False
     """Resume although training data was added, removed, renamed or relabelled since."""
+    shuffle_shards: PositiveInt = 16
+    """Shards that training's order draws from at a time, where the images are in tar shards."""
+    cache_gb: NonNegative = 20.0
+    """Disk for shards fetched from remote stores, GB, in the cache folder; 0: nothing is kept, images are read by
+    range."""
     scaled_decoding: bool = False
     """Decode JPEG files for training at 1/2, 1/4 or 1/8 of their size where the random crop is at least that much
     larger than the input: quicker for large photographs, and changes pixels; off, they are Pillow's."""

@@ -11,7 +11,7 @@ import tyro
 
 from overtone.config import Data, Recipe, Run
 from overtone.errors import OvertoneError
-from overtone.ranges import Checked, Count, Percent, Pixels, PositiveInt
+from overtone.ranges import Checked, Count, Percent, Pixels, Positive, PositiveInt, Range
 
 ModelName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
 TABLES = (".csv", ".tsv", ".parquet", ".pq")
@@ -244,6 +244,13 @@ class Predict(Checked):
     """Image files, or folders, which are searched recursively."""
     top_k: PositiveInt = 5
     """Number of classes to report per image."""
+    parts: Path | None = None
+    """Write the predictions into this folder as Parquet parts instead of printing them; processes of torchrun or Slurm
+    share the images, and a call that was stopped is continued by the same call."""
+    features: bool = False
+    """Write the pooled features before the classifier into the parts, instead of classes."""
+    features_dtype: Literal["float32", "float16"] = "float32"
+    """Type of the features."""
     run: Device = Device()
     """Device and precision."""
     runtime: RuntimeName = "torch"
@@ -502,3 +509,81 @@ class PrepareImageNet(Checked):
     """Label file of the validation images; default: one of a known name beside them."""
     how: Literal["copy", "link", "move"] = "copy"
     """How an image is placed; link: a hard link where the disk allows it, otherwise a symbolic one."""
+
+
+@dataclass(frozen=True)
+class PackedData(Checked, section="data"):
+    """The images."""
+
+    root: Path | None = None
+    """Whatever a training takes: a folder of class folders, shards, an address."""
+    table: Path | None = None
+    """CSV or Parquet file with a column of image paths, relative to it or to `root`, and columns of labels."""
+
+
+@dataclass(frozen=True)
+class DataPack(Checked):
+    """Write tar shards (WebDataset's layout) from any images; a call that was stopped is continued by the same call."""
+
+    out: Path
+    """Folder for the shards and their index.json."""
+    folder: DataFolder = None
+    """The images: the same as --data.root, or --data.table for a .csv or .parquet file."""
+    data: PackedData = PackedData()
+    """The images."""
+    task: str = "classification"
+    """The task that the shards are for, which decides what is written beside each image."""
+    size_mb: Positive = 256.0
+    """About how large a shard becomes, MB."""
+    max_side: PositiveInt | None = None
+    """Resize images whose shorter side is longer to so many pixels, and write them as JPEG: changes pixels; default:
+    every file is written byte for byte."""
+    quality: Annotated[int, Range(at_least=1, at_most=100)] = 92
+    """Quality of that JPEG."""
+    listed: bool = False
+    """Write the training images in the order in which they are listed; default: shuffled, so that each shard holds all
+    classes."""
+    workers: Count = 0
+    """Threads; 0: by the number of cores."""
+    json: bool = False
+    """Print JSON instead of text."""
+
+    def __post_init__(self) -> None:
+        """Take the positional folder as `data.root`."""
+        super().__post_init__()
+        object.__setattr__(self, "data", _with_positional(self.data, self.folder))
+
+
+@dataclass(frozen=True)
+class DataVerify(Checked):
+    """Check shards against the sizes and SHA-256 in their index.json, and that every image in them can be decoded."""
+
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """Folder that overtone data pack has written."""
+    no_decode: bool = False
+    """Check the shards' bytes alone."""
+    json: bool = False
+    """Print JSON instead of text."""
+
+
+@dataclass(frozen=True)
+class DataInfo(Checked):
+    """Describe images: labels, sizes, formats, files that cannot be read, files that are the same."""
+
+    folder: DataFolder = None
+    """The images: the same as --data.root, or --data.table for a .csv or .parquet file."""
+    data: PackedData = PackedData()
+    """The images."""
+    task: str = "classification"
+    """The task whose labels are counted."""
+    headers: bool = False
+    """Read only the headers of the images: sooner, and damaged ones are not found."""
+    out: Path | None = None
+    """Write info.json and plots into this folder."""
+    json: bool = False
+    """Print JSON instead of tables."""
+
+    def __post_init__(self) -> None:
+        """Take the positional folder as `data.root`."""
+        super().__post_init__()
+        object.__setattr__(self, "data", _with_positional(self.data, self.folder))

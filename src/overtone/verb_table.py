@@ -176,6 +176,27 @@ VERBS = {
             "overtone data prepare-imagenet flat/ --out imagenet/val --how link",
         ),
     ),
+    "data pack": Verb(
+        options="DataPack",
+        function="overtone.verbs.data_pack:data_pack",
+        summary="Write tar shards from images.",
+        examples=(
+            "overtone data pack photos --out shards",
+            "overtone data pack imagenet --out shards --max-side 256 --quality 92",
+        ),
+    ),
+    "data verify": Verb(
+        options="DataVerify",
+        function="overtone.verbs.data_verify:data_verify",
+        summary="Check tar shards.",
+        examples=("overtone data verify shards",),
+    ),
+    "data info": Verb(
+        options="DataInfo",
+        function="overtone.verbs.data_info:data_info",
+        summary="Describe images: labels, sizes, what is broken.",
+        examples=("overtone data info photos", "overtone data info shards --out report --json"),
+    ),
     "demo": Verb(
         options="Demo",
         function="overtone.verbs.demo:demo",

@@ -139,10 +139,11 @@ def other_decoder(monkeypatch: pytest.MonkeyPatch):
 
     def put(decoder: object) -> None:
         monkeypatch.setattr(jpeg, "_decode_jpeg", decoder)
-        jpeg._gives_pillows_pixels.cache_clear()
+        monkeypatch.setattr(jpeg, "_by_simplejpeg", lambda content: None)
+        jpeg._decoders.cache_clear()
 
     yield put
-    jpeg._gives_pillows_pixels.cache_clear()
+    jpeg._decoders.cache_clear()
 
 
 def test_without_torchvisions_decoder_pillow_decodes(tmp_path: Path, other_decoder) -> None:

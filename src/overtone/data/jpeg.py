@@ -1,12 +1,16 @@
-"""The pixels of a JPEG file, from torchvision's decoder rather than Pillow's where both give the same ones.
+"""The pixels of a JPEG file, from a faster decoder than Pillow's where both give the same ones.
 
-Both call libjpeg-turbo, but Pillow stores four bytes a pixel, row by row, and they have to be copied out again:
-torchvision's takes about a quarter less time. It has been deprecated since torchvision 0.29; where it is gone, or was
+All call libjpeg-turbo, but Pillow stores four bytes a pixel, row by row, and they have to be copied out again:
+torchvision's takes about a quarter less time, and simplejpeg's, where it is installed, a third
+(`benchmarks/decoding.py`). Torchvision's has been deprecated since torchvision 0.29; where neither is there, or was
 built with another library, Pillow decodes everything, to the same pixels.
 """
 
+import importlib
 import io
+from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,13 +54,14 @@ def jpeg_pixels(content: bytes, size: tuple[int, int]) -> Tensor | None:
     Returns:
         uint8 `(H, W, 3)`, or None where Pillow has to decode it: it then also says what is wrong with the file.
     """
-    if not _gives_pillows_pixels():
-        return None
-    pixels = _decoded(content)
-    return pixels if pixels is not None and pixels.shape == (size[1], size[0], 3) else None
+    for decode in _decoders():
+        pixels = decode(content)
+        if pixels is not None:
+            return pixels if pixels.shape == (size[1], size[0], 3) else None
+    return None
 
 
-def _decoded(content: bytes) -> Tensor | None:
+def _by_torchvision(content: bytes) -> Tensor | None:
     if _decode_jpeg is None:
         return None
     try:
@@ -65,14 +70,34 @@ def _decoded(content: bytes) -> Tensor | None:
         return None
 
 
+def _by_simplejpeg(content: bytes) -> Tensor | None:
+    """Decode with simplejpeg, which takes no file that libjpeg would warn of."""
+    try:
+        return torch.from_numpy(_simplejpeg().decode_jpeg(content))
+    except (ImportError, ValueError):
+        return None
+
+
 @cache
-def _gives_pillows_pixels() -> bool:
-    """Whether the two decoders agree here, on noise with and without subsampled colours, also progressive."""
+def _simplejpeg() -> Any:
+    return importlib.import_module("simplejpeg")
+
+
+@cache
+def _decoders() -> tuple[Callable[[bytes], Tensor | None], ...]:
+    """The fastest decoder that agrees with Pillow here, if there is one."""
+    decoders = (_by_simplejpeg, _by_torchvision)
+    return next(((decode,) for decode in decoders if _gives_pillows_pixels(decode)), ())
+
+
+def _gives_pillows_pixels(decode: Callable[[bytes], Tensor | None]) -> bool:
+    """Whether a decoder agrees with Pillow on noise with and without subsampled colours, also progressive, and RGB."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (37, 51, 3), dtype=np.uint8))
-    for subsampling, progressive in ((0, False), (1, False), (2, False), (2, True)):
+    cases = ({"subsampling": 0}, {"subsampling": 1}, {"subsampling": 2}, {"subsampling": 2, "progressive": True})
+    for case in (*cases, {"keep_rgb": True}):
         file = io.BytesIO()
-        noise.save(file, "JPEG", quality=90, subsampling=subsampling, progressive=progressive)
-        pixels = _decoded(file.getvalue())
-        if pixels is None or not np.array_equal(pixels.numpy(), np.asarray(Image.open(file))):
+        noise.save(file, "JPEG", quality=90, **case)
+        pixels = decode(file.getvalue())
+        if pixels is None or not np.array_equal(pixels.numpy(), np.asarray(Image.open(file).convert("RGB"))):
             return False
     return True

@@ -12,26 +12,26 @@ from contextlib import contextmanager
 from multiprocessing.util import Finalize
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from overtone.data.decoded_cache import DecodedCache
 from overtone.data.decoding import BadImage
+from overtone.data.order import by_orientation, epoch_order, shard_order
 from overtone.data.pipeline import Batch, Draw, Pipeline
-from overtone.data.seeding import derived_seed, preserved, reseed
+from overtone.data.seeding import preserved, reseed
 from overtone.data.sources.source import Source
 from overtone.errors import OvertoneError
-
-_BATCHES = 0x62617463686573  # as `_ORDER`
-_ORDER = 0x6F72646572  # keeps the order's random numbers apart from those of a step of the same number
 
 
 class Loader:
     """Iterates over the batches of one epoch after the other.
 
-    `shuffle` gives training's order: a permutation that is a function of (seed, epoch). Otherwise images come as they
-    are listed. The last batch is as small as it comes out. `set_epoch` chooses the epoch before each iteration.
+    `shuffle` gives training's order, a function of (seed, epoch): a permutation, or where the source has `groups()` of
+    neighbours that are read together, `order.shard_order` of them. Otherwise images come as they are listed. The last
+    batch is as small as it comes out. `set_epoch` chooses the epoch before each iteration.
 
     Args:
         source: the samples.
@@ -68,6 +68,10 @@ class Loader:
         is_wide = getattr(source, "is_wide", None) if getattr(pipeline, "by_orientation", False) else None
         wide = None if is_wide is None else torch.from_numpy(is_wide())
         self._order = _Order(len(source), batch_size, shuffle, seed, rank, num_ranks, wide)
+        groups = getattr(source, "groups", None)
+        if shuffle and groups is not None:
+            self._order.groups, self._order.window = groups(), getattr(source, "window", 1)
+        self._order.source = source
         self._order.first_batch = start_batch
         with _workers_as_asked():
             self._loader = DataLoader(
@@ -162,35 +166,6 @@ def worker_death_explained() -> Iterator[None]:
         ) from error
 
 
-def epoch_order(num_images: int, seed: int, epoch: int) -> Tensor:
-    """Training's order of the images in an epoch: a permutation, int64 `(num_images,)`."""
-    generator = torch.Generator().manual_seed(derived_seed(_ORDER, seed, epoch))
-    return torch.randperm(num_images, generator=generator)
-
-
-def by_orientation(order: Tensor, wide: Tensor, batch_size: int, seed: int, epoch: int) -> Tensor:
-    """An epoch's order in which whole batches hold images that are all wide, or all not.
-
-    Each orientation keeps its order and is cut into whole batches, which are then shuffled; what is left of both, fewer
-    than two batches, comes last.
-
-    Args:
-        order: int64 `(N,)`, see `epoch_order`.
-        wide: bool `(N,)` by position: whether an image is wider than high.
-        batch_size: images in a batch.
-        seed: of the training.
-        epoch: counted from 0.
-    """
-    batches, left = [], []
-    for positions in (order[wide[order]], order[~wide[order]]):
-        whole = len(positions) // batch_size * batch_size
-        batches += positions[:whole].split(batch_size) if whole else ()
-        left.append(positions[whole:])
-    generator = torch.Generator().manual_seed(derived_seed(_BATCHES, seed, epoch))
-    shuffled = [batches[at] for at in torch.randperm(len(batches), generator=generator).tolist()]
-    return torch.cat([*shuffled, *left])
-
-
 def share_of(positions: Tensor, rank: int, num_ranks: int) -> Tensor:
     """The part of a batch that a process gets: a run of neighbours; all parts together are the batch.
 
@@ -229,6 +204,9 @@ class _Order(Sampler):
         self.num_images, self.batch_size, self.shuffle, self.seed = num_images, batch_size, shuffle, seed
         self.rank, self.num_ranks = rank, num_ranks
         self.epoch = self.first_batch = 0
+        self.groups: np.ndarray | None = None
+        self.window = 1
+        self.source: Any = None
 
     @property
     def num_batches(self) -> int:
@@ -239,18 +217,33 @@ class _Order(Sampler):
         """This process's part of the images as they are listed."""
         return torch.arange(self.num_images).tensor_split(self.num_ranks)[self.rank]
 
+    def shuffled(self, epoch: int) -> Tensor:
+        """Training's order of all images."""
+        if self.groups is None:
+            return epoch_order(self.num_images, self.seed, epoch)
+        return shard_order(self.groups, self.window, self.seed, epoch)
+
     def __len__(self) -> int:
         return self.num_batches - self.first_batch
 
     def __iter__(self) -> Iterator[tuple[int, list[int]]]:
         epoch, first = self.epoch, self.first_batch
-        order = epoch_order(self.num_images, self.seed, epoch) if self.shuffle else self.listed()
+        order = self.shuffled(epoch) if self.shuffle else self.listed()
         if self.shuffle and self.wide is not None:
             order = by_orientation(order, self.wide, self.batch_size, self.seed, epoch)
-        for positions in order[first * self.batch_size :].split(self.batch_size):
-            if len(positions):  # of an empty list there is one, empty part
-                share = share_of(positions, self.rank, self.num_ranks) if self.shuffle else positions
-                yield epoch, share.tolist()
+        order = order[first * self.batch_size :]
+        # begun here, where the processes that read are there already: none of them is a copy of a thread's process
+        ahead = self.source.prefetcher(order.numpy()) if hasattr(self.source, "prefetcher") else None
+        try:
+            for positions in order.split(self.batch_size):
+                if ahead is not None and len(positions):
+                    ahead.advance(self.source.shards_of(positions.tolist()))
+                if len(positions):  # of an empty list there is one, empty part
+                    share = share_of(positions, self.rank, self.num_ranks) if self.shuffle else positions
+                    yield epoch, share.tolist()
+        finally:
+            if ahead is not None:
+                ahead.close()
 
 
 class _Batches(Dataset):

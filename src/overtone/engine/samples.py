@@ -23,24 +23,28 @@ _Line = tuple[str, str, str, int]  # part, name, target, bytes
 
 @dataclass(frozen=True)
 class Samples:
-    """The samples of a run.
+    """The samples of a run; a million of them are looked at again rather than kept as Python objects.
 
     Attributes:
-        lines: part (`train` or `val`), name, target and size of each.
-        digest: SHA-256 over all of them.
+        splits: where they are.
+        digest: SHA-256 over part, name, target and size of all of them.
     """
 
-    lines: tuple[_Line, ...]
+    splits: Splits
     digest: str
+
+    @property
+    def lines(self) -> Iterator[_Line]:
+        """Part (`train` or `val`), name, target and size of each."""
+        return _lines(self.splits)
 
     @classmethod
     def of(cls, splits: Splits) -> "Samples":
         """The samples of the two splits."""
-        lines = tuple((part, *entry) for part in ("train", "val") for entry in entries(getattr(splits, part)))
         digest = hashlib.sha256()
-        for line in lines:
+        for line in _lines(splits):
             digest.update(json.dumps(line).encode())
-        return cls(lines, digest.hexdigest())
+        return cls(splits, digest.hexdigest())
 
     def write(self, folder: Path) -> None:
         """Write the list into a run folder."""
@@ -97,6 +101,12 @@ def check_samples(folder: Path, digest: str | None, samples: Samples, *, accept:
             "changed data with --data.accept-changes"
         )
     return [f"resumed on changed data: {difference}; the epoch is not the one that was interrupted"]
+
+
+def _lines(splits: Splits) -> Iterator[_Line]:
+    for part in ("train", "val"):
+        for entry in entries(getattr(splits, part)):
+            yield part, *entry
 
 
 def _read(path: Path) -> Iterator[_Line]:

@@ -4,9 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from overtone import options
-from overtone.data.sources import ImageList, find_images
+from overtone.config import Run
+from overtone.data.sources import ImageList, Source, find_images
+from overtone.data.sources.shard_list import is_shards
+from overtone.data.sources.shards import unlabelled_shards
+from overtone.engine.distributed import World, joined
 from overtone.engine.inference import ready
 from overtone.engine.prediction import predict as predictions_of
+from overtone.engine.prediction_parts import Wanted, write_parts
 from overtone.errors import OvertoneError
 from overtone.tasks import task_named
 from overtone.verbs.console import note, print_json, print_table, progress, warn
@@ -23,9 +28,11 @@ def predict(chosen: options.Predict) -> int:
     """
     if not chosen.images:
         raise OvertoneError("no images are given; add image files or a folder after the model")
-    if chosen.top_k < 1:
-        raise OvertoneError(f"top_k is {chosen.top_k}; it must be at least 1")
-    paths = find_images(chosen.images)
+    if chosen.parts is not None:
+        with joined(Run(device=chosen.run.device)) as world:
+            return _to_parts(chosen, chosen.parts, world)
+    if chosen.features:
+        raise OvertoneError("features are written as Parquet parts; add --parts DIR")
     loaded = loaded_for(chosen)
     names, supposed = names_of(loaded), supposed_classes(loaded)
     introduce(loaded)
@@ -35,15 +42,17 @@ def predict(chosen: options.Predict) -> int:
     inference = ready(running, names, computing(settings))
     if chosen.out is not None and chosen.out.exists() and any(chosen.out.iterdir()):
         raise OvertoneError(f"{chosen.out} is not empty; give a new folder as --out")
+    source = _source(chosen, names)
     bad: list[tuple[str, str]] = []
     found: list[tuple[str, dict[str, Any], list[tuple[Any, ...]]]] = []
-    stems = _stems(paths)
-    with progress("predicting", len(paths)) as done:
-        for part in predictions_of(inference, ImageList(names, paths, [0] * len(paths)), chosen.top_k, bad, warn):
+    stems = _stems([Path(source.name(position)) for position in range(len(source))]) if chosen.out is not None else []
+    with progress("predicting", len(source)) as done:
+        for part in predictions_of(inference, source, chosen.top_k, bad, warn):
             for one in part:  # kept as words: a prediction may hold a map of every pixel
                 found.append((one.image, one.prediction.to_dict(), list(one.prediction.rows())))
                 if chosen.out is not None:
-                    one.prediction.write(paths[one.position], chosen.out, stems[one.position])
+                    image = source.read(one.position).get("image", b"")
+                    one.prediction.write(image, chosen.out, stems[one.position])
             done(len(found) + len(bad))
     if chosen.json:
         print_json(
@@ -61,7 +70,41 @@ def predict(chosen: options.Predict) -> int:
     for image, reason in bad:
         warn(f"{image} could not be read: {reason}")
     if bad:
-        note(f"{len(bad)} of {len(paths)} images could not be read (exit code 1)")
+        note(f"{len(bad)} of {len(source)} images could not be read (exit code 1)")
+    return 1 if bad else 0
+
+
+def _source(chosen: options.Predict, labels: tuple[str, ...]) -> Source:
+    """The images, in files or in shards."""
+    if len(chosen.images) == 1 and is_shards(chosen.images[0]):
+        return unlabelled_shards(chosen.images[0])
+    paths = find_images(chosen.images)
+    return ImageList(labels, paths, [0] * len(paths))
+
+
+def _to_parts(chosen: options.Predict, folder: Path, world: World) -> int:
+    """Write this process's share of the predictions; the first process reports those of all."""
+    loaded = loaded_for(chosen)
+    names = names_of(loaded)
+    if world.is_first:
+        introduce(loaded)
+    running, settings = in_runtime(loaded, chosen)
+    inference = ready(running, names, computing(settings))
+    source = _source(chosen, names)
+    wanted = Wanted(chosen.top_k, chosen.features, chosen.features_dtype)
+    alarm = warn if world.is_first else str
+    with progress("predicting", -(-len(source) // world.size)) as done:
+        written = write_parts(
+            inference, source, folder, wanted, model=loaded.source, warn=alarm, progress=done, world=world
+        )
+    everywhere = [written] if world.is_alone else world.gather(written)
+    bad = [one for share in everywhere for one in share.bad]
+    if world.is_first:
+        for image, reason in bad:
+            warn(f"{image} could not be read: {reason}")
+        parts, kept = (sum(getattr(share, name) for share in everywhere) for name in ("parts", "kept"))
+        earlier = f"; {kept} were there" if kept else ""
+        note(f"{folder}: {parts} parts written, {sum(share.images for share in everywhere):,} images{earlier}")
     return 1 if bad else 0
 
 

@@ -11,11 +11,13 @@ from overtone.data.sources.boxed import BoxedImages, Objects
 from overtone.data.sources.boxes import BoxData
 from overtone.data.sources.files import find_images
 from overtone.data.sources.image_list import ImageList
+from overtone.data.sources.image_tables import ImageTables
 from overtone.data.sources.kinds import SourceKind, open_evaluation, open_splits, register, unregister
 from overtone.data.sources.mask_coco import CocoMasks
 from overtone.data.sources.mask_layouts import BENCHMARKS
 from overtone.data.sources.masks import MaskedImages, MaskFolders
 from overtone.data.sources.memory import ImageLike, MemoryImages
+from overtone.data.sources.shards import ShardImages, Shards
 from overtone.data.sources.source import Part, Record, Source, Splits, entries
 from overtone.data.sources.table import ClassTable, TaggedImages, TagTable
 
@@ -29,6 +31,7 @@ __all__ = [
     "Objects",
     "Part",
     "Record",
+    "ShardImages",
     "Source",
     "SourceKind",
     "Splits",
@@ -61,5 +64,15 @@ class ClassFolders:
         return class_folders.find_evaluation(data.root, part, trained_on, allow_empty_classes=allow)
 
 
-for _kind in (ClassFolders(), ClassTable(), TagTable(), MaskFolders(), CocoMasks(), *BENCHMARKS, BoxData()):
+for _kind in (
+    ClassFolders(),
+    ClassTable(),
+    TagTable(),
+    MaskFolders(),
+    CocoMasks(),
+    *BENCHMARKS,
+    BoxData(),
+    ImageTables(),
+    *map(Shards, ("label", "labels", "mask", "boxes")),
+):
     register(_kind)

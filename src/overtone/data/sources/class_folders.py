@@ -13,6 +13,7 @@ import numpy as np
 
 from overtone.config import Data
 from overtone.data.folders import FORMATS, Found, class_folders, has_images, images_in, subfolders
+from overtone.data.sources.folder_scan import scan
 from overtone.data.sources.image_list import ImageList
 from overtone.data.sources.seeded import held_out
 from overtone.data.sources.source import Part, Splits
@@ -146,7 +147,28 @@ def _read(folder: Path, allow_empty: bool, root: Path) -> ImageList:
     if not folders:
         state = "holds images but no class folders" if has_images(folder) else f"holds no images ({FORMATS})"
         raise OvertoneError(f"{folder} {state}; {_LAYOUT}")
+    listed = scan(folders)
+    if listed is None:
+        return _checked_links(folders, folder, allow_empty, root)
+    paths, counts = listed
+    _check(folder, dict(zip(folders, counts.tolist(), strict=True)), allow_empty)
+    targets = np.repeat(np.arange(len(counts)), counts)
+    return ImageList(tuple(folders), paths, targets, f"all images of {folder}", root)
+
+
+def _checked_links(folders: Mapping[str, Path], folder: Path, allow_empty: bool, root: Path) -> ImageList:
+    """The images of class folders with links among them: each real file once."""
     found = images_in(folders, folder)
+    _check(folder, {name: len(images) for name, images in found.items()}, allow_empty)
+    return _image_list(found, f"all images of {folder}", root)
+
+
+def _check(folder: Path, found: Mapping[str, int], allow_empty: bool) -> None:
+    """Refuse a folder without images, or with class folders that hold none.
+
+    Raises:
+        OvertoneError: it is one.
+    """
     if not any(found.values()):
         raise OvertoneError(f"{folder} holds no images ({FORMATS}); {_LAYOUT}")
     empty = [name for name, images in found.items() if not images]
@@ -155,7 +177,6 @@ def _read(folder: Path, allow_empty: bool, root: Path) -> ImageList:
             f"{folder} has class folders without an image: {some(empty)}; remove them, fill them, "
             "or keep them as classes with --data.allow-empty-classes"
         )
-    return _image_list(found, f"all images of {folder}", root)
 
 
 def _image_list(found: Mapping[str, Iterable[Found]], origin: str, root: Path) -> ImageList:

@@ -9,6 +9,8 @@ import numpy as np
 
 from overtone.data.sources.source import Record
 
+_CHUNK = 1 << 16
+
 
 class Paths(Sequence[Path]):
     """Paths as one run of bytes."""
@@ -17,6 +19,23 @@ class Paths(Sequence[Path]):
         names = [os.fsencode(path) for path in paths]
         self._names = b"".join(names)
         self._ends = np.cumsum([len(name) for name in names], dtype=np.int64)
+
+    @classmethod
+    def packed(cls, names: bytes, ends: np.ndarray) -> "Paths":
+        """Paths that are one run of bytes already; `ends` int64 `(n,)`."""
+        paths = cls(())
+        paths._names, paths._ends = names, ends
+        return paths
+
+    def chosen(self, positions: np.ndarray) -> "Paths":
+        """The paths at some positions."""
+        starts = np.concatenate([[0], self._ends[:-1]])[positions] if len(positions) else np.empty(0, np.int64)
+        ends = self._ends[positions]
+        parts = []
+        for at in range(0, len(positions), _CHUNK):
+            pairs = zip(starts[at : at + _CHUNK].tolist(), ends[at : at + _CHUNK].tolist(), strict=True)
+            parts.append(b"".join([self._names[start:end] for start, end in pairs]))
+        return Paths.packed(b"".join(parts), np.cumsum(ends - starts, dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -99,7 +118,7 @@ class ImageList:
     def part(self, positions: Sequence[int] | np.ndarray, origin: str) -> "ImageList":
         """The images at some positions."""
         chosen = np.asarray(positions, dtype=np.int64)
-        return ImageList(self.labels, [self.paths[i] for i in chosen], self.targets[chosen], origin, self.root)
+        return ImageList(self.labels, self.paths.chosen(chosen), self.targets[chosen], origin, self.root)
 
     def __eq__(self, other: object) -> bool:
         """Whether these are the same files with the same labels from the same place."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from overtone import config
 from overtone.data.mixing import Mixer, mixer_of
 from overtone.data.pipeline import Batch, ImagePipeline, class_images, class_of
-from overtone.data.sources import ImageList, Source
+from overtone.data.sources import Source
 from overtone.data.transforms import PictureTransform, evaluation_transform, recipe_transform
 from overtone.models.building import build_classifier
 from overtone.tasks.classification.distillation import distillation_loss
@@ -171,8 +171,9 @@ class Classification:
 
 def class_counts(source: Source) -> tuple[int, ...]:
     """Number of samples of each class."""
-    if isinstance(source, ImageList):
-        return source.counts()
+    counted = getattr(source, "counts", None)
+    if counted is not None:
+        return counted()
     counts = [0] * len(source.labels)
     for position in range(len(source)):
         counts[class_of(source.read(position))] += 1
