@@ -18,13 +18,9 @@ def prepared(chosen: options.Export | options.Tune) -> tuple[LoadedModel, Origin
     """The network, and what `model.json` will say of it.
 
     Raises:
-        OvertoneError: no such model, one without a classifier, or a number of threads or pixels below 1.
+        OvertoneError: no such model, or one without a classifier.
     """
-    if chosen.size is not None and chosen.size < 1:
-        raise OvertoneError(f"size is {chosen.size}; it must be at least 1 pixel")
     if chosen.threads is not None:
-        if chosen.threads < 1:
-            raise OvertoneError(f"threads is {chosen.threads}; it must be at least 1")
         torch.set_num_threads(chosen.threads)
     if is_export(Path(chosen.model)):
         raise OvertoneError(f"{chosen.model} is an export already; give the network that it was made from")

@@ -21,8 +21,6 @@ def predict(chosen: options.Predict) -> int:
     """
     if not chosen.images:
         raise OvertoneError("no images are given; add image files or a folder after the model")
-    if chosen.top_k < 1:
-        raise OvertoneError(f"top_k is {chosen.top_k}; it must be at least 1")
     paths = find_images(chosen.images)
     loaded = loaded_for(chosen)
     names, supposed = names_of(loaded), supposed_classes(loaded)
