@@ -12,7 +12,7 @@ from overtone.errors import OvertoneError, Preempted
 
 
 def started_by_launcher(environment: Mapping[str, str]) -> bool:
-    """Whether torchrun or a like has told this process its rank."""
+    """Whether torchrun or the like has given this process a rank."""
     return "RANK" in environment and "WORLD_SIZE" in environment
 
 

@@ -59,7 +59,7 @@ class Inference:
     def loader(self, source: Source, warn: Callable[[str], object], world: World | None = None) -> Loader:
         """Batches of a source in its order; of several processes each has its part."""
         world = world or World()
-        is_any_size = getattr(self.model, "kind", "normalised") == "picture"  # images of any size make no batch
+        is_any_size = getattr(self.model, "kind", "normalised") == "image"  # images of any size make no batch
         batch_size = 1 if is_any_size else self.computing.batch_size
         workers = _workers(self.computing.workers, math.ceil(len(source) / world.size), world)
         return Loader(

@@ -1,6 +1,6 @@
 """Where the figures of a training go beside its own files: TensorBoard, Weights & Biases, MLflow.
 
-The latter two are used if asked for and installed. A run that is gone on with goes on there too: `trackers.json` in the
+The latter two are used if asked for and installed. A run that is resumed is resumed there too: `trackers.json` in the
 run folder keeps what it is called there.
 """
 
@@ -36,7 +36,7 @@ class Tracker(Protocol):
     name: str
 
     def start(self, config: Row) -> None:
-        """Begin, or go on with, a run of these settings (nested plain values)."""
+        """Begin or resume a run of these settings (nested plain values)."""
         ...
 
     def metrics(self, row: Row) -> None:
@@ -54,7 +54,7 @@ def chosen_trackers(run: Run, folder: Path, purge_step: int | None = None) -> li
     Args:
         run: `tensorboard`, `wandb` and `mlflow` say which.
         folder: the run folder.
-        purge_step: what TensorBoard knows from this step on is of a part of the run that is done anew.
+        purge_step: what TensorBoard has from this step on is of a part of the run that is repeated.
 
     Raises:
         OvertoneError: one is asked for and not installed.
@@ -123,7 +123,7 @@ class WeightsAndBiases:
         self._run: Any = None
 
     def start(self, config: Row) -> None:
-        """Begin the run, or go on with the one that the run folder knows."""
+        """Begin the run, or resume the one that the run folder names."""
         known = _known(self._folder, "wandb")
         identity = known or secrets.token_hex(8)
         self._run = _module("wandb").init(
@@ -142,7 +142,7 @@ class WeightsAndBiases:
         self._run.log({"epoch": row["epoch"], **_figures(row)}, step=row["step"])
 
     def close(self, ending: Ending) -> None:
-        """Finish; an interrupted run is marked as one that will go on."""
+        """Finish; an interrupted run is marked as one that will be resumed."""
         if self._run is None:
             return
         if ending == "interrupted":
@@ -163,7 +163,7 @@ class MLflow:
         self._module: Any = None
 
     def start(self, config: Row) -> None:
-        """Begin the run with its settings as parameters, or go on with the one that the run folder knows."""
+        """Begin the run with its settings as parameters, or resume the one that the run folder names."""
         module, known = _module("mlflow"), _known(self._folder, "mlflow")
         if "MLFLOW_EXPERIMENT_ID" not in os.environ:
             module.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", _PROJECT))

@@ -29,7 +29,7 @@ def export(chosen: options.Export) -> int:
         precision=chosen.precision,
         dynamic_batch=chosen.dynamic_batch,
         with_preprocessing=chosen.with_preprocessing,
-        pictures=chosen.calibration,
+        image_folder=chosen.calibration,
     )
     check_request(request)
     loaded, origin = prepared(chosen)

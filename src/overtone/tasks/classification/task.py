@@ -13,7 +13,7 @@ from overtone import config
 from overtone.data.mixing import Mixer, mixer_of
 from overtone.data.pipeline import Batch, ImagePipeline, class_images, class_of
 from overtone.data.sources import ImageList, Source
-from overtone.data.transforms import PictureTransform, evaluation_transform, recipe_transform
+from overtone.data.transforms import ImageTransform, evaluation_transform, recipe_transform
 from overtone.models.building import build_classifier
 from overtone.tasks.classification.distillation import distillation_loss
 from overtone.tasks.classification.report import ClassificationReport, ClassificationTally, check_outputs
@@ -88,7 +88,7 @@ class Classification:
             transform = recipe_transform(recipe) if train else evaluation_transform(recipe.data.preprocess)
         return class_images(transform, channels_last=channels_last)
 
-    def transform(self) -> PictureTransform:
+    def transform(self) -> ImageTransform:
         """From Pillow's image in RGB to float32 `(3, size, size)`, normalised."""
         return evaluation_transform(self._recipe.data.preprocess)
 
