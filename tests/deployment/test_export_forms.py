@@ -108,7 +108,10 @@ def test_preprocessing_in_the_graph_takes_pictures_of_any_size(net, tmp_path, ru
     about = export(net, origin(), Request(runtime, with_preprocessing=True, checked=4), tmp_path / "export")
     assert about.input.kind == "image" and about.input.dtype == "uint8"
     assert about.input.shape == (1, None, None, 3)
-    predictor, _ = open_export(tmp_path / "export")
+    written = tmp_path / "export" / "model.json"
+    written.write_text(written.read_text().replace('"kind": "image"', '"kind": "picture"'))  # as earlier versions did
+    predictor, read = open_export(tmp_path / "export")
+    assert '"picture"' in written.read_text() and read.input == about.input
     for size in ((40, 40), (100, 33), (31, 57)):
         picture = some(1)[0].resize(size)
         with torch.inference_mode():
