@@ -32,12 +32,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from naive import NAMES, proved_pair
+from overtone.deployment.timing.memory import begin_peak, peak, resident
 from results import keep
 from step_profile import profile_of
 
 from overtone.config import Optim
 from overtone.deployment.runtimes.runtime import computes_bfloat16
-from overtone.deployment.timing.memory import begin_peak, peak, resident
 from overtone.deployment.timing.race import Timing, gemm, gemm_gflops
 from overtone.engine.allocator import keep_freed_memory
 from overtone.engine.optim import build_optimizer

@@ -122,7 +122,7 @@ class Network:
         ]
         if bad:
             name, reason = bad[0]
-            raise OvertoneError(f"{name} could not be read: {reason}; leave it out or mend it")
+            raise OvertoneError(f"{name} could not be read: {reason}; leave it out or repair it")
         return results
 
     def __repr__(self) -> str:

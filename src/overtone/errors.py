@@ -47,7 +47,7 @@ def some(names: Iterable[str], limit: int = 8) -> str:
 
 
 class OvertoneError(Exception):
-    """Something the user can mend; the command line prints the message as one line and exits with code 2.
+    """Something that the user can correct; the command line prints the message as one line and exits with code 2.
 
     The message names the file or the value, the reason and what to do. Anything that is not an `OvertoneError`
     is a defect of ours and keeps its traceback. As text it holds no control characters, whatever a name in it holds.

@@ -31,7 +31,7 @@ def test_the_table_of_precisions_is_that_of_the_runtimes():
 
 def test_the_table_of_bounds_is_that_of_the_check():
     rows = re.findall(r"^\| ([^|]+) \| ([\de.-]*) ?\| ([\d.]*) ?\| ([^|]+) \|$", DOCUMENT, flags=re.M)
-    kinds = {"float32": ("float32", "normalised"), "float32 with the resize in the graph": ("float32", "picture")}
+    kinds = {"float32": ("float32", "normalised"), "float32 with the resize in the graph": ("float32", "image")}
     told = {row[0]: row[1:] for row in rows}
     assert len(told) == 4
     for name, (largest, rms, agreement) in told.items():

@@ -80,7 +80,7 @@ def test_an_export_that_takes_pictures_is_evaluated_and_predicts(overtone, train
     words = ("export", trained / "run", "--to", "openvino", "--with-preprocessing", "--calibration", trained / "photos")
     outcome = overtone(*words, "--out", out, "--json")
     assert outcome.code == 0, outcome.err
-    assert outcome.json["input"]["kind"] == "picture" and outcome.json["parity"]["pictures"] == "given"
+    assert outcome.json["input"]["kind"] == "image" and outcome.json["parity"]["pictures"] == "given"
     assert outcome.json["proof"].startswith("sha256 ") and outcome.json["classes"] == ["blue", "green", "red"]
     data = ("--data.root", trained / "photos", "--data.split", "all", "--json", *FEW)
     own, other = overtone("evaluate", trained / "run", *data), overtone("evaluate", out, *data)

@@ -27,7 +27,7 @@ def test_it_says_what_the_network_says(family, tmp_path):
 @pytest.mark.slow
 def test_int8_with_the_normalisation_in_the_graph(tmp_path):
     pictures = pictures_in(tmp_path / "pictures", 24)
-    request = Request("executorch", "int8", pictures=pictures, checked=8, with_preprocessing=True)
+    request = Request("executorch", "int8", image_folder=pictures, checked=8, with_preprocessing=True)
     about = export(plain_net(), origin(), request, tmp_path / "export")
     assert about.input.kind == "pixels"
     assert about.parity["rms"] <= 0.3 and about.parity["agreement"] >= 0.85

@@ -27,7 +27,7 @@ def test_the_resize_is_pillows(preprocess, source, share):
     wrong = total = 0
     for picture in generated_images(4, source, seed=3):
         expected = as_batch(input_transform("pixels", preprocess), picture).permute(0, 3, 1, 2).float()
-        got = resize(as_batch(input_transform("picture", preprocess), picture).permute(0, 3, 1, 2).float())
+        got = resize(as_batch(input_transform("image", preprocess), picture).permute(0, 3, 1, 2).float())
         assert got.shape == (1, 3, preprocess.size, preprocess.size)
         assert (got - expected).abs().max() <= 1, "more than one grey level"
         wrong, total = wrong + int((got != expected).sum()), total + got.numel()

@@ -58,6 +58,6 @@ def test_nothing_agrees_with_logits_of_nothing():
 def test_the_bounds_are_the_documented_ones():
     assert bound_of("float32").largest == 1e-4 and bound_of("float32").agreement == 1
     assert bound_of("float32", "pixels") == bound_of("float32")
-    assert bound_of("float32", "picture").largest == 2e-3
+    assert bound_of("float32", "image").largest == 2e-3
     assert bound_of("bfloat16", "pixels").rms == 0.05
     assert bound_of("int8") == bound_of("int8+bfloat16")

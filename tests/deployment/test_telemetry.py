@@ -96,7 +96,7 @@ def test_an_export_is_written_in_silence(tmp_path, preloaded, runtime, precision
         "from pathlib import Path; from exported_nets import origin, pictures_in, plain_net\n"
         "from overtone.deployment.export import Request, export\n"
         f"folder = Path({str(tmp_path)!r}); images = pictures_in(folder / 'images', 8)\n"
-        f"export(plain_net(), origin(), Request({runtime!r}, {precision!r}, pictures=images, checked=2), "
+        f"export(plain_net(), origin(), Request({runtime!r}, {precision!r}, image_folder=images, checked=2), "
         "folder / 'export'); time.sleep(1)"
     )
     run_alone(code, tmp_path / "home", preloaded)

@@ -100,11 +100,6 @@ def test_no_part_of_a_batch_is_left_with_one_image(tiny):
     assert sizes == [3, 2]
 
 
-def test_micro_batch_must_hold_an_image(tiny):
-    with pytest.raises(OvertoneError, match="micro_batch is 0"):
-        make_trainer(tiny, micro_batch=0)
-
-
 def test_gradient_is_clipped_to_its_norm(tiny):
     for clip, expected in ((1e-3, 1e-3), (None, None)):
         trainer = make_trainer(tiny, lr=1.0, momentum=0.0, clip_grad=clip)

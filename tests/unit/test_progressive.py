@@ -10,7 +10,7 @@ from overtone.config import Augment, Data, Preprocess, Recipe, Train
 from overtone.data.loader import Loader
 from overtone.data.sources import ImageList
 from overtone.data.sources.class_folders import find_evaluation
-from overtone.data.transforms import PictureTransform, ProgressiveTransform, recipe_transform
+from overtone.data.transforms import ImageTransform, ProgressiveTransform, recipe_transform
 from overtone.errors import OvertoneError
 
 
@@ -47,7 +47,7 @@ def test_epochs_are_divided_evenly(images, sizes, epochs, expected):
 
 def test_without_sizes_it_is_the_recipes_own():
     transform = recipe_transform(recipe((), 3))
-    assert isinstance(transform, PictureTransform) and transform(noise(30, 40)).shape == (3, 24, 24)
+    assert isinstance(transform, ImageTransform) and transform(noise(30, 40)).shape == (3, 24, 24)
 
 
 def test_every_size_has_its_own_augmentation_and_the_exif_policy():

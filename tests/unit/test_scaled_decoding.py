@@ -146,7 +146,7 @@ def test_off_unless_asked_for(images: ImageList) -> None:
     asked = replace(recipe, data=replace(recipe.data, scaled_decoding=True))
     assert recipe_transform(recipe).takes == "pixels" and recipe_transform(asked).takes == "scaled"
     without = replace(recipe, train=Train())
-    assert recipe_transform(without).takes == "pixels" and evaluation_transform(PLAIN).takes == "picture"
+    assert recipe_transform(without).takes == "pixels" and evaluation_transform(PLAIN).takes == "image"
     with pytest.raises(OvertoneError, match=r"data\.scaled_decoding is True.* off where augment\.crop is pad"):
         replace(asked, augment=Augment(crop="pad"))
 

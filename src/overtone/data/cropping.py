@@ -18,14 +18,14 @@ from overtone.config import Interpolation
 from overtone.data.bounded_resize import FILTERS, check_squash, enough_memory
 from overtone.data.decoding import StoredJpeg, as_pixels
 
-Picture = Image.Image | Tensor | StoredJpeg
-"""A picture in RGB, its pixels as uint8 `(H, W, 3)`, or a file of which a part is decoded."""
+Pixels = Image.Image | Tensor | StoredJpeg
+"""An image in RGB, its pixels as uint8 `(H, W, 3)`, or a file of which a part is decoded."""
 
 _BY_PILLOW = ("nearest", "lanczos")  # PyTorch has no Lanczos filter, and its nearest pixel may be another one
 
 
 class RandomResizedCrop:
-    """A random part of a picture, resized to a square: Inception's crop, drawn by timm from `random`.
+    """A random part of an image, resized to a square: Inception's crop, drawn by timm from `random`.
 
     Args:
         size: side of the square, pixels.
@@ -40,21 +40,21 @@ class RandomResizedCrop:
         self.size, self.scale, self.ratio = size, scale, ratio
         self.interpolation: Interpolation = interpolation
 
-    def __call__(self, picture: Picture) -> Tensor:
-        """Crop and resize one picture to uint8 `(size, size, 3)`.
+    def __call__(self, image: Pixels) -> Tensor:
+        """Crop and resize one image to uint8 `(size, size, 3)`.
 
         Raises:
             BadImage: a stored file that cannot be read, or a part that is too long and narrow (see `check_squash`).
         """
         with enough_memory():
-            if isinstance(picture, Image.Image):
-                picture = as_pixels(picture)
-            if isinstance(picture, StoredJpeg):
-                width, height = picture.size
+            if isinstance(image, Image.Image):
+                image = as_pixels(image)
+            if isinstance(image, StoredJpeg):
+                width, height = image.size
                 box = self._draw(torch.empty(3, height, width, device="meta"))
-                return resized(picture.part(*box, least=self.size), self.size, self.interpolation)
-            top, left, height, width = self._draw(picture.permute(2, 0, 1))
-            return resized(picture[top : top + height, left : left + width], self.size, self.interpolation)
+                return resized(image.part(*box, least=self.size), self.size, self.interpolation)
+            top, left, height, width = self._draw(image.permute(2, 0, 1))
+            return resized(image[top : top + height, left : left + width], self.size, self.interpolation)
 
     def _draw(self, image: Tensor) -> tuple[int, int, int, int]:
         """Top, left, height and width of the part of an image `(3, H, W)`, of which only the shape counts."""
@@ -85,13 +85,13 @@ def resized(pixels: Tensor, size: int, interpolation: Interpolation) -> Tensor:
     """
     check_squash((pixels.shape[1], pixels.shape[0]), size)
     if interpolation in _BY_PILLOW:
-        picture = as_picture(pixels).resize((size, size), FILTERS[interpolation])
-        return as_pixels(picture)
+        image = as_image(pixels).resize((size, size), FILTERS[interpolation])
+        return as_pixels(image)
     images = pixels.unsqueeze(0).permute(0, 3, 1, 2)  # a view, channels_last
     images = F.interpolate(images, (size, size), mode=interpolation, antialias=True)
     return images[0].permute(1, 2, 0)
 
 
-def as_picture(pixels: Tensor) -> Image.Image:
-    """Uint8 `(H, W, 3)` as a picture in RGB, which the libraries that change colours take."""
+def as_image(pixels: Tensor) -> Image.Image:
+    """Uint8 `(H, W, 3)` as an image in RGB, which the libraries that change colours take."""
     return Image.fromarray(np.ascontiguousarray(pixels.numpy()))

@@ -1,4 +1,4 @@
-"""One image file to a picture in RGB, 8 bits a channel, by rules that do not depend on what else is installed.
+"""From an image file to an image in RGB, 8 bits a channel, by rules that do not depend on what else is installed.
 
 | file | becomes |
 |---|---|
@@ -35,8 +35,8 @@ Encoded = Path | bytes
 # Pillow can open many more, among them formats that start other programs (EPS).
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_PIXELS = 178_956_970
-"""Pictures with more pixels than this are refused: Pillow's own limit against decompression bombs."""
-_SCALES = (2, 4, 8)  # by which libjpeg, as Pillow calls it, can divide a picture's sides while it decodes
+"""Images with more pixels than this are refused: Pillow's own limit against decompression bombs."""
+_SCALES = (2, 4, 8)  # by which libjpeg, as Pillow calls it, can divide an image's sides while it decodes
 
 
 _BAND = 1 << 20  # pixels whose values are scaled at a time
@@ -65,17 +65,17 @@ class StoredJpeg:
     and gives other pixels.
 
     Attributes:
-        size: width and height of the whole picture, pixels.
+        size: width and height of the whole image, pixels.
     """
 
     def __init__(self, path: Path | None, content: bytes, size: tuple[int, int]) -> None:
         self.path, self.content, self.size = path, content, size
 
     def part(self, top: int, left: int, height: int, width: int, least: int) -> Tensor:
-        """The pixels of a part of the picture.
+        """The pixels of a part of the image.
 
         Args:
-            top: first row of the part, as `left`, `height` and `width` in pixels of the whole picture.
+            top: first row of the part, as `left`, `height` and `width` in pixels of the whole image.
             left: first column of the part.
             height: rows of the part.
             width: columns of the part.
@@ -103,11 +103,11 @@ class StoredJpeg:
 
 
 def decode_image(source: Encoded, exif: Exif = "ignore") -> Image.Image:
-    """Read an image file as a picture in RGB (the table in this module says how).
+    """Read an image file as an image in RGB (the table in this module says how).
 
     Args:
         source: the file or its bytes; the content decides on the format, not the name.
-        exif: `ignore` leaves the pixels as they are stored, as the published loaders do; `apply` turns the picture as
+        exif: `ignore` leaves the pixels as they are stored, as the published loaders do; `apply` turns the image as
             its EXIF orientation says. TIFF files are always turned, because Pillow does it while it reads them.
 
     Raises:
@@ -184,9 +184,9 @@ def as_rgb(image: Image.Image, exif: Exif = "ignore") -> Image.Image:
         return _decoded(image, exif)
 
 
-def as_pixels(picture: Image.Image) -> Tensor:
-    """A picture in RGB as uint8 `(H, W, 3)`."""
-    return torch.from_numpy(np.array(picture))
+def as_pixels(image: Image.Image) -> Tensor:
+    """An image in RGB as uint8 `(H, W, 3)`."""
+    return torch.from_numpy(np.array(image))
 
 
 def _content(source: Encoded) -> bytes:
@@ -201,7 +201,7 @@ def _path(source: Encoded | None) -> Path | None:
 def _explained(source: Encoded | None) -> Iterator[None]:
     """Whatever fails in the block is a `BadImage`, and no library writes about it to standard error."""
     try:
-        # Pillow warns of large pictures, odd EXIF blocks and palettes with transparency: all of them are decided here.
+        # Pillow warns of large images, odd EXIF blocks and palettes with transparency: all of them are decided here.
         with warnings.catch_warnings(), silent_codecs():
             warnings.simplefilter("ignore")
             yield
@@ -241,7 +241,7 @@ def _pixels(content: bytes, exif: Exif) -> Tensor:
 
 
 def _is_upright_jpeg(image: Image.Image, exif: Exif) -> bool:
-    """Whether the file is a JPEG (MPO begins as one) whose picture is not to be turned."""
+    """Whether the file is a JPEG (MPO begins as one) whose image is not to be turned."""
     if image.format not in ("JPEG", "MPO"):
         return False
     try:

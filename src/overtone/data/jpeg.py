@@ -49,7 +49,7 @@ def jpeg_pixels(content: bytes, size: tuple[int, int]) -> Tensor | None:
 
     Args:
         content: the file.
-        size: its width and height as its header tells them.
+        size: its width and height as its header gives them.
 
     Returns:
         uint8 `(H, W, 3)`, or None where Pillow has to decode it: it then also says what is wrong with the file.

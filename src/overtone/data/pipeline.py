@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from overtone.data.cropping import Picture
+from overtone.data.cropping import Pixels
 from overtone.data.decoding import Exif, as_rgb, decode_image, decode_pixels, open_scaled
 from overtone.data.sources.source import Record
-from overtone.data.transforms import Normalise, PictureTransform, ProgressiveTransform, Transform
+from overtone.data.transforms import ImageTransform, Normalise, ProgressiveTransform, Transform
 
-_DECODERS: dict[str, Callable[[Any, Exif], Picture]] = {
-    "picture": decode_image,
+_DECODERS: dict[str, Callable[[Any, Exif], Pixels]] = {
+    "image": decode_image,
     "pixels": decode_pixels,
     "scaled": open_scaled,
 }
@@ -95,7 +95,7 @@ class ImagePipeline:
 
     Args:
         transform: from an image in RGB to a tensor; what it draws from the global generators is seeded for each image.
-            A `PictureTransform` says how to decode (`exif`, `takes`); any other callable gets Pillow's images as they
+            An `ImageTransform` says how to decode (`exif`, `takes`); any other callable gets Pillow's images as they
             are stored. Of a `ProgressiveTransform` each epoch takes its own.
         target: gives a record's target, an integer or a row of numbers.
         no_targets: the targets of a batch without samples, such as int64 `(0,)`; it gives their type too.
@@ -113,21 +113,21 @@ class ImagePipeline:
         self._transform, self._target, self._no_targets = transform, target, no_targets
         self.channels_last = channels_last
         self._exif: Exif = getattr(transform, "exif", "ignore")
-        self._decode = _DECODERS[getattr(transform, "takes", "picture")]
+        self._decode = _DECODERS[getattr(transform, "takes", "image")]
 
-    def decode(self, record: Record) -> tuple[Picture, Any]:
+    def decode(self, record: Record) -> tuple[Pixels, Any]:
         """The image and its target."""
         image = record.get("image", b"")
         decoded = as_rgb(image, self._exif) if isinstance(image, Image.Image) else self._decode(image, self._exif)
         return decoded, self._target(record)
 
-    def transform(self, decoded: tuple[Picture, Any], draw: Draw) -> tuple[Tensor, Any]:
+    def transform(self, decoded: tuple[Pixels, Any], draw: Draw) -> tuple[Tensor, Any]:
         """The image as uint8 `(H, W, 3)` where only the normalisation is left, which `collate` does in place."""
-        picture, target = decoded
+        image, target = decoded
         transform = self._of(draw.epoch)
-        if isinstance(transform, PictureTransform) and transform.normalise is not None:
-            return transform.pixels(picture), target
-        image: Any = transform(picture)
+        if isinstance(transform, ImageTransform) and transform.normalise is not None:
+            return transform.pixels(image), target
+        image: Any = transform(image)
         return image, target
 
     def collate(self, samples: Sequence[tuple[Tensor, Any]], ids: Tensor, bad: tuple[tuple[int, str], ...]) -> Batch:
@@ -155,7 +155,7 @@ class ImagePipeline:
         transform = self._transform
         if isinstance(transform, ProgressiveTransform):
             return transform.normalise_of(image.shape[0])
-        return transform.normalise if isinstance(transform, PictureTransform) else None
+        return transform.normalise if isinstance(transform, ImageTransform) else None
 
     def _room(self, shape: Sequence[int], count: int, dtype: Any) -> Tensor:
         """Memory of a batch."""

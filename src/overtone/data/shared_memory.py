@@ -14,7 +14,7 @@ def fitting_workers(
     workers: int,
     batch_size: int,
     size: int,
-    tell: Callable[[str], object],
+    say: Callable[[str], object],
     *,
     sharers: int = 1,
     free: int | None = None,
@@ -25,7 +25,7 @@ def fitting_workers(
         workers: as many as are wanted.
         batch_size: images in a batch.
         size: side of the images, pixels.
-        tell: is told if there are to be fewer, and why.
+        say: called with a line if there are to be fewer, with the reason.
         sharers: trainings, or processes of one, that share the memory equally.
         free: bytes of shared memory; default: what `/dev/shm` has free now.
     """
@@ -38,7 +38,7 @@ def fitting_workers(
         return workers
     fitting = max((free // batch - _BEING_USED) // _PREFETCHED, 0)
     instead = "images are read in the main process" if fitting == 0 else f"{fitting} are used"
-    tell(
+    say(
         f"{SHARED} has {free // _MIB:,} MiB free, and {workers} processes that read images may need "
         f"{needed // _MIB:,} MiB: {instead}; in a container --shm-size gives more"
     )

@@ -71,7 +71,7 @@ class _Diversion:
                 others = others[os.write(_STDERR, others) :]
 
     def after_fork(self) -> None:
-        """In a new process no other thread goes on: end what it had begun, with memory of its own from now on."""
+        """In a new process no other thread runs: end what it had begun, with memory of its own from now on."""
         if self.kept >= 0:
             self.restore()
         if self.memory >= 0:

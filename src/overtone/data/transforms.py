@@ -1,4 +1,4 @@
-"""One sample: from a decoded picture to the model's input, for evaluation and for training.
+"""One sample: from a decoded image to the model's input, for evaluation and for training.
 
 Evaluation is Pillow's and torchvision's arithmetic, pixel for pixel, because that is how the published figures were
 measured; training's random crop, which is resized, is theirs up to one grey level (see `data.cropping`). Training
@@ -27,29 +27,29 @@ from torchvision.transforms import (
 
 from overtone.config import Augment, Interpolation, Preprocess, Recipe
 from overtone.data.bounded_resize import ResizeAndCrop, Squash
-from overtone.data.cropping import Picture, RandomFlip, RandomResizedCrop, as_picture
+from overtone.data.cropping import Pixels, RandomFlip, RandomResizedCrop, as_image
 from overtone.data.decoding import Exif, as_pixels
 from overtone.errors import OvertoneError
 
 Transform = Callable[[Any], Tensor]
-"""From a picture in RGB to float32 `(3, size, size)`, normalised."""
+"""From an image in RGB to float32 `(3, size, size)`, normalised."""
 
 
-class PictureTransform(Compose):
-    """The steps of a transform; it carries along what decoding the picture needs.
+class ImageTransform(Compose):
+    """The steps of a transform; it carries along what decoding the image needs.
 
     Attributes:
         exif: the EXIF policy.
-        takes: what the first step takes: a `picture`, its `pixels` as a tensor, or `scaled`: part of a file, which may
-            be decoded at a smaller size. Every transform also takes a picture.
+        takes: what the first step takes: an `image`, its `pixels` as a tensor, or `scaled`: part of a file, which may
+            be decoded at a smaller size. Every transform also takes an image.
     """
 
     def __init__(
-        self, steps: Sequence[Callable], exif: Exif, takes: Literal["picture", "pixels", "scaled"] = "picture"
+        self, steps: Sequence[Callable], exif: Exif, takes: Literal["image", "pixels", "scaled"] = "image"
     ) -> None:
         super().__init__(steps)
         self.exif: Exif = exif
-        self.takes: Literal["picture", "pixels", "scaled"] = takes
+        self.takes: Literal["image", "pixels", "scaled"] = takes
 
     @property
     def normalise(self) -> "Normalise | None":
@@ -57,9 +57,9 @@ class PictureTransform(Compose):
         last = self.transforms[-1] if self.transforms else None
         return last if isinstance(last, Normalise) else None
 
-    def pixels(self, picture: Picture) -> Tensor:
+    def pixels(self, image: Pixels) -> Tensor:
         """All steps but the last: uint8 `(H, W, 3)`."""
-        values: Any = picture
+        values: Any = image
         for step in self.transforms[:-1]:
             values = step(values)
         return values if isinstance(values, Tensor) else as_pixels(values)
@@ -73,11 +73,11 @@ class ProgressiveTransform:
         epochs: epochs of the training; epoch e is of part e * len(transforms) // epochs.
     """
 
-    def __init__(self, transforms: Sequence[PictureTransform], epochs: int) -> None:
+    def __init__(self, transforms: Sequence[ImageTransform], epochs: int) -> None:
         self.transforms, self.epochs = tuple(transforms), epochs
         self.exif, self.takes = transforms[0].exif, transforms[0].takes
 
-    def for_epoch(self, epoch: int) -> PictureTransform:
+    def for_epoch(self, epoch: int) -> ImageTransform:
         """The transform of an epoch, counted from 0."""
         return self.transforms[epoch * len(self.transforms) // self.epochs]
 
@@ -97,19 +97,19 @@ _WARP_FILTERS: dict[Interpolation, Image.Resampling] = {
 _TRANSLATION = 0.45  # largest translation of RandAugment as a share of the side, as timm's training script has it
 
 
-def evaluation_transform(preprocess: Preprocess) -> PictureTransform:
+def evaluation_transform(preprocess: Preprocess) -> ImageTransform:
     """The transform of evaluation and prediction; it draws nothing.
 
-    Equal to torchvision's `Resize`, `CenterCrop`, `ToTensor` and `Normalize` on Pillow pictures, bit for bit.
+    Equal to torchvision's `Resize`, `CenterCrop`, `ToTensor` and `Normalize` on Pillow images, bit for bit.
 
     Args:
         preprocess: `shorter`: the shorter side becomes int(size / crop_fraction), the longer one keeps the ratio
-            (rounded down), then the centre is cut out; `squash`: the whole picture becomes the square.
+            (rounded down), then the centre is cut out; `squash`: the whole image becomes the square.
     """
-    return PictureTransform([*_geometry(preprocess), Normalise(preprocess)], preprocess.exif)
+    return ImageTransform([*_geometry(preprocess), Normalise(preprocess)], preprocess.exif)
 
 
-def training_transform(preprocess: Preprocess, augment: Augment, *, scaled_decoding: bool = False) -> PictureTransform:
+def training_transform(preprocess: Preprocess, augment: Augment, *, scaled_decoding: bool = False) -> ImageTransform:
     """The transform of training: crop, flips, RandAugment or colour jitter, normalisation, random erasing.
 
     The order is that of timm's training script, and so is the rule that RandAugment, which changes colours itself,
@@ -131,7 +131,7 @@ def training_transform(preprocess: Preprocess, augment: Augment, *, scaled_decod
     if augment.vflip > 0:
         steps.append(RandomFlip(augment.vflip, "down") if on_pixels else RandomVerticalFlip(augment.vflip))
     if on_pixels and (augment.rand_augment or augment.color_jitter > 0):
-        steps.append(as_picture)
+        steps.append(as_image)
     if augment.rand_augment:
         steps.append(_rand_augment(augment.rand_augment, preprocess))
     elif augment.color_jitter > 0:
@@ -139,11 +139,11 @@ def training_transform(preprocess: Preprocess, augment: Augment, *, scaled_decod
     steps.append(Normalise(preprocess))
     if augment.random_erasing > 0:
         steps.append(RandomErasing(augment.random_erasing, mode="pixel", device="cpu"))
-    takes = "picture" if not on_pixels else "scaled" if scaled_decoding else "pixels"
-    return PictureTransform(steps, preprocess.exif, takes)
+    takes = "image" if not on_pixels else "scaled" if scaled_decoding else "pixels"
+    return ImageTransform(steps, preprocess.exif, takes)
 
 
-def recipe_transform(recipe: Recipe) -> PictureTransform | ProgressiveTransform:
+def recipe_transform(recipe: Recipe) -> ImageTransform | ProgressiveTransform:
     """The transform of a recipe's training: at the recipe's size, or at its progressive ones.
 
     Raises:
@@ -160,7 +160,7 @@ def recipe_transform(recipe: Recipe) -> PictureTransform | ProgressiveTransform:
 
 
 class Normalise:
-    """A picture in RGB as a float32 tensor `(3, H, W)`: value / 255, minus the mean, divided by the deviation.
+    """An image in RGB as a float32 tensor `(3, H, W)`: value / 255, minus the mean, divided by the deviation.
 
     Bit for bit torchvision's `ToTensor` and `Normalize`, without their checks and copies.
     """
@@ -171,14 +171,14 @@ class Normalise:
         # a row of the input, channels innermost: one run of numbers takes half the time of three channels
         self.row_mean, self.row_std = (values.flatten().repeat(preprocess.size) for values in (self.mean, self.std))
 
-    def __call__(self, picture: Image.Image | Tensor, out: Tensor | None = None) -> Tensor:
-        """Normalise one picture, or its pixels, uint8 `(H, W, 3)`.
+    def __call__(self, image: Image.Image | Tensor, out: Tensor | None = None) -> Tensor:
+        """Normalise one image, or its pixels, uint8 `(H, W, 3)`.
 
         Args:
-            picture: the picture.
+            image: the image.
             out: where to put the values, float32 `(3, H, W)` with any strides; default: new memory, contiguous.
         """
-        pixels = picture if isinstance(picture, Tensor) else as_pixels(picture)
+        pixels = image if isinstance(image, Tensor) else as_pixels(image)
         if out is None:
             out = torch.empty(3, *pixels.shape[:2])
         innermost = out.permute(1, 2, 0)
@@ -190,10 +190,10 @@ class Normalise:
 
 
 class PadAndCrop:
-    """Pad a picture of `size` x `size` by reflection and cut a random square of its old size from it.
+    """Pad an image of `size` x `size` by reflection and cut a random square of its old size from it.
 
     As torchvision's `RandomCrop(size, padding, padding_mode="reflect")`, an order of magnitude faster: the padded
-    picture is never made, rows and columns are looked up.
+    image is never made, rows and columns are looked up.
     """
 
     def __init__(self, size: int, padding: int) -> None:
@@ -201,7 +201,7 @@ class PadAndCrop:
         self.source = np.pad(np.arange(size), padding, mode="reflect")
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        """Crop one picture; draws two numbers from `random`."""
+        """Crop one image; draws two numbers from `random`."""
         top, left = random.randint(0, 2 * self.padding), random.randint(0, 2 * self.padding)
         rows, columns = self.source[top : top + self.size], self.source[left : left + self.size]
         return Image.fromarray(np.asarray(image)[rows[:, None], columns])
@@ -226,7 +226,7 @@ def _channels(preprocess: Preprocess) -> tuple[Tensor, Tensor]:
 
 
 def _geometry(preprocess: Preprocess) -> list[Callable]:
-    """Pictures of any size to `size` x `size`, the same part every time."""
+    """Images of any size to `size` x `size`, the same part every time."""
     if preprocess.resize == "squash":
         return [Squash(preprocess.size, preprocess.interpolation)]
     shorter = int(preprocess.size / preprocess.crop_fraction)
@@ -234,7 +234,7 @@ def _geometry(preprocess: Preprocess) -> list[Callable]:
 
 
 def _crop(preprocess: Preprocess, augment: Augment) -> list[Callable]:
-    """Pictures of any size to `size` x `size`, as the augmentation says."""
+    """Images of any size to `size` x `size`, as the augmentation says."""
     if augment.crop == "random_resized":
         return [RandomResizedCrop(preprocess.size, augment.scale, augment.ratio, preprocess.interpolation)]
     steps = _geometry(preprocess)
@@ -267,7 +267,7 @@ def _rand_augment(policy: str, preprocess: Preprocess) -> Callable:
 def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
     """Keep the highest bits of each value.
 
-    At the highest magnitude timm keeps 0 bits, which made a black picture when the published networks were trained;
+    At the highest magnitude timm keeps 0 bits, which made a black image when the published networks were trained;
     newer versions of Pillow refuse it.
     """
     if bits < 1:

@@ -35,7 +35,7 @@ class Input:
     """The input of an artifact.
 
     Attributes:
-        kind: `normalised`, `pixels` (cropped, not normalised) or `picture` (as decoded).
+        kind: `normalised`, `pixels` (cropped, not normalised) or `image` (as decoded).
         shape: None where any number goes.
         dtype: float32 or uint8.
         name: in the runtime.
@@ -163,6 +163,8 @@ def _parsed(path: Path) -> About:
             raise ValueError(f"larger than {_LARGEST_ABOUT >> 20} MiB")
         values = parse_json(path.read_text(encoding="utf-8"))
         newer = values.get("format", 0) > FORMAT
+        if not newer and values["input"].get("kind") == "picture":  # what `image` was called at first
+            values["input"]["kind"] = "image"
         about = None if newer else from_dict(About, values)
         if about is not None:
             _check(about)
@@ -182,7 +184,7 @@ def _check(about: About) -> None:
     """
     preprocess, kind, names = about.preprocess, about.input.kind, (about.classes, about.labels)
     numbers = (*preprocess.mean, *preprocess.std, preprocess.crop_fraction)
-    open_sizes = {"picture": (None, None, None, 3)}
+    open_sizes = {"image": (None, None, None, 3)}
     shape = open_sizes.get(kind) or input_shape(kind, preprocess.size)
     runtime = RUNTIMES.get(about.runtime)
     conditions = {

@@ -40,6 +40,7 @@ from overtone.deployment.runtimes.runtime import LOGITS, Job, Predictor, Runtime
 from overtone.deployment.trust import record, sha256
 from overtone.errors import OvertoneError
 from overtone.replacing import check_replaceable, flush, replacing_folder
+from overtone.tasks.classification.task import SCRIPT as CLASSIFY
 from overtone.tasks.task import OutputSpec
 
 CHECKED, CALIBRATED = 32, 256
@@ -62,7 +63,7 @@ class Origin:
     task: str = "classification"
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     outputs: tuple[OutputSpec, ...] = (LOGITS_OF_CLASSES,)
-    script: tuple[str, ...] = ()
+    script: tuple[str, ...] = CLASSIFY
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Request:
         precision: see `runtime.PRECISIONS`.
         dynamic_batch: any number of images in a call, rather than one.
         with_preprocessing: normalisation in the graph, and the resize where runtime and precision allow it.
-        pictures: folder of images to check with, and to take int8's ranges from; None: generated ones.
+        image_folder: folder of images to check with, and to take int8's ranges from; None: generated ones.
         checked: how many images to check with.
     """
 
@@ -82,7 +83,7 @@ class Request:
     precision: str = "float32"
     dynamic_batch: bool = False
     with_preprocessing: bool = False
-    pictures: Path | None = None
+    image_folder: Path | None = None
     checked: int = CHECKED
 
     def kind(self, preprocess: Preprocess) -> InputKind:
@@ -93,8 +94,8 @@ class Request:
         """
         if not self.with_preprocessing:
             return "normalised"
-        whole = runtime_named(self.runtime).takes_pictures and self.precision == "float32"
-        return "picture" if whole and preprocess.resize == "shorter" else "pixels"
+        whole = runtime_named(self.runtime).takes_images and self.precision == "float32"
+        return "image" if whole and preprocess.resize == "shorter" else "pixels"
 
 
 @dataclass(frozen=True)
@@ -139,14 +140,14 @@ def check_request(request: Request) -> None:
     """
     runtime = runtime_named(request.runtime)
     runtime.check(request.precision, to_write=True)
-    if request.precision.startswith("int8") and request.pictures is None:
+    if request.precision.startswith("int8") and request.image_folder is None:
         raise OvertoneError(
             "int8 takes its ranges from images like those to come: add --calibration DIR with some hundred of them"
         )
     if request.dynamic_batch and not runtime.takes_any_batch:
         raise OvertoneError(f"{runtime.title} takes a fixed number of images here; remove --dynamic-batch")
-    if request.pictures is not None:
-        given_images(request.pictures, 1)
+    if request.image_folder is not None:
+        given_images(request.image_folder, 1)
 
 
 def predictor_for(model: nn.Module, preprocess: Preprocess, request: Request, folder: Path) -> Predictor:
@@ -274,7 +275,7 @@ def _input(job: Job) -> Input:
     shape: list[int | None] = list(job.example.shape)
     if job.dynamic_batch:
         shape[0] = None
-    if job.kind == "picture":
+    if job.kind == "image":
         shape[1] = shape[2] = None
     return Input(job.kind, tuple(shape), str(job.example.dtype).removeprefix("torch."))
 
@@ -282,9 +283,9 @@ def _input(job: Job) -> Input:
 def _images(request: Request, preprocess: Preprocess) -> _Images:
     """Those to check with, and for int8 others to calibrate with where there are enough."""
     quantised = request.precision.startswith("int8")
-    if request.pictures is None:
+    if request.image_folder is None:
         return _Images(generated_images(request.checked, preprocess.size), [], "generated")
-    paths = given_images(request.pictures, request.checked + (CALIBRATED if quantised else 0))
+    paths = given_images(request.image_folder, request.checked + (CALIBRATED if quantised else 0))
     every = max(2, round(len(paths) / request.checked)) if quantised else 1
     checked = paths[::every][: request.checked]
     others = [path for path in paths if path not in set(checked)] if quantised else []

@@ -1,6 +1,6 @@
 """The input of an exported network: a normalised tensor, a cropped image, or an image of any size.
 
-`normalised` is the network's own input. `pixels` has the normalisation in the graph, `picture` the resize too: Pillow's
+`normalised` is the network's own input. `pixels` has the normalisation in the graph, `image` the resize too: Pillow's
 filter written as two matrix products whose weights are computed from the image's size within the graph, rounded to
 whole grey levels between and after them as Pillow does.
 """
@@ -12,28 +12,28 @@ from PIL import Image
 from torch import Tensor, nn
 
 from overtone.config import Interpolation, Preprocess
-from overtone.data.transforms import PictureTransform, evaluation_transform
+from overtone.data.transforms import ImageTransform, evaluation_transform
 
-InputKind = Literal["normalised", "pixels", "picture"]
+InputKind = Literal["normalised", "pixels", "image"]
 _SUPPORT: dict[Interpolation, float] = {"nearest": 0.5, "bilinear": 1, "bicubic": 2, "lanczos": 3}
 _BICUBIC = -0.5  # Pillow's a
 
 
-def input_transform(kind: InputKind, preprocess: Preprocess) -> PictureTransform:
+def input_transform(kind: InputKind, preprocess: Preprocess) -> ImageTransform:
     """The transform from an RGB image to the input of a network of this kind.
 
     Returns:
         A transform that gives float32 (3, S, S) for `normalised`, uint8 (S, S, 3) for `pixels` and uint8 (H, W, 3) for
-        `picture`.
+        `image`.
     """
     whole = evaluation_transform(preprocess)
     if kind == "normalised":
         return whole
     geometry = list(whole.transforms[:-1]) if kind == "pixels" else []
-    return PictureTransform([*geometry, _pixels], preprocess.exif)
+    return ImageTransform([*geometry, _pixels], preprocess.exif)
 
 
-def as_batch(transform: PictureTransform, image: Image.Image) -> Tensor:
+def as_batch(transform: ImageTransform, image: Image.Image) -> Tensor:
     """An image as a batch of one, as the network takes it."""
     tensor: Any = transform(image)
     return tensor.unsqueeze(0)
@@ -47,11 +47,11 @@ def with_input(net: nn.Module, kind: InputKind, preprocess: Preprocess) -> nn.Mo
     """A network with equal outputs whose input is a batch of what `input_transform` returns."""
     if kind == "normalised":
         return net
-    return FromPixels(net, preprocess, resize=kind == "picture").eval().requires_grad_(False)
+    return FromPixels(net, preprocess, resize=kind == "image").eval().requires_grad_(False)
 
 
 def input_shape(kind: InputKind, size: int) -> tuple[int, int, int, int]:
-    """The shape of a single input of a network; that of a `picture` is an example, any height and width will do."""
+    """The shape of a single input of a network; that of an `image` is an example, any height and width will do."""
     if kind == "normalised":
         return 1, 3, size, size
     # Any size that no other dimension has, so that the exporter takes them for different ones.

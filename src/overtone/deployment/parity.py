@@ -50,7 +50,7 @@ def bound_of(precision: str, kind: InputKind = "normalised") -> Bound:
         return _WHOLE_NUMBERS
     if precision == "bfloat16":
         return _HALF
-    return _RESIZED if kind == "picture" else _FLOAT
+    return _RESIZED if kind == "image" else _FLOAT
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def run_script(kind: InputKind, preprocess: Preprocess, imports: str, lines: str
 
 def _pixels(kind: InputKind, preprocess: Preprocess) -> list[str]:
     """Lines from `image` to `images`."""
-    lines = [] if kind == "picture" else _geometry(preprocess)
+    lines = [] if kind == "image" else _geometry(preprocess)
     if kind != "normalised":
         return [*lines, "images = numpy.array(image)[None]"]
     return [

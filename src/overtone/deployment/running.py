@@ -128,7 +128,7 @@ def _request(wanted: Computation) -> Request:
         runtime=wanted.runtime,
         precision=precision,
         dynamic_batch=runtime_named(wanted.runtime).takes_any_batch,
-        pictures=wanted.calibration if precision.startswith("int8") else None,
+        image_folder=wanted.calibration if precision.startswith("int8") else None,
         checked=1,
     )
 

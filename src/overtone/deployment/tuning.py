@@ -40,20 +40,20 @@ class Candidate:
     reason: str | None = None
 
 
-def candidates(runtimes: Sequence[str], precisions: Sequence[str], pictures: Path | None) -> list[Candidate]:
+def candidates(runtimes: Sequence[str], precisions: Sequence[str], image_folder: Path | None) -> list[Candidate]:
     """The candidates of this machine, with a reason for each that cannot be tried.
 
     Args:
         runtimes: names; none: all.
         precisions: names; none: all.
-        pictures: folder of images to calibrate int8 with; without one it is not tried.
+        image_folder: folder of images to calibrate int8 with; without one it is not tried.
     """
     found = []
     for name in runtimes or RUNTIMES:
         for precision in precisions or RUNTIMES[name].precisions:
             reason = None
             try:
-                check_request(Request(name, precision, pictures=pictures))
+                check_request(Request(name, precision, image_folder=image_folder))
             except OvertoneError as error:
                 reason = str(error)
             found.append(Candidate(name, precision, reason=reason))
@@ -64,7 +64,7 @@ def export_all(
     model: nn.Module,
     origin: Origin,
     tried: Sequence[Candidate],
-    pictures: Path | None,
+    image_folder: Path | None,
     folder: Path,
     report: Callable[[str], object],
 ) -> list[Candidate]:
@@ -74,7 +74,7 @@ def export_all(
         if candidate.reason is None:
             report(f"{candidate.runtime}, {candidate.precision}")
             out = folder / f"{candidate.runtime}-{candidate.precision}"
-            request = Request(candidate.runtime, candidate.precision, pictures=pictures, checked=CHECKED)
+            request = Request(candidate.runtime, candidate.precision, image_folder=image_folder, checked=CHECKED)
             try:
                 candidate = replace(candidate, about=export(model, origin, request, out), folder=out)
             except OvertoneError as error:

@@ -34,7 +34,7 @@ class World:
     """The processes of a training, seen from one of them; alone by default.
 
     Attributes:
-        rank: this process, from 0; the first one writes and speaks for all.
+        rank: this process, from 0; the first one writes and reports for all.
         size: how many there are.
         local_rank: this process among those of its machine, which is also its GPU.
         local_size: how many of them share its cores.
@@ -49,7 +49,7 @@ class World:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes files and speaks for all."""
+        """Whether this process writes files and reports for all."""
         return self.rank == 0
 
     @property

@@ -14,8 +14,8 @@ from overtone.data.shared_memory import fitting_workers
 from overtone.data.sources import Source
 from overtone.engine.distributed import World
 from overtone.engine.placement import Placement, place
-from overtone.errors import OvertoneError
 from overtone.machine import usable_cores
+from overtone.ranges import Checked, Count, Pixels, PositiveInt
 from overtone.tasks import recipe_from_dict
 from overtone.tasks.task import Task
 from overtone.zoo import LoadedModel, task_of
@@ -25,7 +25,7 @@ _MOST_WORKERS = 8
 
 
 @dataclass(frozen=True)
-class Computing:
+class Computing(Checked, section="run"):
     """Where and with what a network computes.
 
     Attributes:
@@ -39,10 +39,10 @@ class Computing:
 
     device: str = "auto"
     precision: Any = "auto"
-    threads: int | None = None
-    batch_size: int = 64
-    workers: int | None = None
-    size: int | None = None
+    threads: PositiveInt | None = None
+    batch_size: PositiveInt = 64
+    workers: Count | None = None
+    size: Pixels | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Inference:
     def loader(self, source: Source, warn: Callable[[str], object], world: World | None = None) -> Loader:
         """Batches of a source in its order; of several processes each has its part."""
         world = world or World()
-        is_any_size = getattr(self.model, "kind", "normalised") == "picture"  # images of any size make no batch
+        is_any_size = getattr(self.model, "kind", "normalised") == "image"  # images of any size make no batch
         pipeline = self.task.pipeline(train=False, transform=self.transform)
         largest = 1 if is_any_size else getattr(pipeline, "largest_batch", None)
         batch_size = min(self.computing.batch_size, largest or self.computing.batch_size)
@@ -84,10 +84,8 @@ def ready(loaded: LoadedModel, labels: tuple[str, ...], computing: Computing) ->
         computing: where and with what.
 
     Raises:
-        OvertoneError: a device that is not there, or a batch or a size that holds nothing.
+        OvertoneError: a device that is not there, or that has no such precision.
     """
-    if computing.batch_size < 1:
-        raise OvertoneError(f"run.batch_size is {computing.batch_size}; it must be at least 1")
     placement = place(Run(device=computing.device, precision=computing.precision, threads=computing.threads))
     preprocess = loaded.preprocess
     if computing.size is not None:

@@ -62,7 +62,7 @@ class Log:
         self._device, self._line_seconds = device, line_seconds
         self._columns = {**_COLUMNS, **(columns or {})}
         self._metrics = folder / METRICS
-        # lines of epochs that the resumed state does not know of go
+        # lines of epochs beyond the resumed state go
         write_text(self._metrics, "".join(_line(row) for row in self.rows))
         self._text = (folder / LOG).open("a", encoding="utf-8")
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)

@@ -227,7 +227,7 @@ def _check_trained(state: State, batches: int) -> None:
         return
     raise OvertoneError(
         f"no step could be taken in epoch {state.epoch + 1}, so nothing was trained: its images cannot be read, or a "
-        "batch has one image only, too few for batch norm; mend the images, or add others"
+        "batch has one image only, too few for batch norm; repair the images, or add others"
     )
 
 

@@ -102,8 +102,6 @@ def place(run: Run) -> Placement:
         OvertoneError: a device that is unknown or not there, or a precision that it does not have.
     """
     if run.threads is not None:
-        if run.threads < 1:
-            raise OvertoneError(f"run.threads is {run.threads}; it must be at least 1")
         torch.set_num_threads(run.threads)
     device = _device(run.device)
     dtype = None

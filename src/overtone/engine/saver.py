@@ -56,9 +56,6 @@ class Saver:
         keep_last: how many of the last checkpoints stay; best is kept besides.
         every_minutes: minutes between checkpoints within an epoch; None: no limit.
         every_steps: steps between checkpoints within an epoch; None: no limit.
-
-    Raises:
-        OvertoneError: a number that makes no sense.
     """
 
     def __init__(
@@ -70,11 +67,6 @@ class Saver:
         every_minutes: float | None = None,
         every_steps: int | None = None,
     ) -> None:
-        if keep_last < 1:
-            raise OvertoneError(f"run.keep_last is {keep_last}; it must be at least 1")
-        for name, value in (("run.save_minutes", every_minutes), ("run.save_steps", every_steps)):
-            if value is not None and value <= 0:
-                raise OvertoneError(f"{name} is {value}; it must be above 0, or none")
         self.folder, self.manifest, self.keep_last = folder, manifest, keep_last
         self.every_minutes, self.every_steps = every_minutes, every_steps
         self._background = Background()
@@ -163,12 +155,12 @@ class Saver:
         self._background.close()
 
 
-def read_last(folder: Path, tell: Callable[[str], object]) -> tuple[Path, Checkpoint] | None:
+def read_last(folder: Path, say: Callable[[str], object]) -> tuple[Path, Checkpoint] | None:
     """The newest checkpoint of a run that is whole, which gets the newest name; damaged ones are set aside.
 
     Args:
         folder: the run folder, claimed.
-        tell: is told of each damaged one.
+        say: called with a line for each damaged one.
 
     Returns:
         The file and its content; None where there is no checkpoint at all.
@@ -185,7 +177,7 @@ def read_last(folder: Path, tell: Callable[[str], object]) -> tuple[Path, Checkp
             continue
         for broken, error in damaged:
             aside = files.set_aside(broken)
-            tell(f"{str(error).partition(';')[0]}; it is {aside.name} now, and {path.name} is used instead")
+            say(f"{str(error).partition(';')[0]}; it is {aside.name} now, and {path.name} is used instead")
         if path.name != files.LAST:
             os.replace(path, folder / files.LAST)
         return folder / files.LAST, checkpoint

@@ -302,7 +302,7 @@ class Session(Watch):
 
     def _keep(self, epoch: Epoch) -> None:
         report = epoch.report
-        # before the checkpoint: a line that the state knows of must be there, one that it does not know of is dropped
+        # before the checkpoint: a line of an epoch that the state counts must be there, any other is dropped
         self.log.epoch(epoch.row)
         self._save(epoch.row["epoch"], report, is_best=epoch.is_best)
         if report is not None and report.bad and epoch.row["epoch"] == 1:

@@ -94,8 +94,6 @@ class Trainer:
         world: World | None = None,
         sync_bn: bool = False,
     ) -> None:
-        if micro_batch is not None and micro_batch < 1:
-            raise OvertoneError(f"run.micro_batch is {micro_batch}; it must be at least 1")
         self.model, self.task, self.optimizer, self.average = model, task, optimizer, average
         self.lr_at, self.weight_decay_at = lr_at, weight_decay_at
         self.placement, self.seed = placement, seed

@@ -54,7 +54,7 @@ def chosen_trackers(run: Run, folder: Path, purge_step: int | None = None) -> li
     Args:
         run: `tensorboard`, `wandb` and `mlflow` say which.
         folder: the run folder.
-        purge_step: what TensorBoard knows from this step on is of a part of the run that is done anew.
+        purge_step: what TensorBoard has from this step on is of a part of the run that is repeated.
 
     Raises:
         OvertoneError: one is asked for and not installed.
@@ -142,7 +142,7 @@ class WeightsAndBiases:
         self._run.log({"epoch": row["epoch"], **_figures(row)}, step=row["step"])
 
     def close(self, ending: Ending) -> None:
-        """Finish; an interrupted run is marked as one that will go on."""
+        """Finish; an interrupted run is marked as one that will be resumed."""
         if self._run is None:
             return
         if ending == "interrupted":

@@ -50,7 +50,8 @@ def train(
         artist: draws the plots; None draws none.
 
     Raises:
-        OvertoneError: data, settings or the folder do not allow it, or the training went wrong in a way to be mended.
+        OvertoneError: data, settings or the folder do not allow it, or the training failed for a reason that the user
+            can correct.
         KeyboardInterrupt: Ctrl-C; the last step taken is saved and how to resume has been said.
         Preempted: SIGTERM or SIGUSR1; as for Ctrl-C.
     """

@@ -25,7 +25,7 @@ class Geometry(NamedTuple):
 
 
 def autocasts(device_type: str) -> bool:
-    """Whether autocast is on for a type of device; the meta device knows none."""
+    """Whether autocast is on for a type of device; the meta device has none."""
     return device_type != "meta" and torch.is_autocast_enabled(device_type)
 
 

@@ -1,10 +1,40 @@
-"""What HorNet checkpoints look like: OpenMMLab's keys, the shapes of each variant, the classes of ImageNet-22K."""
+"""HorNet's variants and arguments, its checkpoints' keys and shapes, the classes of ImageNet-22K, its groups."""
 
 import json
 import re
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
+
+from torch import Tensor, nn
+
+from overtone.layers.circular_conv import resize_complex_weight
+from overtone.models._cfg import Inferred, common_args, unwrap_state_dict
+from overtone.models.arguments import Rule, choice, either, number, several, whole
+
+# What a file, a recipe or the command line may choose.
+ARGUMENTS: dict[str, Rule] = {
+    "depths": several(whole(1, 36), 1, 4),
+    "base_dim": whole(4, 256),
+    "orders": several(whole(1, 8), 1, 4),
+    "spatial_filter": choice("7x7", "gf"),
+    "filter_size": either(whole(32, 2048), several(whole(32, 2048), 2, 2)),
+    "scale": number(0, 10),
+    "layer_scale_init": number(0, 10),
+    "head_init_scale": number(0, 100),
+    "global_pool": choice("avg", "max", "avgmax", ""),
+}
+
+# What each registered architecture is built with.
+VARIANTS: dict[str, dict[str, Any]] = {
+    f"hornet_{size}_{kind}{resolution}": {"base_dim": dim} | more
+    for size, dim in (("tiny", 64), ("small", 96), ("base", 128), ("large", 192))
+    for kind, resolution, more in (
+        ("7x7", "", {}),
+        ("gf", "", {"spatial_filter": "gf", "filter_size": 224}),
+        ("gf", "_img384", {"spatial_filter": "gf", "filter_size": 384}),
+    )
+}
 
 
 def foreign_layout(entries: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
@@ -27,7 +57,9 @@ def head_rows(num_from: int, num_to: int) -> list[int] | None:
     """Which outputs of an ImageNet-22K classifier are the ImageNet-1K classes, in their order; None: no such pair."""
     if (num_from, num_to) != (10459, 1000):
         return None
-    return json.loads(resources.files("overtone.models").joinpath("hornet_in22k_to_in1k.json").read_text())["indices"]
+    return json.loads(resources.files("overtone.models").joinpath("hornet_in22k_to_in1k.json").read_text("utf-8"))[
+        "indices"
+    ]
 
 
 def infer_arguments(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
@@ -53,3 +85,49 @@ def infer_arguments(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | N
     if "stages.0.0.gamma1" not in shapes:
         inferred["layer_scale_init"] = 0.0
     return inferred
+
+
+def layer_decay_group(name: str) -> int:
+    """The published learning-rate-decay group of a parameter, 0 (stem) to 13 (final norm and head)."""
+    match = re.match(r"(downsample_layers|stages)\.(\d)\.(\d+)\.", name)
+    if match is None:
+        return 13
+    kind, stage, index = match[1], int(match[2]), int(match[3])
+    if kind == "stages" and stage == 2:
+        return min(3 + index // 2, 11)
+    return {"downsample_layers": (0, 2, 3, 12), "stages": (1, 2, 3, 12)}[kind][stage]
+
+
+def stage_group(name: str) -> int:
+    """Stem 0, the stages with what leads to them 1 to 4, final norm and head 5."""
+    match = re.match(r"(downsample_layers|stages)\.(\d)\.", name)
+    if match is None:
+        return 5
+    return 0 if match[0] == "downsample_layers.0." else int(match[2]) + 1
+
+
+def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dict[str, Tensor]:
+    """A published file as the state dict of `model`.
+
+    Takes off the wrappers, gives OpenMMLab's keys their published names, and resizes global filters to the size that
+    `model` stores (as the run-time resize does), for fine-tuning at another resolution.
+    """
+    state = unwrap_state_dict(state_dict)
+    foreign = foreign_layout(state)
+    state, own = (state if foreign is None else foreign[1]), model.state_dict()
+    for key, value in state.items():
+        if key.endswith(".complex_weight") and key in own and value.shape != own[key].shape:
+            state[key] = resize_complex_weight(value.float(), *own[key].shape[1:3])
+    return state
+
+
+def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> Inferred | None:
+    """The HorNet that a state dict of these shapes belongs to; None where it is another net."""
+    inferred = infer_arguments(shapes)
+    if inferred is None:
+        return None
+    common = common_args(shapes, "head", shapes["downsample_layers.0.0.weight"][1])
+    for name, variant in VARIANTS.items():
+        if {"depths": (2, 3, 18, 2), "orders": (2, 3, 4, 5), "spatial_filter": "7x7"} | variant == inferred:
+            return Inferred(name, common)
+    return Inferred("hornet_tiny_7x7", inferred | common)

@@ -7,8 +7,7 @@ rounding: activations flow as (B, H, W, C) from the stem to the pooled features,
 constant 1/3 multiplies the filter's parameters instead of its output, and layer scale carries the drop-path mask.
 """
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -23,13 +22,13 @@ from torch import Tensor, nn
 from torch.nn.init import trunc_normal_
 
 from overtone.errors import OvertoneError
-from overtone.layers.circular_conv import resize_complex_weight
 from overtone.layers.gnconv import NORM_EPS, GnConv
-from overtone.models._cfg import Inferred, PublishedWeights, common_args, default_cfgs_of, unwrap_state_dict
+from overtone.models._cfg import PublishedWeights, default_cfgs_of
 from overtone.models._hornet_deployed import DeployedHorNetBlock, centre_maps
-from overtone.models._hornet_files import foreign_layout, infer_arguments
-from overtone.models._hornet_files import head_rows as head_rows  # the zoo asks the family for it
-from overtone.models.arguments import Rule, choice, either, number, several, whole
+from overtone.models._hornet_files import ARGUMENTS as ARGUMENTS  # these, the zoo asks the family for
+from overtone.models._hornet_files import VARIANTS, checkpoint_filter_fn, layer_decay_group, stage_group
+from overtone.models._hornet_files import architecture_of as architecture_of
+from overtone.models._hornet_files import head_rows as head_rows
 
 __all__ = ["HorNet", "HorNetBlock", "HorNetStage"]
 
@@ -164,7 +163,7 @@ class HorNet(PublishedWeights, nn.Module):
 
     def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
         """The published groups of layer-wise learning-rate decay, 0 to 13, or with `coarse` one group a stage."""
-        return _stage_group if coarse else layer_decay_group
+        return stage_group if coarse else layer_decay_group
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute every block in the backward pass instead of keeping its activations."""
@@ -300,81 +299,12 @@ def _linear_rates(last: float, depths: Sequence[int]) -> list[list[float]]:
     return [rates[sum(depths[:i]) : sum(depths[: i + 1])] for i in range(len(depths))]
 
 
-def layer_decay_group(name: str) -> int:
-    """The published learning-rate-decay group of a parameter, 0 (stem) to 13 (final norm and head)."""
-    match = re.match(r"(downsample_layers|stages)\.(\d)\.(\d+)\.", name)
-    if match is None:
-        return 13
-    kind, stage, index = match[1], int(match[2]), int(match[3])
-    if kind == "stages" and stage == 2:
-        return min(3 + index // 2, 11)
-    return {"downsample_layers": (0, 2, 3, 12), "stages": (1, 2, 3, 12)}[kind][stage]
-
-
-def _stage_group(name: str) -> int:
-    """Stem 0, the stages with what leads to them 1 to 4, final norm and head 5."""
-    match = re.match(r"(downsample_layers|stages)\.(\d)\.", name)
-    if match is None:
-        return 5
-    return 0 if match[0] == "downsample_layers.0." else int(match[2]) + 1
-
-
-def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dict[str, Tensor]:
-    """A published file as the state dict of `model`.
-
-    Takes off the wrappers, gives OpenMMLab's keys their published names, and resizes global filters to the size that
-    `model` stores (as the run-time resize does), for fine-tuning at another resolution.
-    """
-    state = unwrap_state_dict(state_dict)
-    foreign = foreign_layout(state)
-    state, own = (state if foreign is None else foreign[1]), model.state_dict()
-    for key, value in state.items():
-        if key.endswith(".complex_weight") and key in own and value.shape != own[key].shape:
-            state[key] = resize_complex_weight(value.float(), *own[key].shape[1:3])
-    return state
-
-
-# What a file, a recipe or the command line may choose.
-ARGUMENTS: dict[str, Rule] = {
-    "depths": several(whole(1, 36), 1, 4),
-    "base_dim": whole(4, 256),
-    "orders": several(whole(1, 8), 1, 4),
-    "spatial_filter": choice("7x7", "gf"),
-    "filter_size": either(whole(32, 2048), several(whole(32, 2048), 2, 2)),
-    "scale": number(0, 10),
-    "layer_scale_init": number(0, 10),
-    "head_init_scale": number(0, 100),
-    "global_pool": choice("avg", "max", "avgmax", ""),
-}
-
-# What each registered architecture is built with.
-VARIANTS: dict[str, dict[str, Any]] = {
-    f"hornet_{size}_{kind}{resolution}": {"base_dim": dim} | more
-    for size, dim in (("tiny", 64), ("small", 96), ("base", 128), ("large", 192))
-    for kind, resolution, more in (
-        ("7x7", "", {}),
-        ("gf", "", {"spatial_filter": "gf", "filter_size": 224}),
-        ("gf", "_img384", {"spatial_filter": "gf", "filter_size": 384}),
-    )
-}
 _LAYERS = {"first_conv": "downsample_layers.0.0", "classifier": "head", "interpolation": "bicubic"}
 _SQUASHED = {"input_size": (3, 384, 384), "crop_pct": 1.0, "crop_mode": "squash"}
 default_cfgs = {
     **default_cfgs_of([name for name in VARIANTS if not name.endswith("_img384")], **_LAYERS),
     **default_cfgs_of([name for name in VARIANTS if name.endswith("_img384")], **_LAYERS, **_SQUASHED),
 }
-
-
-def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> Inferred | None:
-    """The HorNet that a state dict of these shapes belongs to; None where it is another net."""
-    inferred = infer_arguments(shapes)
-    if inferred is None:
-        return None
-    common = common_args(shapes, "head", shapes["downsample_layers.0.0.weight"][1])
-    for name, variant in VARIANTS.items():
-        if {"depths": (2, 3, 18, 2), "orders": (2, 3, 4, 5), "spatial_filter": "7x7"} | variant == inferred:
-            return Inferred(name, common)
-    return Inferred("hornet_tiny_7x7", inferred | common)
 
 
 def _create(variant: str, pretrained: bool, given: dict[str, Any]) -> HorNet:

@@ -114,9 +114,6 @@ def _checked(chosen: options.Benchmark) -> tuple[list[str], list[str], list[int]
     Raises:
         OvertoneError: one that does not exist, a number that makes no sense, or a runtime that is not installed.
     """
-    for name, value in (("rounds", chosen.rounds), ("threads", chosen.threads), ("size", chosen.size)):
-        if value is not None and value < 1:
-            raise OvertoneError(f"{name} is {value}; it must be at least 1")
     runtimes = _choice("runtime", chosen.runtime, ALL)
     precisions = _choice("precision", chosen.precision, PRECISIONS)
     batches = []

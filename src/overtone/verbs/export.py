@@ -28,7 +28,7 @@ def export(chosen: options.Export) -> int:
         precision=chosen.precision,
         dynamic_batch=chosen.dynamic_batch,
         with_preprocessing=chosen.with_preprocessing,
-        pictures=chosen.calibration,
+        image_folder=chosen.calibration,
     )
     check_request(request)  # before the network is loaded
     done = export_loaded(network_of(chosen), request, chosen.out, size=chosen.size, overwrite=chosen.overwrite)

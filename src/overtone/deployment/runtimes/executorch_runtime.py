@@ -38,7 +38,7 @@ class ExecuTorch(Runtime):
     files, carries_code = ("model.pte",), True
     modules = ("executorch",)
     precisions = ("float32", "int8")
-    takes_pictures = False
+    takes_images = False
     takes_any_batch = False
 
     def import_library(self) -> Any:

@@ -60,7 +60,7 @@ class OpenVino(Runtime):
         program = job.program(net)
         with quiet():
             model = openvino.convert_model(program)
-            if job.kind != "picture":  # sizes that are left open cost speed
+            if job.kind != "image":  # sizes that are left open cost speed
                 images = -1 if job.dynamic_batch else len(job.example)
                 model.reshape([images, *job.example.shape[1:]])
             model.inputs[0].get_tensor().set_names({INPUT})

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from overtone.data.transforms import PictureTransform
+from overtone.data.transforms import ImageTransform
 from overtone.deployment.inputs import InputKind
 from overtone.deployment.quiet import quiet
 from overtone.deployment.telemetry import switch_off_telemetry
@@ -115,7 +115,7 @@ class Job:
         # A size of 1 in an example is taken for a constant.
         example = self.example.repeat(2, *[1] * (self.example.dim() - 1)) if self.dynamic_batch else self.example
         sizes: dict[int, Any] = {0: Dim("batch")} if self.dynamic_batch else {}
-        if self.kind == "picture":
+        if self.kind == "image":
             sizes |= {1: Dim("height", min=2), 2: Dim("width", min=2)}
         with quiet(), torch.no_grad():
             return torch.export.export(
@@ -139,7 +139,7 @@ class Runtime(ABC):
     """What an artifact consists of, the main file first; nothing else is read, or removed when it is replaced."""
     carries_code: bool
     """Whether opening a file of this format can run code that the file brings; see `deployment.trust`."""
-    takes_pictures = True
+    takes_images = True
     """Whether the resize of images of any size can be in the graph."""
     takes_any_batch = True
     """Whether the number of images can be left open."""
@@ -241,7 +241,7 @@ class RuntimeModule(nn.Module):
     ) -> None:
         super().__init__()
         self.predictor, self.kind, self.names, self.title = predictor, kind, names, title
-        self.transform: PictureTransform | None = None  # where it takes other inputs than the network it is of
+        self.transform: ImageTransform | None = None  # where it takes other inputs than the network it is of
         self.num_classes = num_classes
         self.in_chans = 3
 

@@ -13,11 +13,20 @@ from overtone import config
 from overtone.data.mixing import Mixer, mixer_of
 from overtone.data.pipeline import Batch, ImagePipeline, class_images, class_of
 from overtone.data.sources import Source
-from overtone.data.transforms import PictureTransform, evaluation_transform, recipe_transform
+from overtone.data.transforms import ImageTransform, evaluation_transform, recipe_transform
 from overtone.models.building import build_classifier
 from overtone.tasks.classification.distillation import distillation_loss
 from overtone.tasks.classification.report import ClassificationReport, ClassificationTally, check_outputs
 from overtone.tasks.task import Forward, OutputSpec, Setup, agreement_of_classes, blank_images, split_evenly
+
+SCRIPT = (
+    'labels = about["labels"] or range(len(logits))',
+    "shares = numpy.exp(logits - logits.max())",
+    "for index in logits.argsort()[::-1][:5]:",
+    '    label = "".join(c if c.isprintable() else "?" for c in str(labels[index]))',
+    '    print(f"{100 * shares[index] / shares.sum():.2f} %", label)',
+)
+"""Lines of `run.py`: from `logits` and `about` to the five most probable classes."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +97,7 @@ class Classification:
             transform = recipe_transform(recipe) if train else evaluation_transform(recipe.data.preprocess)
         return class_images(transform, channels_last=channels_last)
 
-    def transform(self) -> PictureTransform:
+    def transform(self) -> ImageTransform:
         """From Pillow's image in RGB to float32 `(3, size, size)`, normalised."""
         return evaluation_transform(self._recipe.data.preprocess)
 
@@ -160,13 +169,7 @@ class Classification:
 
     def script(self) -> tuple[str, ...]:
         """The five most probable classes."""
-        return (
-            'labels = about["labels"] or range(len(logits))',
-            "shares = numpy.exp(logits - logits.max())",
-            "for index in logits.argsort()[::-1][:5]:",
-            '    label = "".join(c if c.isprintable() else "?" for c in str(labels[index]))',
-            '    print(f"{100 * shares[index] / shares.sum():.2f} %", label)',
-        )
+        return SCRIPT
 
 
 def class_counts(source: Source) -> tuple[int, ...]:

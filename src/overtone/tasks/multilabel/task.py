@@ -15,7 +15,7 @@ from overtone import config
 from overtone.data.mixing import Mixer, mixer_of
 from overtone.data.pipeline import Batch, ImagePipeline
 from overtone.data.sources import Record, Source, TaggedImages
-from overtone.data.transforms import PictureTransform, evaluation_transform, recipe_transform
+from overtone.data.transforms import ImageTransform, evaluation_transform, recipe_transform
 from overtone.errors import OvertoneError
 from overtone.models.building import build_classifier
 from overtone.tasks.classification.report import check_outputs
@@ -89,7 +89,7 @@ class Multilabel:
         target = functools.partial(_tags, num_labels=len(self.labels))
         return ImagePipeline(transform, target, torch.empty(0, len(self.labels)), channels_last=channels_last)
 
-    def transform(self) -> PictureTransform:
+    def transform(self) -> ImageTransform:
         """From Pillow's image in RGB to float32 `(3, size, size)`, normalised."""
         return evaluation_transform(self._recipe.data.preprocess)
 
