@@ -273,4 +273,4 @@ def test_settings_survive(tmp_path: Path) -> None:
 
 def test_an_unknown_task_is_named() -> None:
     with pytest.raises(tasks.OvertoneError, match="toy-regression"):
-        tasks.task_named("regresion")
+        tasks.task_named("toy-regressor")
