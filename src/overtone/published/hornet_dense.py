@@ -99,7 +99,7 @@ _L_LINKS = (
 _START = "The address given for the starting weights is an earlier one of the ImageNet table."
 
 # fmt: off
-ROWS: tuple[PublishedDense, ...] = (
+DENSE_ROWS: tuple[PublishedDense, ...] = (
     PublishedDense(
         name="cascade_mask_rcnn_hornet_tiny_7x7", tag="rao_coco", task="detection", dataset="coco2017",
         backbone="hornet_tiny_7x7", params_m=80, params=79_883_634, gflops=730, flops=729_935_230_900,
