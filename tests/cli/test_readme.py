@@ -17,6 +17,9 @@ NOT_HERE = {
     "overtone demo": "takes minutes; see test_demo.py",
     "resnet18.a1_in1k": "downloads weights of timm's",
     "overtone benchmark": "takes a minute; see test_benchmark.py",
+    "train segment": "see tests/tasks/test_segmentation_training.py",
+    "runs/street": "see tests/tasks/test_segmentation_training.py",
+    "train detect": "see tests/tasks/test_detection.py",
 }
 
 

@@ -35,7 +35,8 @@ class MaskPrediction:
         """Index, name, pixels and share, 0 to 1, of each class that is there, largest first."""
         counts = np.bincount(self.classes.ravel(), minlength=len(self.labels))
         order = sorted(np.flatnonzero(counts).tolist(), key=lambda index: -counts[index])
-        return [(index, self.labels[index], int(counts[index]), counts[index] / self.classes.size) for index in order]
+        size = self.classes.size
+        return [(index, self.labels[index], int(counts[index]), float(counts[index] / size)) for index in order]
 
     def to_dict(self) -> dict[str, Any]:
         """Size and shares of the classes as JSON values."""

@@ -35,7 +35,11 @@ class SegmentationReport:
     """
 
     score_name: ClassVar[str] = "mIoU"
-    columns: ClassVar[dict[str, tuple[str, int]]] = {"miou": ("mIoU", 2), "pixel_accuracy": ("aAcc", 2)}
+    columns: ClassVar[dict[str, tuple[str, int]]] = {
+        "miou": ("mIoU", 2),
+        "mean_accuracy": ("mAcc", 2),
+        "pixel_accuracy": ("aAcc", 2),
+    }
 
     labels: tuple[str, ...]
     num_expected: int
