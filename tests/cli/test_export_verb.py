@@ -138,12 +138,17 @@ def test_tune_writes_the_fastest_that_is_right_where_a_name_is_free(overtone, tr
 
 
 @pytest.mark.slow
-def test_tune_writes_nothing_that_loses_too_much(overtone, trained, tmp_path):
+def test_tune_writes_nothing_that_loses_too_much(overtone, trained, tmp_path, monkeypatch):
+    def worse_exports(model, run, of):
+        score = 50.0 if Path(model) == trained / "run" else 49.0
+        return types.SimpleNamespace(score=score, score_name="top-1")
+
     needs("openvino")
     words = ("tune", trained / "run", "--runtimes", "openvino", "--precisions", "float32", "--out", tmp_path / "best")
-    refused = overtone(*words, "--data.root", trained / "photos", "--rounds", "1", "--max-loss", "-1")
+    monkeypatch.setattr(tune_verb, "report_of", worse_exports)
+    refused = overtone(*words, "--data.root", trained / "photos", "--rounds", "1", "--max-loss", "0")
     assert refused.code == 2 and "no runtime of this machine" in refused.err
-    assert "left out: openvino float32: loses 0.00 percentage points" in refused.out
+    assert "left out: openvino float32: loses 1.00 percentage points" in refused.out
     assert list(tmp_path.iterdir()) == []
 
 
@@ -155,7 +160,7 @@ def test_without_labels_enough_pictures_must_keep_their_best_class():
     chosen = options.Tune("a", min_agreement=90)
     kept = tune_verb._agreeing(chosen, [tried(0.95), tried(0.85)])
     assert kept[0].reason is None and "85.0 % of the images, below 90 %" in (kept[1].reason or "")
-    labelled = options.Tune("a", data=options.TuningData(root=Path("photos")))
+    labelled = options.Tune("a", data=options.EvaluationData(root=Path("photos")))
     assert tune_verb._agreeing(labelled, [tried(0.5)])[0].reason is None
 
 
@@ -181,7 +186,7 @@ def test_few_pictures_for_int8_are_warned_of_and_counted(overtone, trained, tmp_
         (("export", "vit_tiny_patch16_224", "--to", "torch", "--size", "64"), "cannot take images of 64x64 pixels"),
         (("export", "RUN", "--to", "torch", "--calibration", "nowhere"), "nowhere is not a folder"),
         (("tune", "RUN", "--rounds", "0"), "rounds is 0"),
-        (("tune", "RUN", "--min-agreement", "101"), "min-agreement is 101"),
+        (("tune", "RUN", "--min-agreement", "101"), "min_agreement is 101"),
         (("tune", "RUN", "--calibration", "nowhere"), "nowhere is not a folder"),
         (("predict", "RUN", "PICTURE", "--calibration", "photos"), "--calibration has an effect with int8"),
         (("predict", "RUN", "PICTURE", "--runtime", "aoti", "--run.device", "cuda"), "computes on the CPU"),

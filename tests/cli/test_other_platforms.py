@@ -1,6 +1,6 @@
 """Training, resuming, evaluation and prediction where what only Linux has is missing, as on macOS and Windows.
 
-What is simulated here: no `fcntl`, no CPU affinity, no SIGUSR1, no non-blocking opening, no /dev/shm, another C
+What is simulated here: no `fcntl`, no CPU affinity, no SIGUSR1, no /dev/shm, another C
 library, and processes that are spawned rather than forked.
 """
 
@@ -14,7 +14,7 @@ from small_photos import TINY
 SCRIPT = """
 import filelock, multiprocessing, os, pathlib, platform, signal, sys  # filelock has other locks of its own there
 sys.modules["fcntl"] = None
-for name in ("sched_getaffinity", "sched_setaffinity", "O_NONBLOCK", "O_CLOEXEC"):
+for name in ("sched_getaffinity", "sched_setaffinity", "O_CLOEXEC"):
     if hasattr(os, name):
         delattr(os, name)
 if hasattr(signal, "SIGUSR1"):

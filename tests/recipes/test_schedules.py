@@ -108,7 +108,9 @@ def on_paper(recipe: Recipe) -> nn.Module:
 
 
 def test_every_recipe_has_its_values():
-    assert set(list_recipes()) == STEPS.keys() == RATES.keys() == DECAYS.keys()
+    # the dense ones are held against records of their own, in tests/recipes and tests/tasks
+    plain = {name for name in list_recipes() if load_recipe(name).task == "classification"}
+    assert plain == STEPS.keys() == RATES.keys() == DECAYS.keys()
 
 
 @pytest.mark.parametrize("name", RATES)

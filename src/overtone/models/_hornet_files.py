@@ -37,9 +37,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+_DENSE_PARTS = ("decode_head.", "auxiliary_head.", "neck.", "rpn_head.", "roi_head.")
+
+
 def foreign_layout(entries: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
     """OpenMMLab's copy of a HorNet under the published keys, and the name of its layout; None for anything else."""
-    if "backbone.downsample_layers.0.0.weight" not in entries or "backbone.norm0.weight" in entries:
+    is_dense = any(key.startswith(_DENSE_PARTS) for key in entries)
+    if "backbone.downsample_layers.0.0.weight" not in entries or is_dense:
         return None  # another network, or one for detection or segmentation, whose keys are ours
     known = {key: value for key, value in entries.items() if key.startswith(("backbone.", "head."))}
     return "openmmlab", {_published_key(key): value for key, value in known.items()}

@@ -28,6 +28,7 @@ from overtone.models._hornet_deployed import DeployedHorNetBlock, centre_maps
 from overtone.models._hornet_files import ARGUMENTS as ARGUMENTS  # these, the zoo asks the family for
 from overtone.models._hornet_files import VARIANTS, checkpoint_filter_fn, layer_decay_group, stage_group
 from overtone.models._hornet_files import architecture_of as architecture_of
+from overtone.models._hornet_files import foreign_layout as foreign_layout
 from overtone.models._hornet_files import head_rows as head_rows
 
 __all__ = ["HorNet", "HorNetBlock", "HorNetStage"]
