@@ -233,8 +233,8 @@ def export(
     """
     if is_export(Path(spec)):
         raise OvertoneError(f"{spec} is an export already; give the network that it was made from")
-    pictures = None if calibration is None else Path(calibration)
-    request = Request(to, precision, dynamic_batch, with_preprocessing, pictures)
+    calibrated_on = None if calibration is None else Path(calibration)
+    request = Request(to, precision, dynamic_batch, with_preprocessing, calibrated_on)
     check_request(request)  # before the network is loaded
     loaded = loaded_model(str(spec), **loading)
     return export_loaded(loaded, request, None if out is None else Path(out), size=size, overwrite=overwrite)

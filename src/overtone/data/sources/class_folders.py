@@ -130,7 +130,7 @@ def _layout(root: Path) -> dict[str, Path]:
     if "train" not in holding and (others or not splits):
         return {"train": root}
     for split, folder in splits.items():
-        # A test/ without class folders beside train/ is the custom for pictures whose classes are kept back.
+        # A test/ without class folders beside train/ is the custom for images whose classes are kept back.
         if split not in holding and not (split == "test" and "train" in holding):
             state = "images but no class folders" if has_images(folder) else "no class folders"
             raise OvertoneError(f"{folder} holds {state}; put each class's images in a folder of its own in it")
