@@ -51,8 +51,8 @@ def infer_segmenter(shapes: Mapping[str, tuple[int, ...]]) -> InferredSegmenter 
         shapes: By published key, out of any wrapper (see `segmentation_state`).
     """
     try:
-        backbone = _backbone_told(shapes)
-        head = _head_told(shapes)
+        backbone = _infer_backbone(shapes)
+        head = _infer_head(shapes)
     except (IndexError, KeyError, ValueError, TypeError, ZeroDivisionError):
         return None  # known keys with shapes that no such network has: a foreign or an altered file
     if backbone is None or head is None:
@@ -64,23 +64,23 @@ def infer_segmenter(shapes: Mapping[str, tuple[int, ...]]) -> InferredSegmenter 
     return found._replace(name=_name_of(found))
 
 
-def _backbone_told(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
+def _infer_backbone(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
     inside = {key.removeprefix("backbone."): shape for key, shape in shapes.items() if key.startswith("backbone.")}
-    told = infer_arguments(inside)
-    if told is None or "norm0.weight" not in inside:
+    args = infer_arguments(inside)
+    if args is None or "norm0.weight" not in inside:
         return None
     in_chans = inside["downsample_layers.0.0.weight"][1]
     common = {} if in_chans == 3 else {"in_chans": in_chans}
-    kind = told["spatial_filter"]
+    kind = args["spatial_filter"]
     for name, variant in VARIANTS.items():
         # The size of stored filters is an argument: a name says only at which size the classifier was published.
         without_size = {key: value for key, value in (_HORNET | variant).items() if key != "filter_size"}
-        if name.endswith(f"_{kind}") and without_size == {key: told[key] for key in told if key != "filter_size"}:
-            return name, ({"filter_size": told["filter_size"]} if kind == "gf" else {}) | common
-    return "hornet_tiny_7x7", told | common
+        if name.endswith(f"_{kind}") and without_size == {key: args[key] for key in args if key != "filter_size"}:
+            return name, ({"filter_size": args["filter_size"]} if kind == "gf" else {}) | common
+    return "hornet_tiny_7x7", args | common
 
 
-def _head_told(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, dict[str, Any]] | None:
+def _infer_head(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, dict[str, Any]] | None:
     """Number of classes, and arguments of `UPerHead` that are not its defaults."""
     if not {"decode_head.conv_seg.weight", "decode_head.psp_modules.0.1.conv.weight"} <= shapes.keys():
         return None

@@ -33,13 +33,13 @@ class Source(Protocol):
     """Samples by position; it is sent to the processes that read, so it must be picklable and small.
 
     Attributes:
-        labels: names of what can be told apart, in the order of a network's outputs.
+        labels: class names, in the order of a network's outputs.
         origin: where the samples come from, one phrase for messages.
     """
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of what can be told apart."""
+        """Class names."""
         ...
 
     @property
