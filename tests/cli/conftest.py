@@ -18,14 +18,6 @@ from overtone.published import Published
 from overtone.zoo import proof as zoo_proof
 
 
-@pytest.fixture(scope="session", autouse=True)
-def trusted_here(tmp_path_factory):
-    """The user's record of trusted files lies in a temporary folder."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OVERTONE_TRUST_DIR", str(tmp_path_factory.mktemp("trusted")))
-        yield
-
-
 @dataclass(frozen=True)
 class Outcome:
     """How a command ended."""

@@ -6,10 +6,11 @@ of them in one process, OpenVINO and ONNX Runtime took about twice as long on tw
 
 import math
 import multiprocessing
+import os
 import signal
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any
@@ -52,7 +53,7 @@ class Lane:
     def __init__(self, make: Make, *arguments: object, prepare: Callable[[], object] | None = None) -> None:
         context = _context()
         self._pipe, far_end = context.Pipe()
-        work = (far_end, torch.get_num_threads(), make, arguments, prepare)
+        work = (far_end, dict(os.environ), torch.get_num_threads(), make, arguments, prepare)
         self._process = context.Process(target=_serve, args=work, daemon=True)
         self._process.start()
         far_end.close()
@@ -108,6 +109,7 @@ def _context() -> Any:
 
 def _serve(
     pipe: Connection,
+    environment: Mapping[str, str],
     threads: int,
     make: Make,
     arguments: tuple[object, ...],
@@ -116,6 +118,7 @@ def _serve(
     """Make it, then time it or measure its memory for each request, until the other side is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
+    os.environ.update(environment)  # a fork server keeps that of its own start
     torch.set_num_threads(threads)
     try:
         with quiet_process():
