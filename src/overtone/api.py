@@ -29,6 +29,7 @@ from overtone.engine.training import train as run_training
 from overtone.errors import OvertoneError
 from overtone.recipes import check_start, load_recipe, needs_weights
 from overtone.reports.display import Result
+from overtone.reports.heat_maps import HeatMap, heat_maps
 from overtone.reports.plots import Artist
 from overtone.tasks import task_named
 from overtone.zoo import LoadedModel, names_of
@@ -124,6 +125,20 @@ class Network:
             name, reason = bad[0]
             raise OvertoneError(f"{name} could not be read: {reason}; leave it out or repair it")
         return results
+
+    def explain(self, image: ImageLike, labels: Sequence[str] = (), *, top_k: int = 1) -> list[HeatMap]:
+        """Where the network looks: Grad-CAM of an image for some labels, or for the best ones; needs `overtone[explain]`.
+
+        Args:
+            image: as for `predict`.
+            labels: to explain; none: the `top_k` of the highest score.
+            top_k: how many.
+
+        Raises:
+            OvertoneError: no image, no such label, or an export, which has no gradients.
+        """
+        shown = _shown(MemoryImages([image], self.labels), 0, self.preprocess)
+        return heat_maps(self._inference, shown.convert("RGB"), labels, top_k=top_k)
 
     def __repr__(self) -> str:
         return f"Network({self.source!r}, {self.task}, {len(self.labels)} labels, on {self._inference.placement})"

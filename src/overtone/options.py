@@ -11,7 +11,7 @@ import tyro
 
 from overtone.config import Data, Recipe, Run
 from overtone.errors import OvertoneError
-from overtone.ranges import Checked, Count, Percent, Pixels, Positive, PositiveInt, Range
+from overtone.ranges import Checked, Count, Fraction, Percent, Pixels, Positive, PositiveInt, Range
 
 ModelName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
 TABLES = (".csv", ".tsv", ".parquet", ".pq")
@@ -269,6 +269,35 @@ class Predict(Checked):
     """Print JSON instead of a table."""
     out: Path | None = None
     """New folder for files that show each prediction, such as masks and overlays, where the task writes any."""
+
+
+@dataclass(frozen=True)
+class Explain(Checked):
+    """Show where a network looks: for each image the parts that count for its class (Grad-CAM), as a PNG and JSON."""
+
+    model: ModelName
+    """Published weights (overtone weights list), run folder, file of weights of any layout, architecture, or
+    hf-hub:owner/name."""
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE|DIR …")]
+    """Image files, or folders, which are searched recursively."""
+    out: Path
+    """New folder for the files."""
+    label: tuple[str, ...] = ()
+    """Classes to explain; default: the best ones of each image."""
+    top_k: PositiveInt = 1
+    """How many of the best classes."""
+    layer: str | None = None
+    """Module whose output is explained; default: the last stage of the backbone."""
+    opacity: Fraction = 0.7
+    """Of the map over the image."""
+    run: Device = Device()
+    """Device and precision."""
+    weights_dir: tuple[Path, ...] = ()
+    """Folders to look in for published weights, beside the cache and OVERTONE_WEIGHTS_DIR."""
+    architecture: str | None = None
+    """Architecture of a bare file, where it cannot be inferred from keys and shapes."""
+    ema: bool = False
+    """Use the averaged weights (EMA) of a training checkpoint."""
 
 
 @dataclass(frozen=True)

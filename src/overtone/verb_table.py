@@ -81,6 +81,16 @@ VERBS = {
             "overtone predict runs/a holiday/ --json > predictions.json",
         ),
     ),
+    "explain": Verb(
+        options="Explain",
+        function="overtone.verbs.explain:explain",
+        summary="Show where a network looks: heat maps over images.",
+        examples=(
+            "overtone explain runs/a cat.jpg --out heat",
+            "overtone explain runs/a holiday/ --out heat --label cat dog",
+            "overtone explain hornet_tiny_gf.rao_in1k cat.jpg --out heat --top-k 3",
+        ),
+    ),
     "export": Verb(
         options="Export",
         function="overtone.verbs.export:export",

@@ -109,6 +109,21 @@ def evaluation_transform(preprocess: Preprocess) -> ImageTransform:
     return ImageTransform([*_geometry(preprocess), Normalise(preprocess)], preprocess.exif)
 
 
+def seen_box(preprocess: Preprocess, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The part of an image that `evaluation_transform` shows: left, top, right, bottom.
+
+    Args:
+        preprocess: of the transform.
+        size: width and height of the image, pixels.
+    """
+    width, height = size
+    if preprocess.resize == "squash":
+        return 0.0, 0.0, float(width), float(height)
+    side = min(width, height) * preprocess.size / int(preprocess.size / preprocess.crop_fraction)
+    left, top = (width - side) / 2, (height - side) / 2
+    return left, top, left + side, top + side
+
+
 def training_transform(preprocess: Preprocess, augment: Augment, *, scaled_decoding: bool = False) -> ImageTransform:
     """The transform of training: crop, flips, RandAugment or colour jitter, normalisation, random erasing.
 

@@ -146,6 +146,19 @@ class Prediction(Protocol):
 
 
 @dataclass(frozen=True)
+class View:
+    """An image as its network takes it.
+
+    Attributes:
+        pixels: float32 `(1, 3, H, W)`.
+        box: left, top, right and bottom of the part of the image that they show, in pixels of the image.
+    """
+
+    pixels: Tensor
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
 class OutputSpec:
     """One output of a network and how two implementations of it must agree.
 
@@ -238,6 +251,14 @@ class Task(Protocol[R_co]):
 
     def predict(self, network: Forward, inputs: Any) -> Any:
         """What the network gives for inputs, in evaluation."""
+        ...
+
+    def view(self, image: Any) -> "View":
+        """What the network takes of Pillow's image in RGB, in one piece, to be explained."""
+        ...
+
+    def class_scores(self, network: Forward, pixels: Tensor) -> Tensor:
+        """Score (1, K) of each label in pixels (1, 3, H, W), which gradients are taken of."""
         ...
 
     def tally(self) -> Tally[R_co]:

@@ -13,7 +13,8 @@ _CHANNELS = 3
 
 
 def loaded_for(
-    chosen: options.Evaluate | options.Predict | options.Export | options.Tune, num_classes: int | None = None
+    chosen: options.Evaluate | options.Predict | options.Explain | options.Export | options.Tune,
+    num_classes: int | None = None,
 ) -> LoadedModel:
     """The network that was asked for, with a first layer for images of three channels, which is what files give.
 

@@ -45,7 +45,7 @@ def predict(chosen: options.Predict) -> int:
     source = _source(chosen, names)
     bad: list[tuple[str, str]] = []
     found: list[tuple[str, dict[str, Any], list[tuple[Any, ...]]]] = []
-    stems = _stems([Path(source.name(position)) for position in range(len(source))]) if chosen.out is not None else []
+    stems = stems_of([Path(source.name(position)) for position in range(len(source))]) if chosen.out is not None else []
     with progress("predicting", len(source)) as done:
         for part in predictions_of(inference, source, chosen.top_k, bad, warn):
             for one in part:  # kept as words: a prediction may hold a map of every pixel
@@ -108,7 +108,7 @@ def _to_parts(chosen: options.Predict, folder: Path, world: World) -> int:
     return 1 if bad else 0
 
 
-def _stems(paths: list[Path]) -> list[str]:
+def stems_of(paths: list[Path]) -> list[str]:
     """A name without suffix for each image; of several with the same one the later get a number."""
     used: set[str] = set()
     stems = []

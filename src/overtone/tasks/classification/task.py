@@ -13,11 +13,11 @@ from overtone import config
 from overtone.data.mixing import Mixer, mixer_of
 from overtone.data.pipeline import Batch, ImagePipeline, class_images, class_of
 from overtone.data.sources import Source
-from overtone.data.transforms import ImageTransform, evaluation_transform, recipe_transform
+from overtone.data.transforms import ImageTransform, evaluation_transform, recipe_transform, seen_box
 from overtone.models.building import build_classifier
 from overtone.tasks.classification.distillation import distillation_loss
 from overtone.tasks.classification.report import ClassificationReport, ClassificationTally, check_outputs
-from overtone.tasks.task import Forward, OutputSpec, Setup, agreement_of_classes, blank_images, split_evenly
+from overtone.tasks.task import Forward, OutputSpec, Setup, View, agreement_of_classes, blank_images, split_evenly
 
 SCRIPT = (
     'labels = about["labels"] or range(len(logits))',
@@ -146,6 +146,15 @@ class Classification:
     def predict(self, network: Forward, inputs: Tensor) -> Tensor:
         """Logits (B, K)."""
         return network(inputs)
+
+    def view(self, image: Any) -> View:
+        """The centre of the image, or all of it squashed, as evaluation takes it."""
+        preprocess = self._recipe.data.preprocess
+        return View(self.transform()(image).unsqueeze(0), seen_box(preprocess, image.size))
+
+    def class_scores(self, network: Forward, pixels: Tensor) -> Tensor:
+        """The logits."""
+        return network(pixels)
 
     def tally(self) -> ClassificationTally:
         """A new count for an evaluation."""

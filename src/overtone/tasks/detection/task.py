@@ -23,7 +23,7 @@ from overtone.tasks.detection.report import DetectionReport, DetectionTally
 from overtone.tasks.detection.settings import DetectionSettings
 from overtone.tasks.detection.transforms import BoxPipeline, TrainingChanges, Views
 from overtone.tasks.detection.written import DetectionPrediction, found_of
-from overtone.tasks.task import Forward, OutputSpec, Setup
+from overtone.tasks.task import Forward, OutputSpec, Setup, View
 
 _HEAD_ARGS = "head_args"  # of `heads.detectors.create_detector`; all other arguments are the backbone's
 
@@ -130,6 +130,17 @@ class Detection:
     def transform(self) -> Any:
         """From Pillow's image in RGB to float32 `(3, H, W)`, resized and normalised."""
         return self.pipeline(train=False).alone
+
+    def view(self, image: Any) -> View:
+        """The whole image, resized."""
+        width, height = image.size
+        return View(self.transform()(image).unsqueeze(0), (0.0, 0.0, float(width), float(height)))
+
+    def class_scores(self, network: Forward, pixels: Tensor) -> Tensor:
+        """Of each class the scores of what is found of it, added up."""
+        (found,) = self.predict(network, pixels)
+        scores = found.scores.new_zeros(len(self.labels))
+        return scores.index_add(0, found.labels, found.scores).unsqueeze(0)
 
     def tally(self) -> DetectionTally:
         """A new count."""

@@ -15,13 +15,13 @@ from overtone import config
 from overtone.data.mixing import Mixer, mixer_of
 from overtone.data.pipeline import Batch, ImagePipeline
 from overtone.data.sources import Record, Source, TaggedImages
-from overtone.data.transforms import ImageTransform, evaluation_transform, recipe_transform
+from overtone.data.transforms import ImageTransform, evaluation_transform, recipe_transform, seen_box
 from overtone.errors import OvertoneError
 from overtone.models.building import build_classifier
 from overtone.tasks.classification.report import check_outputs
 from overtone.tasks.multilabel.report import DEFAULT_THRESHOLD, MultilabelReport, MultilabelTally
 from overtone.tasks.multilabel.settings import MultilabelSettings
-from overtone.tasks.task import Forward, OutputSpec, Setup, blank_images, split_evenly
+from overtone.tasks.task import Forward, OutputSpec, Setup, View, blank_images, split_evenly
 
 _HEAVIEST_POSITIVE = 100.0
 _LARGEST = 1 - 1e-7  # probability whose complement still has a logarithm in float32
@@ -130,6 +130,15 @@ class Multilabel:
     def predict(self, network: Forward, inputs: Tensor) -> Tensor:
         """Logits (B, K)."""
         return network(inputs)
+
+    def view(self, image: Any) -> View:
+        """The centre of the image, or all of it squashed, as evaluation takes it."""
+        preprocess = self._recipe.data.preprocess
+        return View(self.transform()(image).unsqueeze(0), seen_box(preprocess, image.size))
+
+    def class_scores(self, network: Forward, pixels: Tensor) -> Tensor:
+        """The logits."""
+        return network(pixels)
 
     def tally(self) -> MultilabelTally:
         """A new count; a training's validation chooses the thresholds, any other evaluation takes those it finds."""

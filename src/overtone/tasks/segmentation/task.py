@@ -21,7 +21,7 @@ from overtone.tasks.segmentation.prediction import MaskPrediction
 from overtone.tasks.segmentation.report import SegmentationReport, SegmentationTally, check_maps
 from overtone.tasks.segmentation.settings import SegmentationSettings
 from overtone.tasks.segmentation.transforms import MaskPipeline, TrainingChanges, Views
-from overtone.tasks.task import Forward, OutputSpec, Setup, agreement_of_classes, blank_images, split_evenly
+from overtone.tasks.task import Forward, OutputSpec, Setup, View, agreement_of_classes, blank_images, split_evenly
 
 _POWERS = {"sqrt": 0.5, "balanced": 1.0}
 _OPTIONS = ("auxiliary", "size_divisor", "head_args")  # of `build_segmenter`; all other arguments are the backbone's
@@ -124,6 +124,17 @@ class Segmentation:
             return logits_of(pixels[0])
         averaged = mean_probabilities(logits_of, pixels, size, mirrored=wanted.flip)
         return averaged.clamp(min=torch.finfo(averaged.dtype).tiny).log()
+
+    def view(self, image: Any) -> View:
+        """The whole image at its first scale."""
+        width, height = image.size
+        return View(self.transform()(image).pixels[0], (0.0, 0.0, float(width), float(height)))
+
+    def class_scores(self, network: Forward, pixels: Tensor) -> Tensor:
+        """Of each class its logits on the pixels that it is the best class of, over the number of all pixels."""
+        logits = network(pixels)  # (1, K, h, w)
+        is_best = logits == logits.amax(1, keepdim=True)
+        return (logits * is_best).mean((2, 3))
 
     def tally(self) -> SegmentationTally:
         """A new count."""
