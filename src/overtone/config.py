@@ -244,6 +244,9 @@ class Train(Checked, section="train"):
     """Share of the target spread over all classes."""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: weight a class's loss by 1 / its number of training images, mean 1."""
+    calibrate: bool = False
+    """Keep with a classifier the temperature that its logits are divided by for the probabilities closest to the
+    validation images' classes (Guo et al. 2017, arXiv:1706.04599)."""
     ema_decay: InnerFraction | None = None
     """Decay of the moving average of the weights; when set, the average is evaluated and kept as best."""
     patience: PositiveInt | None = None

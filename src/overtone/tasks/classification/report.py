@@ -11,6 +11,7 @@ from torch import Tensor
 
 from overtone.data.imagenet import readable
 from overtone.errors import OvertoneError
+from overtone.tasks.classification.calibration import Calibration, calibration_of, counts_of
 from overtone.tasks.task import Plot, Table
 
 MOST_CLASSES_IN_CONFUSION = 2000
@@ -33,6 +34,7 @@ class ClassificationReport:
         class_counts, class_correct: per class, its images and those whose top-1 is right.
         confusion: images by true class (row) and top-1 (column); empty above 2000 classes.
         bad: paths of the images that could not be read.
+        calibration: how right the probabilities are; None in reports of release 0.4 and before.
     """
 
     score_name: ClassVar[str] = "top-1"
@@ -48,6 +50,7 @@ class ClassificationReport:
     class_correct: tuple[int, ...]
     confusion: tuple[tuple[int, ...], ...]
     bad: tuple[str, ...] = ()
+    calibration: Calibration | None = None
 
     @property
     def top1(self) -> float:
@@ -87,16 +90,19 @@ class ClassificationReport:
         if len(self.classes) >= _FEWEST_CLASSES_FOR_TOP5:
             cells += [("top-5", f"{self.top5:.2f} %"), ("correct", self.correct_top5)]
         cells.append(("loss", f"{self.loss:.4f}"))
+        if self.calibration is not None:
+            cells.append(("calibration error", f"{self.calibration.error:.2f} %"))
         main = Table("", tuple(name for name, _ in cells), (tuple(value for _, value in cells),))
         return [main, self._class_table(full), *self._confusion_tables()]
 
     def plots(self) -> list[Plot]:
-        """The confusion matrix, where it can be looked at."""
+        """The confusion matrix, where it can be looked at, and the reliability of the probabilities."""
+        reliability = [] if self.calibration is None else [self.calibration.plot()]
         if not self.confusion or len(self.classes) > _MOST_CLASSES_PLOTTED:
-            return []
+            return reliability
         title = f"top-1 {self.top1:.2f} % of {self.num_used} images"
         labels = tuple(map(readable, self.classes))
-        return [Plot("confusion", "matrix", title, labels, self.confusion, axes=("predicted class", "true class"))]
+        return [Plot("confusion", "matrix", title, labels, self.confusion, axes=("predicted class", "true class")), *reliability]
 
     def _class_table(self, full: bool) -> Table:
         rows = list(zip(self.classes, self.class_counts, self.class_correct, self.per_class, strict=True))
@@ -145,6 +151,7 @@ class ClassificationReport:
             "per_class": list(self.per_class),
             "confusion": [list(row) for row in self.confusion],
             "bad": list(self.bad),
+            "calibration": None if self.calibration is None else self.calibration.to_dict(),
         }
 
     @classmethod
@@ -161,18 +168,20 @@ class ClassificationReport:
             class_correct=tuple(values["class_correct"]),
             confusion=tuple(tuple(row) for row in values["confusion"]),
             bad=tuple(values["bad"]),
+            calibration=Calibration.from_dict(values["calibration"]) if values.get("calibration") else None,
         )
 
 
 class ClassificationTally:
     """Counts of an evaluation, kept on the device until the report."""
 
-    def __init__(self, classes: Sequence[str]) -> None:
-        self.classes = tuple(classes)
+    def __init__(self, classes: Sequence[str], temperature: float = 1.0) -> None:
+        self.classes, self.temperature = tuple(classes), temperature
         self._targets: list[Tensor] = []
         self._predicted: list[Tensor] = []
         self._losses: list[Tensor] = []
         self._in_top5: list[Tensor] = []
+        self._calibration: list[Tensor] = []
 
     def add(self, outputs: Tensor, targets: Tensor) -> None:
         """Count a batch: outputs (B, K), targets (B,)."""
@@ -182,21 +191,23 @@ class ClassificationTally:
         self._predicted.append(best[:, 0])
         self._in_top5.append((best == targets[:, None]).any(dim=1).sum())
         self._losses.append(F.cross_entropy(outputs, targets, reduction="sum"))
+        self._calibration.append(counts_of(outputs, targets, self.temperature))
 
     def counted(self) -> tuple[list[Tensor], ...]:
         """What was counted so far, on the CPU."""
         return tuple(
             [tensor.cpu() for tensor in tensors]
-            for tensors in (self._targets, self._predicted, self._losses, self._in_top5)
+            for tensors in (self._targets, self._predicted, self._losses, self._in_top5, self._calibration)
         )
 
     def joined(self, parts: Sequence[tuple[list[Tensor], ...]]) -> Self:
         """Add what other tallies have `counted`, in their order; gives this one back."""
-        for targets, predicted, losses, in_top5 in parts:
+        for targets, predicted, losses, in_top5, calibration in parts:
             self._targets += targets
             self._predicted += predicted
             self._losses += losses
             self._in_top5 += in_top5
+            self._calibration += calibration
         return self
 
     def report(self, bad: Sequence[str] = ()) -> ClassificationReport:
@@ -220,6 +231,7 @@ class ClassificationTally:
             class_correct=tuple(correct.tolist()),
             confusion=tuple(tuple(row) for row in confusion),
             bad=tuple(bad),
+            calibration=calibration_of(torch.stack(self._calibration).sum(0)),
         )
 
 

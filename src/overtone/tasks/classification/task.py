@@ -21,6 +21,7 @@ from overtone.tasks.task import Forward, OutputSpec, Setup, View, agreement_of_c
 
 SCRIPT = (
     'labels = about["labels"] or range(len(logits))',
+    'logits = logits / about["settings"].get("temperature", 1)',
     "shares = numpy.exp(logits - logits.max())",
     "for index in logits.argsort()[::-1][:5]:",
     '    label = "".join(c if c.isprintable() else "?" for c in str(labels[index]))',
@@ -158,19 +159,26 @@ class Classification:
 
     def tally(self) -> ClassificationTally:
         """A new count for an evaluation."""
-        return ClassificationTally(self.labels)
+        return ClassificationTally(self.labels, self._temperature)
 
     def predictions(self, outputs: Tensor, top_k: int) -> list[ClassPrediction]:
-        """The most probable classes of each image, by the softmax of logits (B, K)."""
-        best = outputs.softmax(dim=1).topk(min(top_k, len(self.labels)), dim=1)
+        """The most probable classes of each image, by the softmax of logits (B, K) over the temperature, if any."""
+        best = (outputs / self._temperature).softmax(dim=1).topk(min(top_k, len(self.labels)), dim=1)
         return [
             ClassPrediction(tuple((i, self.labels[i], p) for i, p in zip(indices, probabilities, strict=True)))
             for indices, probabilities in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
 
     def learned(self, report: ClassificationReport) -> Mapping[str, Any]:
-        """Nothing beside the weights."""
-        return self.settings
+        """The temperature that fits the validation best, where the recipe asks for it."""
+        if not self._recipe.train.calibrate or report.calibration is None:
+            return self.settings
+        return {**self.settings, "temperature": report.calibration.temperature}
+
+    @property
+    def _temperature(self) -> float:
+        found = self.settings.get("temperature", 1.0)
+        return float(found) if isinstance(found, (int, float)) and 0.01 <= found <= 100 else 1.0
 
     def outputs(self) -> tuple[OutputSpec, ...]:
         """Logits, whose best class must be the same."""
