@@ -390,6 +390,22 @@ class Benchmark(Checked):
 
 
 @dataclass(frozen=True)
+class Report(Checked):
+    """Write a self-contained HTML file that opens from disk."""
+
+    subject: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="explorer")]
+    """explorer: the published networks and your runs, accuracy against cost."""
+    out: Path | None = None
+    """The file to write; default: explorer.html."""
+    runs: Path | None = None
+    """A folder with run folders in it, whose runs become points too, and folders of overtone benchmark --out."""
+    benchmarks: tuple[Path, ...] = ()
+    """Folders or files that overtone benchmark --out has written: their latencies become an axis."""
+    overwrite: bool = False
+    """Replace the file if it exists."""
+
+
+@dataclass(frozen=True)
 class Demo(Checked):
     """Train, evaluate, predict and export in about three minutes, on handwritten digits written as an image folder."""
 

@@ -57,6 +57,15 @@ VERBS = {
         summary="Compare runs: recipes, results and curves.",
         examples=("overtone compare runs/a runs/b", "overtone compare runs/a runs/b runs/c --out abc.png --json"),
     ),
+    "report": Verb(
+        options="Report",
+        function="overtone.verbs.report:report",
+        summary="Write a report as one HTML file.",
+        examples=(
+            "overtone report explorer --out explorer.html",
+            "overtone report explorer --runs runs --benchmarks speed --out explorer.html",
+        ),
+    ),
     "evaluate": Verb(
         options="Evaluate",
         function="overtone.verbs.evaluate:evaluate",
