@@ -8,12 +8,18 @@ const SVG = "http://www.w3.org/2000/svg";
  * @param {Record<string, any>} properties attributes; `on…` with a function is a listener, `false` and null are absent
  * @param {Child[]} children
  */
-function filled(element, properties, children) {
+function made(element, properties, children) {
   for (const [name, value] of Object.entries(properties)) {
     if (typeof value === "function") element.addEventListener(name.slice(2), value);
     else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value === true ? "" : String(value));
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined).map((child) => child instanceof Node ? child : String(child)));
+  return filled(element, ...children);
+}
+
+/** Replace what an element holds. @param {Element} element @param {Child[]} children */
+export function filled(element, ...children) {
+  const present = children.flat(Infinity).filter((child) => child !== null && child !== undefined);
+  element.replaceChildren(...present.map((child) => child instanceof Node ? child : String(child)));
   return element;
 }
 
@@ -22,7 +28,7 @@ function filled(element, properties, children) {
  * @returns {any} the HTML element
  */
 export function html(name, properties = {}, ...children) {
-  return filled(document.createElement(name), properties, children);
+  return made(document.createElement(name), properties, children);
 }
 
 /**
@@ -30,7 +36,7 @@ export function html(name, properties = {}, ...children) {
  * @returns {any} the SVG element
  */
 export function svg(name, properties = {}, ...children) {
-  return filled(document.createElementNS(SVG, name), properties, children);
+  return made(document.createElementNS(SVG, name), properties, children);
 }
 
 /** A labelled `<select>`. @param {string} label @param {[string, string][]} choices value and text @param {(value: string) => void} chosen */

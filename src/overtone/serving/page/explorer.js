@@ -1,7 +1,7 @@
 // The explorer: published rows and runs as points, accuracy against cost.
 
 import { frame, rangeOf, whenWide } from "./chart.js";
-import { copyButton, html, magnitude, select, svg } from "./dom.js";
+import { copyButton, filled, html, magnitude, select, svg } from "./dom.js";
 
 /**
  * @typedef {object} Point
@@ -109,7 +109,7 @@ export function showExplorer(place, { points }) {
     state.chosen = point;
     for (const mark of chart.querySelectorAll(".mark")) mark.classList.toggle("chosen", mark.getAttribute("data-name") === point.name);
     const figure = (/** @type {string} */ name, /** @type {string} */ value) => html("div", {}, html("dt", {}, name), html("dd", {}, value));
-    details.replaceChildren(
+    filled(details,
       html("h3", {}, point.name),
       html("dl", { class: "figures" },
         figure(point.benchmark, `${point.score.toFixed(2)} %`), figure("Multiply-adds", magnitude(point.multiply_adds)),
@@ -150,7 +150,7 @@ function names(front, drawn) {
   /** @type {{left: number, right: number, top: number}[]} */
   const taken = [];
   return front.flatMap(({ x, point }) => {
-    const text = point.name.split(".")[0];
+    const text = point.name.split(".")[0] + (/_r\d+$/.test(point.name) ? ` at ${point.resolution}` : "");
     const [right, top, wide] = [drawn.x(x) - 9, drawn.y(point.score) - 8, text.length * 6.2];
     const box = { left: right - wide, right, top };
     if (box.left < drawn.area.left || taken.some((other) => box.left < other.right && other.left < box.right && Math.abs(other.top - top) < 14)) return [];
