@@ -90,6 +90,16 @@ VERBS = {
             "overtone predict runs/a holiday/ --json > predictions.json",
         ),
     ),
+    "serve": Verb(
+        options="Serve",
+        function="overtone.verbs.serve:serve",
+        summary="Serve networks over HTTP, with a page to try them.",
+        examples=(
+            "overtone serve runs/a",
+            "overtone serve hbonet_x100.dli14_in1k runs/a --runtime onnx --port 9000",
+            "overtone serve exports/small --host 0.0.0.0 --token SECRET",
+        ),
+    ),
     "export": Verb(
         options="Export",
         function="overtone.verbs.export:export",
