@@ -5,6 +5,7 @@ command line that uses the network. Latencies come from the files of `overtone b
 """
 
 import functools
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -84,11 +85,13 @@ def points(runs: Path | None = None, benchmarks: Sequence[Path] = ()) -> list[Po
             measured += _latencies(path)
     found = [_published_point(row, measured) for row in PUBLISHED if row.top1 is not None]
     found += [_dense_point(row, measured) for row in DENSE_ROWS]
-    for folder in () if runs is None else run_folders(runs):
-        run = overview(folder, runs)
-        if run.best_score is not None:
-            found.append(_run_point(run, runs, measured))
-    return found
+    return found if runs is None else found + _run_points(runs, measured)
+
+
+def _run_points(root: Path, measured: Iterable[_Latency]) -> list[Point]:
+    runs = [overview(folder, root) for folder in run_folders(root)]
+    scored = (run for run in runs if run.best_score is not None and math.isfinite(run.best_score))
+    return [_run_point(run, root, measured) for run in scored]
 
 
 def family_of(architecture: str) -> str:
@@ -135,8 +138,8 @@ def _published_point(row: Published, measured: Iterable[_Latency]) -> Point:
 def _dense_point(row: PublishedDense, measured: Iterable[_Latency]) -> Point:
     size = " x ".join(str(side) for side in row.flops_input[1:])
     figures = (
-        row.mask_ap and f"mask AP {row.mask_ap}",
-        row.miou_multi_scale and f"mIoU {row.miou_multi_scale} at several scales",
+        None if row.mask_ap is None else f"mask AP {row.mask_ap}",
+        None if row.miou_multi_scale is None else f"mIoU {row.miou_multi_scale} at several scales",
         f"multiply-adds as published, at {size}",
     )
     score = row.miou if row.task == "segmentation" else row.box_ap

@@ -70,9 +70,8 @@ def overview(folder: Path, root: Path) -> RunOverview:
     state, reason = run_state(folder)
     if problem is not None and state != "running":
         state, reason = "damaged", problem
-    relative = folder.relative_to(root).as_posix()
     return RunOverview(
-        name=folder.resolve().name if relative == "." else relative,
+        name=run_name(folder, root),
         state=state,
         reason=reason,
         recipe=_text(record.get("name")),
@@ -85,6 +84,12 @@ def overview(folder: Path, root: Path) -> RunOverview:
         seconds=sum(row["seconds"] for row in rows if isinstance(row.get("seconds"), (int, float))),
         folder=folder,
     )
+
+
+def run_name(folder: Path, root: Path) -> str:
+    """Return the name of a run in the list of those below a folder."""
+    relative = folder.relative_to(root).as_posix()
+    return folder.resolve().name if relative == "." else relative
 
 
 def run_state(folder: Path) -> tuple[RunState, str | None]:

@@ -15,6 +15,7 @@ from overtone.serving.limits import Limits
 from overtone.serving.metrics import Metrics
 from overtone.serving.models import Served, check_models
 from overtone.serving.open_inference import inference_routes
+from overtone.serving.pages import page_routes
 from overtone.serving.predicting import Explain, Service, predicting_routes
 
 PAGE = Path(__file__).parent / "page"
@@ -66,6 +67,7 @@ def create_app(
     app.include_router(predicting_routes(service, explain))
     app.include_router(describing_routes(service))
     app.include_router(inference_routes(service))
+    app.include_router(page_routes(runs, lambda: service.is_ready))
     add_docs(app)
     app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
     app.add_middleware(Guard, hosts=hosts, token=token, metrics=metrics)
