@@ -6,9 +6,14 @@ A training keeps counts. `overtone evaluate RUN … --out RUN/evaluation` adds `
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
+from torch import Tensor
+
+from overtone.data.opening import resolved_once
+from overtone.data.pipeline import Batch
+from overtone.data.sources import Source
 from overtone.engine import folder as files
 from overtone.plain_json import parse_json
 from overtone.reports.run_folders import read_record
@@ -59,9 +64,24 @@ class Confusion:
         return {"classes": list(self.classes), "counts": [list(row) for row in self.counts], "samples": samples}
 
 
+def add_judged(found: list[Judged], source: Source, batch: Batch, outputs: Tensor) -> None:
+    """Add the images of a batch of a classification; outputs are logits (B, K)."""
+    best = outputs.float().softmax(dim=1).max(dim=1)
+    positions = (batch.ids.tolist(), batch.targets.tolist(), best.indices.tolist(), best.values.tolist())
+    for position, target, predicted, probability in zip(*positions, strict=True):
+        name = source.name(position)
+        path = str(resolved_once(Path(name))) if Path(name).is_file() else None
+        found.append(Judged(_end(name), source.labels[target], source.labels[predicted], probability, path))
+
+
 def write_images(path: Path, judged: Iterable[Judged]) -> None:
     """Write a line for each image."""
     path.write_text("".join(json.dumps(vars(one)) + "\n" for one in judged), encoding="utf-8")
+
+
+def _end(name: str) -> str:
+    """The last two parts of a path: what leaves the machine of it."""
+    return "/".join(PurePath(name).parts[-2:])
 
 
 def confusion_of(folder: Path) -> Confusion | None:
@@ -100,4 +120,4 @@ def _from_images(path: Path) -> Confusion | None:
 def _judged(values: Mapping[str, Any]) -> Judged:
     path = values.get("path")
     name, target, predicted = (str(values[key]) for key in ("name", "target", "predicted"))
-    return Judged(name, target, predicted, float(values["probability"]), None if path is None else str(path))
+    return Judged(_end(name), target, predicted, float(values["probability"]), None if path is None else str(path))

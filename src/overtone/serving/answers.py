@@ -14,5 +14,8 @@ def answer_of(prediction: Any, size: tuple[int, int], masks: MaskForm) -> dict[s
         masks: how masks are written.
     """
     values = {"width": size[0], "height": size[1], **prediction.to_dict()}
+    details = getattr(prediction, "details", None)
+    if details is not None:
+        values |= details()
     add_masks = getattr(prediction, "masks_to_dict", None)
     return values if add_masks is None or masks == "none" else add_masks(values, masks)
