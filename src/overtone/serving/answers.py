@@ -2,10 +2,10 @@
 
 from typing import Any, Literal
 
-MaskForm = Literal["png", "rle", "none"]
+MaskChoice = Literal["png", "rle", "none"]
 
 
-def answer_of(prediction: Any, size: tuple[int, int], masks: MaskForm) -> dict[str, Any]:
+def answer_of(prediction: Any, size: tuple[int, int], masks: MaskChoice) -> dict[str, Any]:
     """A task's prediction as JSON values.
 
     Args:

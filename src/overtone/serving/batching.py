@@ -62,14 +62,14 @@ class Batcher:
         self.name, self._compute, self._limits, self._metrics = name, compute, limits, metrics
         self._largest = min(limits.max_batch, largest_batch or limits.max_batch)
         self._waiting: deque[Work] = deque()
-        self._arrived = asyncio.Event()
         self._accepted = self._coming = 0
         self._seconds_each = 0.05  # a first guess of the time of one image, for Retry-After
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"compute-{name}")
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to gather; needs a running event loop."""
+        self._arrived = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"compute-{self.name}")
         self._task = asyncio.create_task(self._run(), name=f"batches of {self.name}")
 
     async def close(self) -> None:
@@ -78,7 +78,7 @@ class Batcher:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        self._thread.shutdown(wait=True, cancel_futures=True)
+            self._thread.shutdown(wait=True, cancel_futures=True)
 
     @contextlib.contextmanager
     def coming(self) -> Iterator[None]:

@@ -130,6 +130,17 @@ class Served:
             described.append((name, output.dtype, (first, *inner)))
         return described
 
+    def takes_its_sizes(self) -> bool:
+        """Whether the network takes all sizes of images that its task gives it: a form with global filters may not."""
+        if isinstance(self._pipeline, ImagePipeline):
+            return True
+        side = self.inference.preprocess.size // 2 + 32
+        try:
+            self.infer(torch.zeros(1, 3, side, side))
+        except (OvertoneError, RuntimeError):
+            return False
+        return True
+
     def describe(self) -> dict[str, Any]:
         """What clients may see of it: never where it came from."""
         size, row = sizes().get(self.loaded.architecture), self.loaded.published
@@ -155,21 +166,18 @@ def serve_model(name: str, loaded: LoadedModel, wanted: Computation) -> Served:
         OvertoneError: as `deployment.running.in_runtime`.
     """
     running, left = in_runtime(loaded, wanted)
-    if running is loaded and not isinstance(loaded.model, RuntimeModule):
-        running = dataclasses.replace(loaded, model=_fastest(loaded, wanted.size))
     computing = Computing(
         device=left.device, precision=left.precision or "auto", threads=wanted.threads, size=wanted.size
     )
-    inference = ready(running, names_of(loaded), computing)
-    return Served(name, loaded, inference, name_of_runtime(loaded, wanted))
 
+    def served(model: nn.Module) -> Served:
+        inference = ready(dataclasses.replace(running, model=model), names_of(loaded), computing)
+        return Served(name, loaded, inference, name_of_runtime(loaded, wanted))
 
-def _fastest(loaded: LoadedModel, size: int | None) -> nn.Module:
-    """The deployed form, or the network itself where it must take images of sizes that its deployed form does not."""
-    side = size or loaded.preprocess.size
-    if loaded.task in ("classification", "multilabel"):
-        return deploy(loaded.model, side)
-    return loaded.model
+    if running is not loaded or isinstance(loaded.model, RuntimeModule):
+        return served(running.model)
+    fastest = served(deploy(loaded.model, wanted.size or loaded.preprocess.size))
+    return fastest if fastest.takes_its_sizes() else served(loaded.model)
 
 
 def unique_names(specs: Sequence[str]) -> list[str]:

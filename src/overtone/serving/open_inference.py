@@ -123,7 +123,7 @@ def parse(served: Served, body: bytes, length: str | None) -> _Asked:
         values = parse_json(text)
         (given,) = values["inputs"]
         tensor = _tensor(served, given, raw)
-        wanted = values.get("outputs") or [{"name": name} for name, *_ in served.outputs]
+        wanted: Any = values.get("outputs") or [{"name": name} for name, *_ in served.outputs]
         all_binary = bool((values.get("parameters") or {}).get("binary_data_output", False))
         names = tuple(str(one["name"]) for one in wanted)
         binary = {

@@ -1,6 +1,7 @@
 """The routes that take images: predictions and heat maps."""
 
 import asyncio
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from overtone.errors import OvertoneError
 from overtone.machine import usable_cores
-from overtone.serving.answers import MaskForm, answer_of
+from overtone.serving.answers import MaskChoice, answer_of
 from overtone.serving.batching import Batcher
 from overtone.serving.errors import Refused
 from overtone.serving.limits import Limits
@@ -53,7 +54,6 @@ class Service:
         self.models, self.limits, self.metrics, self.explains = models, limits, metrics, explains
         self.reader = Reader(limits)
         self.is_ready = False
-        self.pool = ThreadPoolExecutor(limits.decoders or usable_cores(), thread_name_prefix="decode")
         self.batchers = {
             name: Batcher(name, _computer(model), limits, model.largest_batch, metrics)
             for name, model in models.items()
@@ -61,6 +61,7 @@ class Service:
 
     def start(self) -> None:
         """Begin to serve; needs a running event loop."""
+        self.pool = ThreadPoolExecutor(self.limits.decoders or usable_cores(), thread_name_prefix="decode")
         for batcher in self.batchers.values():
             batcher.start()
         self.is_ready = True
@@ -116,7 +117,7 @@ def predicting_routes(service: Service, explain: Explain | None) -> APIRouter:
         request: Request,
         model: Annotated[str | None, Query(description="a name of /v1/models; default: the first")] = None,
         top_k: Annotated[int, Query(ge=1, le=_MOST_ANSWERS, description="most answers for an image")] = 5,
-        masks: Annotated[MaskForm, Query(description="form of masks")] = "png",
+        masks: Annotated[MaskChoice, Query(description="form of masks")] = "png",
     ) -> dict[str, Any]:
         began = time.perf_counter()
         served = model_named(service.models, model)
@@ -179,8 +180,9 @@ def _explained(explain: Explain, service: Service, served: Served, upload: Uploa
 class _ImageAnswers:
     """The answers for the images of one request."""
 
-    def __init__(self, service: Service, served: Served, top_k: int, masks: MaskForm) -> None:
-        self._service, self._served, self._top_k, self._masks = service, served, top_k, masks
+    def __init__(self, service: Service, served: Served, top_k: int, masks: MaskChoice) -> None:
+        self._service, self._served, self._top_k = service, served, top_k
+        self._masks: MaskChoice = masks
 
     async def answer(self, upload: Upload) -> dict[str, Any]:
         """What is answered for one image: a prediction, or `error` with its `status`."""
@@ -197,10 +199,8 @@ class _ImageAnswers:
         decoded = time.perf_counter()
         computed = await service.batchers[served.name].submit(IMAGES, (sample, self._top_k))
         ready = time.perf_counter()
-        if served.has_masks:
-            values = await service.threaded(answer_of, computed.result, sample.size, self._masks)
-        else:
-            values = answer_of(computed.result, sample.size, self._masks)
+        write = functools.partial(answer_of, computed.result, sample.size, self._masks)
+        values = await service.threaded(write) if served.has_masks else write()
         stages = {
             "decode": decoded - started,
             "queue": computed.waited,
