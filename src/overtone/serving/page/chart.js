@@ -39,7 +39,7 @@ export function logTicks(min, max, most) {
 export function scaleOf(axis, from, to) {
   const turned = axis.log ? Math.log10 : (/** @type {number} */ value) => value;
   const [low, high] = [turned(axis.min), turned(axis.max)];
-  const most = Math.max(2, Math.round(Math.abs(to - from) / (axis.log ? 62 : 56)));
+  const most = Math.max(2, Math.round(Math.abs(to - from) / (axis.log ? 62 : 40)));
   const ticks = (axis.log ? logTicks : linearTicks)(axis.min, axis.max, most);
   return { at: (value) => from + ((turned(value) - low) / (high - low || 1)) * (to - from), ticks };
 }

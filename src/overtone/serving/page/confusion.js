@@ -20,7 +20,7 @@ export async function showConfusion(place, name) {
     html("h3", {}, `${title}: ${samples.length} ${samples.length === 1 ? "image" : "images"}`),
     html("ul", { class: "thumbs" }, samples.slice(0, MOST).map((sample) => thumbnail(run, sample))));
   filled(place, html("section", { class: "card" }, html("h3", {}, `Confusion matrix of ${name}`),
-    html("div", { class: "scroll" }, matrix(found, (target, predicted) => show(`${target} taken for ${predicted}`, found.samples.filter((/** @type {any} */ one) => one.target === target && one.predicted === predicted)))),
+    html("div", { class: "scroll" }, matrix(found, (target, predicted) => show(target === predicted ? `${target}, recognised` : `${target} taken for ${predicted}`, found.samples.filter((/** @type {any} */ one) => one.target === target && one.predicted === predicted)))),
     found.samples.length ? images : html("p", { class: "hint" }, "The images behind the cells are known after ", html("code", {}, `overtone evaluate RUN DATA --out RUN/evaluation`), ".")));
   if (found.samples.length) show("Mistakes, the most confident first", found.samples.filter((/** @type {any} */ one) => one.target !== one.predicted));
 }

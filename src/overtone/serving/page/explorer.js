@@ -131,6 +131,7 @@ export function showExplorer(place, { points }) {
     return html("label", { class: "toggle" }, box, swatch ? html("span", { class: `swatch ${swatch}` }) : null, name);
   };
   details.append(html("p", { class: "hint" }, "Choose a point for its figures and its command line. Circles are published networks, diamonds are your runs."));
+  place.classList.add("stack");
   place.replaceChildren(
     html("div", { class: "controls" },
       select("Score", benchmarks.map((name) => [name, name]), (value) => { state.benchmark = value; draw(); }).field,

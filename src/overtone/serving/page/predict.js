@@ -28,12 +28,10 @@ export async function showPredict(place) {
     }
   };
   const add = (/** @type {Iterable<File>} */ files) => {
-    for (const file of files) {
-      const card = new Card(file);
-      cards.unshift(card);
-      grid.prepend(card.element);
-      waiting.push(card);
-    }
+    const fresh = [...files].map((file) => new Card(file));
+    cards.unshift(...fresh);
+    waiting.push(...fresh);
+    grid.prepend(...fresh.map((card) => card.element));
     for (const card of cards.splice(MOST)) card.remove();
     grid.hidden = !cards.length;
     clear.hidden = !cards.length;
@@ -41,7 +39,7 @@ export async function showPredict(place) {
   };
 
   const input = html("input", { type: "file", accept: "image/*", multiple: true, id: "files", class: "unseen", onchange: () => { add(input.files); input.value = ""; } });
-  const grid = html("ol", { class: "results", hidden: true, "aria-label": "Predictions" });
+  const grid = html("ol", { class: `results ${model.task}`, hidden: true, "aria-label": "Predictions" });
   const clear = html("button", { type: "button", class: "quiet", hidden: true, onclick: () => { for (const card of cards.splice(0)) card.remove(); grid.hidden = clear.hidden = true; input.focus(); } }, "Remove all");
   const camera = html("button", { type: "button", onclick: async () => { const file = await takePhoto(); if (file) add([file]); } }, "Use the camera");
   const zone = html("div", { class: "zone", role: "group", "aria-label": "Add images" },
@@ -50,6 +48,7 @@ export async function showPredict(place) {
   const models = select("Model", served.models.map((/** @type {Model} */ one) => [one.name, `${one.name} (${one.task})`]), (name) => {
     model = served.models.find((/** @type {Model} */ one) => one.name === name);
     about.textContent = description(model);
+    grid.className = `results ${model.task}`;
     waiting.splice(0, Infinity, ...cards);
     start();
   });
@@ -145,5 +144,5 @@ function latency(milliseconds, seen) {
     return part;
   }));
   const names = stages.map((stage, index) => html("span", {}, html("span", { class: `swatch family-${index % 6}` }), `${stage} ${milliseconds[stage].toFixed(1)}`));
-  return [bar, html("p", { class: "hint stage-names" }, names, html("span", {}, `${seen.toFixed(0)} ms with the way there`))];
+  return [bar, html("p", { class: "hint stage-names" }, names, html("span", {}, `round trip ${seen.toFixed(0)} ms`))];
 }

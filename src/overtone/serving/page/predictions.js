@@ -53,7 +53,7 @@ function heatMap(stage, explain, labels) {
 
 /** @param {any} answer @param {Stage} stage @param {Explain} explain */
 function multilabel(answer, stage, explain) {
-  const all = [...answer.predictions, ...(answer.below ?? [])];
+  const all = [...answer.predictions, ...(answer.below ?? [])].sort((one, other) => other.probability - one.probability);
   const rows = all.map((one) => barRow(one.label, one.probability));
   const count = html("p", { class: "hint", role: "status" });
   const apply = (/** @type {number | null} */ threshold) => {
@@ -63,13 +63,13 @@ function multilabel(answer, stage, explain) {
       present += Number(holds);
       rows[at].classList.toggle("absent", !holds);
     });
-    count.textContent = `${present} of ${all.length} labels, ${threshold === null ? "each at its own threshold" : `from ${percent(threshold, 0)}`}`;
+    count.textContent = `${present} of ${all.length} labels, ${threshold === null ? "by their own thresholds" : `from ${percent(threshold, 0)}`}`;
   };
   const threshold = slider("Threshold", all[0]?.threshold ?? 0.5, apply);
-  const own = html("button", { type: "button", class: "quiet", onclick: () => apply(null) }, "Own thresholds");
+  const own = html("button", { type: "button", class: "quiet", onclick: () => apply(null) }, "Own ones");
   apply(null);
   const labels = all.slice(0, 5).map(({ index, label }) => ({ index, name: label }));
-  return [html("div", { class: "controls" }, threshold, own), count, html("ol", { class: "bars", "aria-label": "Labels" }, rows), heatMap(stage, explain, labels)];
+  return [threshold, html("div", { class: "line" }, count, own), html("ol", { class: "bars", "aria-label": "Labels" }, rows), heatMap(stage, explain, labels)];
 }
 
 /** @param {any} answer @param {Stage} stage */
@@ -114,7 +114,8 @@ function detection(answer, stage) {
       all.forEach((mask, at) => { if (mask && shown[at] && (marked < 0 || marked === at)) context.drawImage(mask, 0, 0); });
     });
   };
-  if (!found.some((/** @type {any} */ one) => one.score >= least)) least = 0;
+  const best = found[0]?.score ?? 0;
+  if (best < least) least = Math.floor(20 * best) / 20; // the slider's steps, so that the best one is seen
   draw();
   return [slider("Least score", least, (value) => { least = value; draw(); }), line, html("ul", { class: "bars", "aria-label": "Objects" }, rows)];
 }

@@ -36,8 +36,9 @@ export async function showRuns(place) {
   const choose = (/** @type {string} */ name, /** @type {boolean} */ on) => {
     chosen = on ? [...chosen.filter((one) => one !== name), name].slice(-MOST) : chosen.filter((one) => one !== name);
     for (const row of rows.children) mark(row);
-    if (on) showConfusion(confusion, name);
-    else if (!chosen.length) confusion.replaceChildren();
+    const last = chosen.at(-1);
+    if (last) showConfusion(confusion, last);
+    else confusion.replaceChildren();
     return load();
   };
   const mark = (/** @type {Element} */ row) => {
@@ -63,6 +64,7 @@ export async function showRuns(place) {
   events("v1/runs-events", (_, { runs, changed }) => {
     list(runs);
     if (changed.some((/** @type {string} */ name) => chosen.includes(name))) load();
+    if (changed.includes(chosen.at(-1))) showConfusion(confusion, /** @type {string} */ (chosen.at(-1)));
   }, new AbortController().signal);
 }
 
@@ -81,7 +83,9 @@ function compared({ runs, differences }) {
   const cell = (/** @type {any} */ value) => typeof value === "number" ? String(Number(value.toPrecision(6))) : (value ?? "–");
   const results = Object.keys(runs[0].result).filter((name) => !["score_name", "state"].includes(name));
   const row = (/** @type {string} */ name, /** @type {any[]} */ values) => html("tr", {}, html("th", { scope: "row" }, name), values.map((value) => html("td", {}, String(cell(value)))));
-  return html("table", {},
-    html("thead", {}, html("tr", {}, html("th", { scope: "col" }, runs.length > 1 ? "Results, and settings that differ" : "Results"), runs.map((run, at) => html("th", { scope: "col" }, html("span", { class: `swatch family-${at % 6}` }), ` ${run.name}`)))),
-    html("tbody", {}, results.map((name) => row(name.replaceAll("_", " "), runs.map((run) => run.result[name]))), Object.entries(differences).map(([name, values]) => row(name, values))));
+  const head = (/** @type {string} */ title) => html("thead", {}, html("tr", {}, html("th", { scope: "col" }, title), runs.map((run, at) => html("th", { scope: "col" }, html("span", { class: `swatch family-${at % 6}` }), ` ${run.name}`))));
+  const table = html("table", {}, head("Results"),
+    html("tbody", {}, results.map((name) => row(name.replaceAll("_", " "), runs.map((run) => run.result[name])))));
+  const settings = Object.entries(differences);
+  return [table, settings.length ? html("details", {}, html("summary", {}, `${settings.length} settings differ`), html("table", {}, head(""), html("tbody", {}, settings.map(([name, values]) => row(name, values))))) : null];
 }
