@@ -127,7 +127,7 @@ class Network:
         return results
 
     def explain(self, image: ImageLike, labels: Sequence[str] = (), *, top_k: int = 1) -> list[HeatMap]:
-        """Where the network looks: Grad-CAM of an image for some labels, or for the best ones; needs `overtone[explain]`.
+        """Where the network looks: Grad-CAM of an image for some labels, or the best ones (extra `explain`).
 
         Args:
             image: as for `predict`.

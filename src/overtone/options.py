@@ -11,7 +11,18 @@ import tyro
 
 from overtone.config import Data, Recipe, Run
 from overtone.errors import OvertoneError
-from overtone.ranges import Checked, Count, Fraction, Percent, Pixels, Positive, PositiveInt, Range
+from overtone.ranges import (
+    Checked,
+    Count,
+    Fraction,
+    NonNegative,
+    Percent,
+    Pixels,
+    Positive,
+    PositiveInt,
+    Range,
+    Seconds,
+)
 
 ModelName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
 TABLES = (".csv", ".tsv", ".parquet", ".pq")
@@ -301,6 +312,51 @@ class Explain(Checked):
 
 
 @dataclass(frozen=True)
+class Serve(Checked):
+    """Serve networks over HTTP: a page to try them, an API for images, the Open Inference Protocol for tensors."""
+
+    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL …")]
+    """Published weights (overtone weights list), run folders, files of weights, architectures, or folders of exports;
+    each gets the last part of what it is given as for its name."""
+    port: Annotated[int, Range(at_least=0, at_most=65535)] = 8000
+    """Port; 0: any that is free."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0: all of this machine's."""
+    token: str | None = None
+    """Token that clients must show as "Authorization: Bearer TOKEN"; default: the variable OVERTONE_SERVE_TOKEN."""
+    runtime: RuntimeName = "torch"
+    """Runtime of the networks, which run in their fastest exact form. An export has its own."""
+    precision: ExportPrecision | None = None
+    """Precision in that runtime; default: float32, on GPUs that have it bfloat16."""
+    device: str = "auto"
+    """Device of PyTorch: auto, cpu, cuda, cuda:1, mps."""
+    threads: PositiveInt | None = None
+    """CPU threads of the arithmetic; default: PyTorch's."""
+    size: Pixels | None = None
+    """Side of the square input, pixels; default: each model's own."""
+    calibration: Path | None = None
+    """Folder of images from which the ranges of int8 are calibrated."""
+    max_batch: PositiveInt = 16
+    """Images that pass through a network together at most."""
+    max_wait_ms: NonNegative = 3.0
+    """Milliseconds that an image waits for others that are on their way."""
+    max_queue: PositiveInt = 128
+    """Images of a model that may wait; more are answered with 503."""
+    max_mb: Annotated[int, Range(at_least=1, at_most=1024)] = 32
+    """Size of a request at most, MiB; larger ones are answered with 413."""
+    max_pixels: PositiveInt = 50_000_000
+    """Pixels of an image at most."""
+    deadline: Seconds = 60.0
+    """Seconds for an answer, then 504."""
+    runs: Path | None = None
+    """Folder of runs that the page shows."""
+    weights_dir: tuple[Path, ...] = ()
+    """Folders to look in for published weights, beside the cache and OVERTONE_WEIGHTS_DIR."""
+    ema: bool = False
+    """Use the averaged weights (EMA) of training checkpoints."""
+
+
+@dataclass(frozen=True)
 class Export(Checked):
     """Export a network for a runtime into a folder, which appears once its outputs have been verified there."""
 
@@ -416,6 +472,22 @@ class Benchmark(Checked):
     """Replace files of these names in the folder given by --out."""
     json: bool = False
     """Print JSON instead of a table."""
+
+
+@dataclass(frozen=True)
+class Report(Checked):
+    """Write a self-contained HTML file that opens from disk."""
+
+    subject: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="explorer")]
+    """explorer: the published networks and your runs, accuracy against cost."""
+    out: Path | None = None
+    """The file to write; default: explorer.html."""
+    runs: Path | None = None
+    """A folder with run folders in it, whose runs become points too, and folders of overtone benchmark --out."""
+    benchmarks: tuple[Path, ...] = ()
+    """Folders or files that overtone benchmark --out has written: their latencies become an axis."""
+    overwrite: bool = False
+    """Replace the file if it exists."""
 
 
 @dataclass(frozen=True)

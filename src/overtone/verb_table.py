@@ -57,6 +57,15 @@ VERBS = {
         summary="Compare runs: recipes, results and curves.",
         examples=("overtone compare runs/a runs/b", "overtone compare runs/a runs/b runs/c --out abc.png --json"),
     ),
+    "report": Verb(
+        options="Report",
+        function="overtone.verbs.report:report",
+        summary="Write a report as one HTML file.",
+        examples=(
+            "overtone report explorer --out explorer.html",
+            "overtone report explorer --runs runs --benchmarks speed --out explorer.html",
+        ),
+    ),
     "evaluate": Verb(
         options="Evaluate",
         function="overtone.verbs.evaluate:evaluate",
@@ -89,6 +98,16 @@ VERBS = {
             "overtone explain runs/a cat.jpg --out heat",
             "overtone explain runs/a holiday/ --out heat --label cat dog",
             "overtone explain hornet_tiny_gf.rao_in1k cat.jpg --out heat --top-k 3",
+        ),
+    ),
+    "serve": Verb(
+        options="Serve",
+        function="overtone.verbs.serve:serve",
+        summary="Serve networks over HTTP, with a page to try them.",
+        examples=(
+            "overtone serve runs/a",
+            "overtone serve hbonet_x100.dli14_in1k runs/a --runtime onnx --port 9000",
+            "overtone serve exports/small --host 0.0.0.0 --token SECRET",
         ),
     ),
     "export": Verb(

@@ -8,6 +8,7 @@ from typing import Any
 
 from overtone.config import Data
 from overtone.data.imagenet import NUM_CLASSES, synsets
+from overtone.data.pipeline import Batch
 from overtone.data.sources import ImageList, Part, Source, open_evaluation
 from overtone.data.sources.class_folders import relabelled
 from overtone.engine.distributed import World
@@ -74,12 +75,18 @@ def measure(
     *,
     warn: Callable[[str], object],
     world: World | None = None,
+    seen: Callable[[Batch, Any], object] | None = None,
 ) -> Evaluation:
-    """Evaluate a network on every sample of a source; several processes share it and all get the report."""
+    """Evaluate a network on every sample of a source; several processes share it and all get the report.
+
+    `seen` is called with each batch of this process and its outputs.
+    """
     started = time.perf_counter()
     loader = inference.loader(source, warn, world)
     try:
-        report = evaluate(inference.task, inference.model, loader, inference.placement, progress, world=world)
+        report = evaluate(
+            inference.task, inference.model, loader, inference.placement, progress, world=world, seen=seen
+        )
     finally:
         loader.close()
     return Evaluation(report, source, time.perf_counter() - started)

@@ -10,6 +10,7 @@ from torch import nn
 
 from overtone.config import Data, Preprocess, Run
 from overtone.data.loader import Loader
+from overtone.data.pipeline import Pipeline
 from overtone.data.shared_memory import fitting_workers
 from overtone.data.sources import Source
 from overtone.engine.distributed import World
@@ -59,10 +60,8 @@ class Inference:
     def loader(self, source: Source, warn: Callable[[str], object], world: World | None = None) -> Loader:
         """Batches of a source in its order; of several processes each has its part."""
         world = world or World()
-        is_any_size = getattr(self.model, "kind", "normalised") == "image"  # images of any size make no batch
         pipeline = self.task.pipeline(train=False, transform=self.transform)
-        largest = 1 if is_any_size else getattr(pipeline, "largest_batch", None)
-        batch_size = min(self.computing.batch_size, largest or self.computing.batch_size)
+        batch_size = min(self.computing.batch_size, self.largest_batch(pipeline) or self.computing.batch_size)
         workers = _workers(self.computing.workers, math.ceil(len(source) / world.size), world)
         return Loader(
             source,
@@ -73,6 +72,11 @@ class Inference:
             rank=world.rank,
             num_ranks=world.size,
         )
+
+    def largest_batch(self, pipeline: Pipeline) -> int | None:
+        """Samples that the network takes at once; None: any number."""
+        is_any_size = getattr(self.model, "kind", "normalised") == "image"  # images of any size make no batch
+        return 1 if is_any_size else getattr(pipeline, "largest_batch", None)
 
 
 def ready(loaded: LoadedModel, labels: tuple[str, ...], computing: Computing) -> Inference:

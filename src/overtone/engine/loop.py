@@ -111,6 +111,7 @@ def evaluate(
     *,
     watch: Watch | None = None,
     world: World | None = None,
+    seen: Callable[[Batch, Any], object] | None = None,
 ) -> R_co:
     """Evaluate a network, which is left in eval mode, on every sample of `loader`.
 
@@ -125,6 +126,7 @@ def evaluate(
         progress: called with the number of samples done so far, after each batch.
         watch: asked around and after each batch whether to stop there.
         world: the processes that evaluate together.
+        seen: called with each batch of this process and its outputs.
 
     Raises:
         Interrupted: `watch` said so, on any of the processes.
@@ -150,6 +152,8 @@ def evaluate(
             if batch.num_samples:
                 outputs = task.predict(forward, placement.inputs(batch.inputs))
                 tally.add(outputs, placement.targets(batch.targets))
+                if seen is not None:
+                    seen(batch, outputs)
                 used += batch.num_samples
             if progress is not None:
                 progress(used + len(bad))

@@ -1,7 +1,7 @@
 """Where a network looks: Grad-CAM of any task and any backbone, by Captum.
 
-Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391): the maps of a layer, weighted by the mean gradient of a class's score,
-summed over the channels, positive part. The layer is the last of the backbone that has maps.
+Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391): the maps of a layer, weighted by the mean gradient of a class's
+score, summed over the channels, positive part. The layer is the last of the backbone that has maps.
 """
 
 import math

@@ -4,6 +4,8 @@
 """
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import timm
 import torch
@@ -12,9 +14,11 @@ from torch import nn
 from overtone import zoo
 from overtone.architectures import PATH, Size, families
 from overtone.checkpoint import write_text
+from overtone.errors import OvertoneError
 from overtone.models import list_architectures
 from overtone.models.multiply_adds import count_multiply_adds
 from overtone.models.shapes_only import ShapesOnly
+from overtone.tasks import recipe_from_dict, task_named
 
 
 def measure(name: str) -> Size:
@@ -28,6 +32,22 @@ def measure(name: str) -> Size:
     except (RuntimeError, NotImplementedError, TypeError):
         multiply_adds = None  # some of timm's need values, which the meta device does not have
     return Size(sum(p.numel() for p in model.parameters()), multiply_adds, preprocess.size)
+
+
+def size_of_run(record: Mapping[str, Any]) -> Size | None:
+    """Measure the network of a run from its `recipe.json`; None where it cannot be built from that."""
+    try:
+        recipe, labels = recipe_from_dict(record["recipe"]), tuple(record["classes"])
+        with torch.device("meta"), ShapesOnly():
+            model = task_named(recipe.task).build(recipe.model, labels)
+        parameters, side = sum(p.numel() for p in model.parameters()), recipe.data.preprocess.size
+    except (OvertoneError, RuntimeError, NotImplementedError, KeyError, TypeError, AttributeError):
+        return None  # of another version, or damaged
+    try:
+        with ShapesOnly():
+            return Size(parameters, count_multiply_adds(model, (3, side, side)), side)
+    except (RuntimeError, NotImplementedError, TypeError, AttributeError):
+        return Size(parameters, None, side)
 
 
 def write() -> None:

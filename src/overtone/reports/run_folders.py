@@ -63,16 +63,15 @@ def run_folders(root: Path, depth: int = _DEPTH) -> Iterator[Path]:
 
 def overview(folder: Path, root: Path) -> RunOverview:
     """Read the files of a run folder; what cannot be read is None."""
-    record, problem = _read(folder / files.RECIPE)
+    record, problem = read_record(folder / files.RECIPE)
     recipe = _part(record, "recipe")
     rows = _rows(folder)
     best = best_of(rows)
     state, reason = run_state(folder)
     if problem is not None and state != "running":
         state, reason = "damaged", problem
-    relative = folder.relative_to(root).as_posix()
     return RunOverview(
-        name=folder.resolve().name if relative == "." else relative,
+        name=run_name(folder, root),
         state=state,
         reason=reason,
         recipe=_text(record.get("name")),
@@ -87,12 +86,18 @@ def overview(folder: Path, root: Path) -> RunOverview:
     )
 
 
+def run_name(folder: Path, root: Path) -> str:
+    """Return the name of a run in the list of those below a folder."""
+    relative = folder.relative_to(root).as_posix()
+    return folder.resolve().name if relative == "." else relative
+
+
 def run_state(folder: Path) -> tuple[RunState, str | None]:
     """Return the state of a run, and how it ended if known.
 
     The lock says whether it runs. A process that was killed has left `status.json` at `running` without the lock.
     """
-    status, _ = _read(folder / files.STATUS)
+    status, _ = read_record(folder / files.STATUS)
     if is_claimed(folder):
         return "running", None
     said, reason = status.get("status"), _text(status.get("reason"))
@@ -105,7 +110,7 @@ def run_state(folder: Path) -> tuple[RunState, str | None]:
     return "interrupted", None
 
 
-def _read(path: Path) -> tuple[Mapping[str, Any], str | None]:
+def read_record(path: Path) -> tuple[Mapping[str, Any], str | None]:
     """Read a JSON object; the second value describes what is wrong with the file."""
     try:
         value = parse_json(path.read_text(encoding="utf-8"))

@@ -2,15 +2,17 @@
 
 import functools
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from overtone import options
-from overtone.checkpoint import write_text
+from overtone.checkpoint import write_text, write_with
 from overtone.config import Run, to_dict
 from overtone.engine.distributed import World, joined
 from overtone.engine.evaluation import Evaluation, measure, model_and_source
 from overtone.engine.inference import Inference, ready
 from overtone.errors import OvertoneError
+from overtone.reports.confusion import IMAGES, Judged, add_judged, write_images
 from overtone.reports.plots import Artist
 from overtone.verbs.console import as_json, note, print_json, print_tables, progress, warn
 from overtone.verbs.loading import computing, introduce, loaded_for
@@ -33,7 +35,7 @@ def evaluate(chosen: options.Evaluate) -> int:
 
 
 def _evaluate(chosen: options.Evaluate, world: World) -> int:
-    _refuse_to_overwrite(chosen, [_REPORT])  # before it takes its time
+    _refuse_to_overwrite(chosen, [_REPORT, IMAGES])  # before it takes its time
     say, alarm = (note, warn) if world.is_first else (_nothing, _nothing)
     data, part = chosen.data.as_data(), chosen.data.split
     loaded, source = model_and_source(functools.partial(loaded_for, chosen), data, part, say)
@@ -44,12 +46,25 @@ def _evaluate(chosen: options.Evaluate, world: World) -> int:
     name = loaded.source if loaded.published is None else loaded.published.full_name
     where = "" if chosen.runtime == "torch" else f"; in {runtime_of(loaded, chosen)}"
     say(f"{name}: {len(source)} images of {len(source.labels)} classes, {source.origin}{where}")
+    judged: list[Judged] | None = [] if _keeps_images(chosen, loaded, world) else None
+    seen = None if judged is None else functools.partial(add_judged, judged, source)
     with progress("evaluating", len(source)) as done:
-        found = measure(inference, source, done, warn=alarm, world=world)
-    return _finish(chosen, loaded, inference, found) if world.is_first else 0
+        found = measure(inference, source, done, warn=alarm, world=world, seen=seen)
+    return _finish(chosen, loaded, inference, found, judged) if world.is_first else 0
 
 
-def _finish(chosen: options.Evaluate, loaded: LoadedModel, inference: Inference, found: Evaluation) -> int:
+def _keeps_images(chosen: options.Evaluate, loaded: LoadedModel, world: World) -> bool:
+    """Whether a line is written for each image, for the page that shows what is behind a confusion."""
+    return chosen.out is not None and loaded.task == "classification" and world.is_alone
+
+
+def _finish(
+    chosen: options.Evaluate,
+    loaded: LoadedModel,
+    inference: Inference,
+    found: Evaluation,
+    judged: Sequence[Judged] | None,
+) -> int:
     report = found.report
     result = _result(chosen, loaded, inference, found)
     plots = [] if chosen.out is None else report.plots()
@@ -62,7 +77,10 @@ def _finish(chosen: options.Evaluate, loaded: LoadedModel, inference: Inference,
         write_text(chosen.out / _REPORT, as_json(result))
         for plot in plots:
             Artist().plot(plot, chosen.out / f"{plot.name}.png")
-        note(f"{chosen.out}: {' and '.join([_REPORT, *(f'{plot.name}.png' for plot in plots)])} written")
+        kept = [] if judged is None else [IMAGES]
+        if judged is not None:
+            write_with(chosen.out / IMAGES, lambda path: write_images(path, judged))
+        note(f"{chosen.out}: {' and '.join([_REPORT, *(f'{plot.name}.png' for plot in plots), *kept])} written")
     for path in report.bad:
         warn(f"{path} could not be read; it is left out of every figure")
     if report.bad and not chosen.allow_bad:

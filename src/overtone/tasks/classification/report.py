@@ -102,7 +102,10 @@ class ClassificationReport:
             return reliability
         title = f"top-1 {self.top1:.2f} % of {self.num_used} images"
         labels = tuple(map(readable, self.classes))
-        return [Plot("confusion", "matrix", title, labels, self.confusion, axes=("predicted class", "true class")), *reliability]
+        return [
+            Plot("confusion", "matrix", title, labels, self.confusion, axes=("predicted class", "true class")),
+            *reliability,
+        ]
 
     def _class_table(self, full: bool) -> Table:
         rows = list(zip(self.classes, self.class_counts, self.class_correct, self.per_class, strict=True))

@@ -27,6 +27,8 @@ from overtone.tasks.task import Forward, OutputSpec, Setup, View
 
 _HEAD_ARGS = "head_args"  # of `heads.detectors.create_detector`; all other arguments are the backbone's
 
+_MOST_FOUND = 100  # objects in an image
+
 
 class Detection:
     """The task of finding objects; see `tasks.task.Task`."""
@@ -74,6 +76,11 @@ class Detection:
             backbone_args=backbone_args,
             head_args=options.get(_HEAD_ARGS),
         )
+
+    @property
+    def answer_bytes_per_pixel(self) -> int:
+        """Memory that `predictions` takes for a pixel of an image: the masks of as many objects as are found."""
+        return _MOST_FOUND if self._masks else 0
 
     def pipeline(self, *, train: bool, channels_last: bool = False, transform: Any = None) -> BoxPipeline:
         """Resized images, padded to those of the batch."""

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from overtone.checkpoint import write_text, write_with
 from overtone.data.decoding import decode_image
+from overtone.data.mask_forms import MaskForm, hex_colour, png_text
 from overtone.data.segments import decoded, mask_module
 from overtone.heads.roi_heads import Detections
 from overtone.tasks.detection.coco_classes import category_ids
@@ -53,6 +54,23 @@ class DetectionPrediction:
             for label, score, box in zip(self.found.labels, self.found.scores, self.found.boxes.tolist(), strict=True)
         ]
         return {"width": self.size[1], "height": self.size[0], "predictions": predictions}
+
+    def masks_to_dict(self, values: dict[str, Any], form: MaskForm) -> dict[str, Any]:
+        """`to_dict`'s values with a colour for each object and, where there are masks, its `mask` or `segmentation`.
+
+        Args:
+            values: what `to_dict` gave.
+            form: `png`: a PNG of 1 bit of the image's size; `rle`: COCO's compressed run lengths.
+        """
+        colours = palette(len(self.labels))
+        for at, one in enumerate(values["predictions"]):
+            one["colour"] = hex_colour(colours[one["index"]])
+            if self.found.masks is not None and form == "png":
+                one["mask"] = {"format": "png", "data": png_text(decoded(self.found.masks[at]).astype(bool))}
+            elif self.found.masks is not None:
+                runs: Mapping[str, Any] = self.found.masks[at]
+                one["segmentation"] = {"size": list(runs["size"]), "counts": runs["counts"].decode()}
+        return values
 
     def rows(self) -> list[tuple[Any, ...]]:
         """A line for each object."""

@@ -1,7 +1,7 @@
 """Any number of labels per image: binary cross entropy or the asymmetric loss, a threshold for each label."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -33,14 +33,19 @@ class TagsPrediction:
 
     Attributes:
         labels: (index, name, probability in 0..1, threshold), most probable first; perhaps none.
+        below: the same of those that do not reach their threshold.
     """
 
     labels: tuple[tuple[int, str, float, float], ...]
+    below: tuple[tuple[int, str, float, float], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
-        keys = ("index", "label", "probability", "threshold")
-        return {"predictions": [dict(zip(keys, label, strict=True)) for label in self.labels]}
+        return {"predictions": _as_dicts(self.labels)}
+
+    def details(self) -> dict[str, Any]:
+        """What a page that lets its user choose another threshold needs too, as JSON values."""
+        return {"below": _as_dicts(self.below)}
 
     def rows(self) -> list[tuple[Any, ...]]:
         """A line for each label."""
@@ -50,6 +55,11 @@ class TagsPrediction:
     def write(self, image: Any, folder: Path, stem: str) -> list[Path]:
         """Write nothing: the rows say all."""
         return []
+
+
+def _as_dicts(labels: Iterable[tuple[int, str, float, float]]) -> list[dict[str, Any]]:
+    keys = ("index", "label", "probability", "threshold")
+    return [dict(zip(keys, label, strict=True)) for label in labels]
 
 
 class Multilabel:
@@ -150,8 +160,9 @@ class Multilabel:
         found = []
         for row in outputs.sigmoid().tolist():
             best = sorted(range(len(row)), key=lambda k: -row[k])
-            chosen = [k for k in best if row[k] >= thresholds[k]][:top_k]
-            found.append(TagsPrediction(tuple((k, self.labels[k], row[k], thresholds[k]) for k in chosen)))
+            rows = [(k, self.labels[k], row[k], thresholds[k]) for k in best]
+            parts = ([one for one in rows if (one[2] >= one[3]) is holds][:top_k] for holds in (True, False))
+            found.append(TagsPrediction(*map(tuple, parts)))
         return found
 
     def learned(self, report: MultilabelReport) -> Mapping[str, Any]:

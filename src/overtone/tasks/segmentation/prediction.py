@@ -12,6 +12,7 @@ from PIL import Image
 
 from overtone.checkpoint import write_text, write_with
 from overtone.data.decoding import decode_image
+from overtone.data.mask_forms import MaskForm, hex_colour, png_text, run_lengths
 
 _TURN = 0.61803398875  # of the circle of hues from class to class: never the same, never near the last ones
 _OPACITY = 0.55
@@ -47,6 +48,20 @@ class MaskPrediction:
             "height": height,
             "predictions": [dict(zip(keys, values, strict=True)) for values in self.shares()],
         }
+
+    def masks_to_dict(self, values: dict[str, Any], form: MaskForm) -> dict[str, Any]:
+        """`to_dict`'s values with a colour for each class, and the classes of all pixels.
+
+        Args:
+            values: what `to_dict` gave.
+            form: `png`: `mask`, a PNG of class indices with a palette; `rle`: `segmentation` of each class.
+        """
+        colours = palette(len(self.labels))
+        for one in values["predictions"]:
+            one["colour"] = hex_colour(colours[one["index"]])
+            if form == "rle":
+                one["segmentation"] = run_lengths(self.classes == one["index"])
+        return values | ({"mask": {"format": "png", "data": png_text(self.classes, colours)}} if form == "png" else {})
 
     def rows(self) -> list[tuple[Any, ...]]:
         """A line for each of the largest classes."""

@@ -68,6 +68,11 @@ class Segmentation:
             model.name, model.head, len(labels), backbone_args=backbone_args, pretrained=pretrained, **options
         )
 
+    @property
+    def answer_bytes_per_pixel(self) -> int:
+        """Memory that `predict` takes for a pixel of an image: a logit of each class."""
+        return 4 * len(self.labels)
+
     def pipeline(self, *, train: bool, channels_last: bool = False, transform: Any = None) -> MaskPipeline:
         """Crops `(3, size, size)` with masks in training; one image of any size in evaluation."""
         preprocess, wanted = self._recipe.data.preprocess, self._wanted
