@@ -476,16 +476,22 @@ class Benchmark(Checked):
 
 @dataclass(frozen=True)
 class Report(Checked):
-    """Write a self-contained HTML file that opens from disk."""
+    """Write a self-contained HTML file that opens from disk: of a run, or the explorer of many networks."""
 
-    subject: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="explorer")]
-    """explorer: the published networks and your runs, accuracy against cost."""
+    subject: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|explorer")]
+    """A run folder; or explorer: the published networks and your runs, accuracy against cost."""
     out: Path | None = None
-    """The file to write; default: explorer.html."""
+    """The file to write; default: report.html in the run folder, or explorer.html."""
+    data: EvaluationData = EvaluationData()
+    """The images of the run, where they are no longer at the recipe's place."""
+    device: str = "auto"
+    """What measures the run's network: auto, cpu, cuda, cuda:1, mps."""
+    calibrate: bool = False
+    """Keep the temperature that fits the validation images best with the run's best network."""
     runs: Path | None = None
-    """A folder with run folders in it, whose runs become points too, and folders of overtone benchmark --out."""
+    """Explorer: a folder with run folders in it, whose runs become points too."""
     benchmarks: tuple[Path, ...] = ()
-    """Folders or files that overtone benchmark --out has written: their latencies become an axis."""
+    """Folders or files that overtone benchmark --out has written: their latencies are shown."""
     overwrite: bool = False
     """Replace the file if it exists."""
 

@@ -62,6 +62,8 @@ VERBS = {
         function="overtone.verbs.report:report",
         summary="Write a report as one HTML file.",
         examples=(
+            "overtone report runs/a",
+            "overtone report runs/a --data.root photos --calibrate --out a.html",
             "overtone report explorer --out explorer.html",
             "overtone report explorer --runs runs --benchmarks speed --out explorer.html",
         ),

@@ -58,7 +58,7 @@ class Samples:
     def difference(self, folder: Path) -> str:
         """How the samples differ from those that a run folder has written down, in one phrase."""
         try:
-            then = {(part, name): (target, size) for part, name, target, size in _read(folder / files.SAMPLES)}
+            then = {(part, name): (target, size) for part, name, target, size in read_samples(folder / files.SAMPLES)}
         except (OSError, EOFError, ValueError, TypeError) as error:
             return f"{folder / files.SAMPLES} cannot be read ({error}), so it cannot be shown how"
         now = {(part, name): (target, size) for part, name, target, size in self.lines}
@@ -109,7 +109,8 @@ def _lines(splits: Splits) -> Iterator[_Line]:
             yield part, *entry
 
 
-def _read(path: Path) -> Iterator[_Line]:
+def read_samples(path: Path) -> Iterator[_Line]:
+    """Part, name, target and size in bytes of each sample that a run has written down."""
     with gzip.open(path, "rt", encoding="utf-8") as file:
         for line in file:
             part, name, target, size = parse_json(line)

@@ -32,6 +32,7 @@ def serve(chosen: options.Serve) -> int:
         raise OvertoneError("no model is given; add a run folder, a checkpoint, a name or an export after serve")
     # the libraries of the extra are imported here alone
     from overtone.serving.app import create_app
+    from overtone.serving.explaining import explainer
     from overtone.serving.guards import is_local, local_names
     from overtone.serving.limits import Limits
     from overtone.serving.models import serve_model, unique_names
@@ -55,7 +56,12 @@ def serve(chosen: options.Serve) -> int:
     if not local and token is None:
         warn(f"{chosen.host} is open to everyone who can reach it; --token TOKEN lets in only those who have it")
     app = create_app(
-        served, limits, token=token, hosts=local_names(chosen.host) if local else None, runs=_folder(chosen.runs)
+        served,
+        limits,
+        token=token,
+        hosts=local_names(chosen.host) if local else None,
+        explain=explainer(),
+        runs=_folder(chosen.runs),
     )
     names = ", ".join(model.name for model in served)
     run_server(app, limits, chosen.host, chosen.port, lambda address: note(f"serving {names} at {address}"))
