@@ -149,7 +149,8 @@ def evaluate(
             bad += [loader.source.name(position) for position, _ in batch.bad]
             if batch.num_samples:
                 outputs = task.predict(forward, placement.inputs(batch.inputs))
-                tally.add(outputs, placement.targets(batch.targets))
+                names = [loader.source.name(position) for position in batch.ids.tolist()]
+                tally.add(outputs, placement.targets(batch.targets), names)
                 used += batch.num_samples
             if progress is not None:
                 progress(used + len(bad))

@@ -10,6 +10,7 @@ from overtone.config import Run, to_dict
 from overtone.engine.distributed import World, joined
 from overtone.engine.evaluation import Evaluation, measure, model_and_source
 from overtone.engine.inference import Inference, ready
+from overtone.engine.showing import examples_of, write_beside_truth
 from overtone.errors import OvertoneError
 from overtone.reports.plots import Artist
 from overtone.verbs.console import as_json, note, print_json, print_tables, progress, warn
@@ -17,7 +18,7 @@ from overtone.verbs.loading import computing, introduce, loaded_for
 from overtone.verbs.running import in_runtime, runtime_of
 from overtone.zoo import LoadedModel
 
-_REPORT = "evaluation.json"
+_REPORT, _EXAMPLES = "evaluation.json", "examples"
 
 
 def evaluate(chosen: options.Evaluate) -> int:
@@ -40,7 +41,7 @@ def _evaluate(chosen: options.Evaluate, world: World) -> int:
     if world.is_first:
         introduce(loaded)
     running, settings = in_runtime(loaded, chosen)
-    inference = ready(running, tuple(source.labels), computing(settings))
+    inference = ready(running, tuple(source.labels), computing(settings), chosen.settings.given())
     name = loaded.source if loaded.published is None else loaded.published.full_name
     where = "" if chosen.runtime == "torch" else f"; in {runtime_of(loaded, chosen)}"
     say(f"{name}: {len(source)} images of {len(source.labels)} classes, {source.origin}{where}")
@@ -53,7 +54,8 @@ def _finish(chosen: options.Evaluate, loaded: LoadedModel, inference: Inference,
     report = found.report
     result = _result(chosen, loaded, inference, found)
     plots = [] if chosen.out is None else report.plots()
-    _refuse_to_overwrite(chosen, [_REPORT, *(f"{plot.name}.png" for plot in plots)])
+    shows = [_EXAMPLES] if getattr(report, "worst", ()) else []
+    _refuse_to_overwrite(chosen, [_REPORT, *(f"{plot.name}.png" for plot in plots), *shows])
     if chosen.json:
         print_json(result)
     else:
@@ -62,7 +64,11 @@ def _finish(chosen: options.Evaluate, loaded: LoadedModel, inference: Inference,
         write_text(chosen.out / _REPORT, as_json(result))
         for plot in plots:
             Artist().plot(plot, chosen.out / f"{plot.name}.png")
-        note(f"{chosen.out}: {' and '.join([_REPORT, *(f'{plot.name}.png' for plot in plots)])} written")
+        positions = examples_of(report, found.source).items()
+        placed = inference.model, inference.placement, found.source, positions, chosen.out / _EXAMPLES
+        shown = write_beside_truth(inference.task, *placed, inference.transform)
+        names = [_REPORT, *(f"{plot.name}.png" for plot in plots), *([f"{_EXAMPLES}/"] if shown else [])]
+        note(f"{chosen.out}: {' and '.join(names)} written")
     for path in report.bad:
         warn(f"{path} could not be read; it is left out of every figure")
     if report.bad and not chosen.allow_bad:

@@ -1,20 +1,17 @@
 """What a network says of the pixels of one image, and the files that show it."""
 
-import colorsys
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from overtone.checkpoint import write_text, write_with
 from overtone.data.decoding import decode_image
-
-_TURN = 0.61803398875  # of the circle of hues from class to class: never the same, never near the last ones
-_OPACITY = 0.55
+from overtone.tasks.segmentation.drawing import comparison, palette, tinted
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +68,20 @@ class MaskPrediction:
         return [index, overlay, shares]
 
     def overlay(self, image: Any) -> Image.Image:
-        """The image with every pixel tinted by its class."""
+        """The image, a path or Pillow's, with every pixel tinted by its class."""
+        return tinted(self._shown(image), self.classes, len(self.labels))
+
+    def beside(self, image: Any, truth: Tensor) -> Image.Image:
+        """The image, its true mask, the predicted one and the pixels that are wrong, with the names of the classes.
+
+        Args:
+            image: a path or Pillow's.
+            truth: the class of every pixel, `(H, W)`, `IGNORED` where there is none.
+        """
+        return comparison(self._shown(image), truth.cpu().numpy(), self.classes, self.labels)
+
+    def _shown(self, image: Any) -> Image.Image:
+        """The image at the size of the prediction."""
         height, width = self.classes.shape
         if not isinstance(image, Image.Image):
             path, image = image, decode_image(image)
@@ -79,15 +89,4 @@ class MaskPrediction:
                 image = decode_image(path, "apply")  # the network saw it turned
         if image.size != (width, height):
             image = image.resize((width, height))
-        colours = palette(len(self.labels))[self.classes]
-        pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
-        return Image.fromarray(np.rint(_OPACITY * colours + (1 - _OPACITY) * pixels).astype(np.uint8))
-
-
-def palette(num_classes: int) -> np.ndarray:
-    """A colour for each class, uint8 `(num_classes, 3)`: hues far from each other, in three degrees of brightness."""
-    rows: Sequence[tuple[float, float, float]] = [
-        colorsys.hsv_to_rgb(index * _TURN % 1, (0.85, 0.6, 0.95)[index % 3], (0.95, 0.75, 0.55)[index // 3 % 3])
-        for index in range(num_classes)
-    ]
-    return np.rint(255 * np.array(rows)).astype(np.uint8)
+        return image.convert("RGB")
