@@ -600,18 +600,20 @@ class DataVerify(Checked):
 
 @dataclass(frozen=True)
 class DataInfo(Checked):
-    """Describe images: labels, sizes, formats, files that cannot be read, files that are the same."""
+    """Describe images: labels, sizes, formats, files that cannot be read, files that are the same; for masks the share
+    of each class."""
 
     folder: DataFolder = None
     """The images: the same as --data.root, or --data.table for a .csv or .parquet file."""
     data: PackedData = PackedData()
     """The images."""
-    task: str = "classification"
-    """The task whose labels are counted."""
+    task: str | None = None
+    """The task whose labels are counted; default: segmentation where masks/ lies beside images/, else
+    classification."""
     headers: bool = False
     """Read only the headers of the images: sooner, and damaged ones are not found."""
     out: Path | None = None
-    """Write info.json and plots into this folder."""
+    """Write info.json, plots and some masks on their images into this folder."""
     json: bool = False
     """Print JSON instead of tables."""
 

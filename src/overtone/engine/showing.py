@@ -62,7 +62,7 @@ def write_beside_truth(
             return written
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{name}-{Path(source.name(position)).stem}.png"
-        drawn = prediction.beside(record.get("image", b""), batch.targets[0])
+        drawn = prediction.beside(record.get("image", b""), record[task.target])
         write_with(path, lambda part, drawn=drawn: drawn.save(part, format="PNG"))
         written.append(path)
     return written

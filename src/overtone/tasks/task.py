@@ -132,7 +132,8 @@ class Tally(Protocol[R_co]):
 class Prediction(Protocol):
     """What a network says of one image.
 
-    One that can be drawn beside its truth has a method `beside(image, target)`, which gives Pillow's image.
+    One that can be drawn beside its truth has a method `beside(image, target)`, both of a record, which gives Pillow's
+    image.
     """
 
     def to_dict(self) -> dict[str, Any]:

@@ -34,5 +34,5 @@ RECIPE = Recipe(
     augment=Augment(crop="random_resized", hflip=0.5),
     optim=Optim(name="muon", lr=0.02, nesterov=True, weight_decay=0.01, decay="no_norm_bias", clip_grad=5.0),
     schedule=Schedule(name="poly", min_lr=0.0, power=0.9, warmup_epochs=0.5),
-    train=Train(epochs=40, batch_size=8),
+    train=Train(epochs=24, batch_size=8),
 )

@@ -1,7 +1,7 @@
 """Masks as images: a colour for each class, the overlay of a mask, and a prediction beside its truth."""
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -11,7 +11,7 @@ from overtone.data.masks import IGNORED
 _TURN = 0.61803398875  # of the circle of hues from class to class: never the same, never near the last ones
 _OPACITY = 0.55
 _SIDE = 640  # of a panel, pixels
-_LINE = 22
+_LINE, _POINTS = 22, 13
 _WRONG, _UNLABELLED = (225, 30, 30), (128, 128, 128)
 _MOST_NAMES = 24
 
@@ -43,10 +43,10 @@ def comparison(image: Image.Image, truth: np.ndarray, classes: np.ndarray, label
     """Four panels with headings: the image, its true mask, the predicted one, and the pixels that are wrong.
 
     Args:
-        image: in RGB, of the size of the masks; panels are at most 640 pixels wide and high.
+        image: in RGB, of the size of the masks.
         truth: uint8 `(H, W)`, `IGNORED` where there is no class.
         classes: uint8 `(H, W)`, the predicted classes.
-        labels: names of the classes; those that either mask has are listed below the panels, largest first.
+        labels: names of the classes.
     """
     counted = truth != IGNORED
     wrong = counted & (truth != classes)
@@ -59,34 +59,51 @@ def comparison(image: Image.Image, truth: np.ndarray, classes: np.ndarray, label
         "prediction": tinted(image, classes, len(labels)),
         f"wrong pixels in red: {right:.1f} % are right": Image.fromarray(faults.astype(np.uint8)),
     }
-    width, height = _fitted(*image.size)
-    sizes = np.bincount(np.concatenate([truth[counted], classes[counted]]), minlength=len(labels))
+    return _sheet(panels, np.concatenate([truth[counted], classes[counted]]), labels)
+
+
+def explained(image: Image.Image, mask: np.ndarray, labels: Sequence[str]) -> Image.Image:
+    """Two panels with headings: the image, in RGB, and its mask, uint8 `(H, W)`, with the names of the classes."""
+    return _sheet({"image": image, "mask": tinted(image, mask, len(labels))}, mask[mask != IGNORED], labels)
+
+
+def _sheet(panels: Mapping[str, Image.Image], classes: np.ndarray, labels: Sequence[str]) -> Image.Image:
+    """Panels of equal size in rows of two, at most 640 pixels wide and high, and below them the classes, largest first.
+
+    Args:
+        panels: images by heading.
+        classes: the pixels of the masks that have a class.
+        labels: names of all classes.
+    """
+    width, height = _fitted(*next(iter(panels.values())).size)
+    sizes = np.bincount(classes, minlength=len(labels))
     named = [index for index in np.argsort(-sizes, kind="stable").tolist() if sizes[index]][:_MOST_NAMES]
-    rows = _rows([labels[index] for index in named], 2 * width)
-    sheet = Image.new("RGB", (2 * width, 2 * (height + _LINE) + _LINE * (max(rows.values(), default=(0, 0))[0] + 1)), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    places = _places([labels[index] for index in named], 2 * width)
+    below = -(-len(panels) // 2) * (height + _LINE)
+    lines = max((row for row, _ in places), default=0) + 1
+    sheet = Image.new("RGB", (2 * width, below + _LINE * lines), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_POINTS)
     for at, (heading, panel) in enumerate(panels.items()):
         left, top = at % 2 * width, at // 2 * (height + _LINE)
         draw.text((left + 4, top + 4), heading, fill="black", font=font)
         sheet.paste(panel.resize((width, height)), (left, top + _LINE))
     colours = palette(len(labels))
-    for index in named:
-        row, left = rows[labels[index]]
-        top = 2 * (height + _LINE) + _LINE * row + 4
+    for index, (row, left) in zip(named, places, strict=True):
+        top = below + _LINE * row + 4
         draw.rectangle((left + 4, top, left + 18, top + 13), fill=tuple(colours[index].tolist()))
         draw.text((left + 24, top - 1), labels[index], fill="black", font=font)
     return sheet
 
 
-def _rows(names: Sequence[str], width: int) -> dict[str, tuple[int, int]]:
+def _places(names: Sequence[str], width: int) -> list[tuple[int, int]]:
     """Line and left edge of each name, one after the other in lines of a width, pixels."""
-    font, row, left = ImageFont.load_default(13), 0, 0
-    places = {}
+    font, row, left = ImageFont.load_default(_POINTS), 0, 0
+    places = []
     for name in names:
         taken = int(font.getlength(name)) + 40
         if left and left + taken > width:
             row, left = row + 1, 0
-        places[name] = row, left
+        places.append((row, left))
         left += taken
     return places
 

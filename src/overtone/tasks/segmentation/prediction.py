@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from overtone.checkpoint import write_text, write_with
 from overtone.data.decoding import decode_image
+from overtone.data.masks import Mask
 from overtone.tasks.segmentation.drawing import comparison, palette, tinted
 
 
@@ -71,14 +71,9 @@ class MaskPrediction:
         """The image, a path or Pillow's, with every pixel tinted by its class."""
         return tinted(self._shown(image), self.classes, len(self.labels))
 
-    def beside(self, image: Any, truth: Tensor) -> Image.Image:
-        """The image, its true mask, the predicted one and the pixels that are wrong, with the names of the classes.
-
-        Args:
-            image: a path or Pillow's.
-            truth: the class of every pixel, `(H, W)`, `IGNORED` where there is none.
-        """
-        return comparison(self._shown(image), truth.cpu().numpy(), self.classes, self.labels)
+    def beside(self, image: Any, truth: Mask) -> Image.Image:
+        """The image, a path or Pillow's, its true mask, the predicted one, the wrong pixels and the classes' names."""
+        return comparison(self._shown(image), truth.pixels(), self.classes, self.labels)
 
     def _shown(self, image: Any) -> Image.Image:
         """The image at the size of the prediction."""
