@@ -199,7 +199,7 @@ class InferenceSettings(Checked, section="settings"):
     """slide: pixels from window to window."""
     scales: tuple[Positive, ...] | None = None
     """Pass every image at these factors of its size, such as 0.5 0.75 1 1.25, and average the probabilities."""
-    flip: bool | None = None
+    flip: bool = False
     """Pass every image mirrored too, and average the probabilities."""
     boundary: FractionBelowOne | None = None
     """Report a boundary F-score too, of borders within this share of the image's diagonal, such as 0.0075."""
@@ -209,7 +209,7 @@ class InferenceSettings(Checked, section="settings"):
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         if self.window is not None or self.stride is not None:
             values["inference"] = self.inference or "slide"
-        return {name: value for name, value in values.items() if value is not None}
+        return {name: value for name, value in values.items() if value not in (None, False)}
 
 
 @dataclass(frozen=True)

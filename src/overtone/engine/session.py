@@ -217,6 +217,7 @@ class Session(Watch):
                 epochs=self._epochs,
                 patience=train.patience,
                 max_steps=min(limits, default=None),
+                eval_steps=train.eval_steps,
                 watch=self,
             ):
                 self._keep(epoch)
