@@ -600,8 +600,9 @@ class DataVerify(Checked):
 
 @dataclass(frozen=True)
 class DataInfo(Checked):
-    """Describe images: labels, sizes, formats, files that cannot be read, files that are the same; for masks the share
-    of each class."""
+    """Describe images: labels, sizes, formats, unreadable files, files that are the same; of masks the shares of the
+    classes.
+    """
 
     folder: DataFolder = None
     """The images: the same as --data.root, or --data.table for a .csv or .parquet file."""

@@ -112,7 +112,9 @@ class SegmentationReport:
             tables.append(Table(title, ("", *self.labels), rows))
         if self.worst:
             worst = self.worst if full else self.worst[:_WORST_SHOWN]
-            tables.append(Table("worst images", ("image", "aAcc"), tuple((name, _shown(right)) for name, right in worst)))
+            tables.append(
+                Table("worst images", ("image", "aAcc"), tuple((name, _shown(right)) for name, right in worst))
+            )
         return tables
 
     def plots(self) -> list[Plot]:
