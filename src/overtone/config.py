@@ -236,6 +236,9 @@ class Train(Checked, section="train"):
     """Passes over the training images."""
     steps: PositiveInt | None = None
     """Optimiser steps in all, in place of epochs; the last epoch is as short as it comes out."""
+    eval_steps: PositiveInt | None = None
+    """Optimiser steps between evaluations, each at the end of the epoch in which they are complete; none: after each
+    epoch. The last epoch is evaluated in any case."""
     batch_size: PositiveInt = 256
     """Images per optimiser step, over all devices (the global batch)."""
     seed: Seed = 0
@@ -260,6 +263,12 @@ class Train(Checked, section="train"):
     """Processes to start on this machine where no launcher (torchrun, Slurm) has: each takes an equal share of the
     batch, over which batch norm computes its statistics without sync_bn. On a CPU they use its cores better than
     threads when images are small."""
+
+    def __post_init__(self) -> None:
+        """Refuse to wait for evaluations that most epochs do not have."""
+        super().__post_init__()
+        is_clear = self.patience is None or self.eval_steps is None
+        require(is_clear, "train.patience", self.patience, "none where train.eval_steps is set: it counts epochs")
 
 
 @dataclass(frozen=True)

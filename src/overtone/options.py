@@ -15,6 +15,7 @@ from overtone.ranges import (
     Checked,
     Count,
     Fraction,
+    FractionBelowOne,
     NonNegative,
     Percent,
     Pixels,
@@ -197,9 +198,36 @@ class Device(Hardware):
 
 
 @dataclass(frozen=True)
+class InferenceSettings(Checked, section="settings"):
+    """Of a segmentation: how images pass through the network; default: as its recipe says."""
+
+    scale: tuple[Pixels, Pixels] | None = None
+    """Longer and shorter side that images are resized into, keeping their ratio."""
+    inference: Literal["whole", "slide"] | None = None
+    """Whole images, or overlapping windows whose logits are averaged."""
+    window: Pixels | None = None
+    """slide: side of the windows, pixels."""
+    stride: Pixels | None = None
+    """slide: pixels from window to window."""
+    scales: tuple[Positive, ...] | None = None
+    """Pass every image at these factors of its size, such as 0.5 0.75 1 1.25, and average the probabilities."""
+    flip: bool = False
+    """Pass every image mirrored too, and average the probabilities."""
+    boundary: FractionBelowOne | None = None
+    """Report a boundary F-score too, of borders within this share of the image's diagonal, such as 0.0075."""
+
+    def given(self) -> dict[str, Any]:
+        """The settings that are not the recipe's; a window or a stride means windows."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        if self.window is not None or self.stride is not None:
+            values["inference"] = self.inference or "slide"
+        return {name: value for name, value in values.items() if value not in (None, False)}
+
+
+@dataclass(frozen=True)
 class Evaluate(Checked):
     """Measure a network on labelled images: top-1, top-5 (from ten classes on), loss, per-class accuracy and the
-    confusion matrix; for several labels per image mean average precision, F1 and each label's figures.
+    confusion matrix; for several labels per image mean average precision, F1 and each label's figures; for masks mIoU.
     """
 
     model: ModelName
@@ -207,6 +235,8 @@ class Evaluate(Checked):
     hf-hub:owner/name; or the folder of an export."""
     data: EvaluationData = EvaluationData()
     """The images to evaluate on."""
+    settings: InferenceSettings = InferenceSettings()
+    """Of a segmentation: how images pass through the network."""
     run: Device = Device()
     """Device and precision; only the size changes the figures beyond rounding."""
     runtime: RuntimeName = "torch"
@@ -224,7 +254,8 @@ class Evaluate(Checked):
     allow_bad: bool = False
     """Exit with 0 even if some images could not be read (they are excluded and counted either way)."""
     out: Path | None = None
-    """Write evaluation.json and the plots, such as confusion.png, into this folder."""
+    """Write evaluation.json, the plots, such as confusion.png, and for masks the worst images beside their truth into
+    this folder."""
     overwrite: bool = False
     """Replace files of these names in the folder given by --out."""
     per_class: bool = False
@@ -262,6 +293,8 @@ class Predict(Checked):
     """Write the pooled features before the classifier into the parts, instead of classes."""
     features_dtype: Literal["float32", "float16"] = "float32"
     """Type of the features."""
+    settings: InferenceSettings = InferenceSettings()
+    """Of a segmentation: how images pass through the network."""
     run: Device = Device()
     """Device and precision."""
     runtime: RuntimeName = "torch"
@@ -675,18 +708,21 @@ class DataVerify(Checked):
 
 @dataclass(frozen=True)
 class DataInfo(Checked):
-    """Describe images: labels, sizes, formats, files that cannot be read, files that are the same."""
+    """Describe images: labels, sizes, formats, unreadable files, files that are the same; of masks the shares of the
+    classes.
+    """
 
     folder: DataFolder = None
     """The images: the same as --data.root, or --data.table for a .csv or .parquet file."""
     data: PackedData = PackedData()
     """The images."""
-    task: str = "classification"
-    """The task whose labels are counted."""
+    task: str | None = None
+    """The task whose labels are counted; default: segmentation where masks/ lies beside images/, else
+    classification."""
     headers: bool = False
     """Read only the headers of the images: sooner, and damaged ones are not found."""
     out: Path | None = None
-    """Write info.json and plots into this folder."""
+    """Write info.json, plots and some masks on their images into this folder."""
     json: bool = False
     """Print JSON instead of tables."""
 

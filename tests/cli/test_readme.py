@@ -6,8 +6,10 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from small_photos import TINY, draw
 
 from overtone import zoo
@@ -17,8 +19,6 @@ NOT_HERE = {
     "overtone demo": "takes minutes; see test_demo.py",
     "resnet18.a1_in1k": "downloads weights of timm's",
     "overtone benchmark": "takes a minute; see test_benchmark.py",
-    "train segment": "see tests/tasks/test_segmentation_training.py",
-    "runs/street": "see tests/tasks/test_segmentation_training.py",
     "train detect": "see tests/tasks/test_detection.py",
 }
 
@@ -38,6 +38,17 @@ def write_table(path: Path, column: str, rows: list[tuple[Path, str]]) -> None:
         csv.writer(file).writerows([("image", column), *((str(image), label) for image, label in rows)])
 
 
+def draw_masks(folder: Path) -> None:
+    """Ten images with masks of two classes."""
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+    for number in range(10):
+        mask = np.full((40, 48), number % 2, dtype=np.uint8)
+        mask[number : number + 20, 10:30] = 1
+        Image.fromarray(mask).save(folder / "masks" / f"{number}.png")
+        Image.fromarray(np.repeat(100 + 80 * mask[..., None], 3, axis=2)).save(folder / "images" / f"{number}.png")
+
+
 def write_tables(folder: Path) -> None:
     images = [(path.relative_to(folder), path.parent.name) for path in sorted((folder / "photos").rglob("*.png"))]
     write_table(folder / "photos.csv", "label", images)
@@ -51,6 +62,7 @@ def test_the_commands_of_the_readme_run(overtone, tmp_path, monkeypatch):
     draw(tmp_path / "photos", {"cat": 10, "dog": 10})
     draw(tmp_path / "others", {"bird": 5, "fish": 5, "frog": 5}, seed=1)
     draw(tmp_path / "more", {"new": 2}, seed=2)
+    draw_masks(tmp_path / "street")
     write_tables(tmp_path)
     (tmp_path / "new.jpg").write_bytes((tmp_path / "more" / "new" / "0.png").read_bytes())
     monkeypatch.setenv("OVERTONE_CACHE", str(tmp_path / "cache"))

@@ -66,7 +66,7 @@ class ErrorTally:
     def __init__(self) -> None:
         self.errors: list[float] = []
 
-    def add(self, outputs: Tensor, targets: Tensor) -> None:
+    def add(self, outputs: Tensor, targets: Tensor, names: Sequence[str] = ()) -> None:
         self.errors += (outputs - targets).abs().flatten().tolist()
 
     def counted(self) -> list[float]:

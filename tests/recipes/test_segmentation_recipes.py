@@ -62,6 +62,7 @@ def test_all_else_is_as_recorded(name):
     assert recipe.optim.layer_decay == record["optimizer"]["paramwise_cfg"]["decay_rate"] == row.layer_decay
     assert recipe.optim.layer_groups_depth == record["optimizer"]["paramwise_cfg"]["num_layers"]
     assert recipe.train.steps == record["runner"]["max_iters"] and recipe.train.batch_size == 16
+    assert recipe.train.eval_steps == 16_000
     assert recipe.model.drop_path_rate == record["drop_path_rate"] == row.drop_path
     assert (settings.window, settings.window) == tuple(record["test_cfg"]["crop_size"]) == (row.crop, row.crop)
     assert (settings.stride, settings.stride) == tuple(record["test_cfg"]["stride"]) == (row.stride, row.stride)

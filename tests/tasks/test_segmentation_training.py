@@ -32,6 +32,7 @@ from overtone.engine.training import train
 from overtone.errors import OvertoneError, Preempted
 from overtone.tasks import task_named
 from overtone.tasks.segmentation.report import SegmentationReport
+from overtone.tasks.task import Setup
 
 TIMES = ("seconds", "images_per_second", "data_wait", "memory_mb")
 
@@ -140,6 +141,16 @@ def test_training_by_steps_ends_within_an_epoch_and_is_then_over(scenes, tmp_pat
         train(recipe, run_in(tmp_path / "run"), "scenes")
 
 
+def test_evaluations_are_so_many_steps_apart_and_the_last_epoch_has_one(scenes, tmp_path):
+    recipe = recipe_for(scenes, epochs=5, eval_steps=7)  # an epoch has three
+    summary = train(recipe, run_in(tmp_path / "run"), "scenes")
+    rows = [json.loads(line) for line in (tmp_path / "run" / files.METRICS).read_text().splitlines()]
+    assert [row["step"] for row in rows if "miou" in row] == [9, 15] and len(rows) == 5
+    assert summary.best_epoch in (3, 5) and not rows[0]["is_best"]
+    with pytest.raises(OvertoneError, match="patience"):
+        recipe_for(scenes, eval_steps=7, patience=2)
+
+
 def test_micro_batches_take_the_same_steps(scenes, tmp_path):
     recipe = recipe_for(scenes, epochs=1, ema_decay=None)
     frozen = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, freeze=True))
@@ -210,7 +221,57 @@ def test_evaluate_writes_tables_and_plots(trained, tmp_path, capfd):
     assert main(command) == 0
     out = capfd.readouterr().out
     assert f"{summary.report.mean_iou:.2f} %" in out and all(name in out for name in CLASSES)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"evaluation.json", "confusion.png", "iou.png"}
+    names = {"evaluation.json", "confusion.png", "iou.png", "examples"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+    worst = summary.report.worst
+    assert len(worst) == 5 and worst[0][1] <= worst[-1][1] and Path(worst[0][0]).name in out
+    with Image.open(tmp_path / "out" / "examples" / f"worst-1-{Path(worst[0][0]).stem}.png") as sheet:
+        assert sheet.width >= 2 * 22
+    assert main(command) == 2 and "overwritten" in capfd.readouterr().err
+
+
+def test_inference_settings_of_evaluate_and_predict(trained, tmp_path, capfd):
+    root, run, summary = trained
+    command = ["evaluate", str(run), "--data.root", str(root), "--json", "--run.device", "cpu"]
+    averaged = ["--settings.scales", "1", "1.5", "--settings.flip"]
+    losses = []
+    for more in ([], averaged, ["--settings.window", "16", "--settings.stride", "8"]):
+        assert main([*command, *more]) == 0
+        losses.append(json.loads(capfd.readouterr().out)["loss"])
+    assert losses[0] == pytest.approx(summary.report.loss) and len(set(losses)) == 3
+    image = str(root / "images" / "val" / "1.png")
+    assert main(["predict", str(run), image, "--out", str(tmp_path / "out"), *averaged, "--run.device", "cpu"]) == 0
+    assert main([*command, "--settings.stride", "99"]) == 2 and "99" in capfd.readouterr().err
+
+
+def test_a_run_shows_masks_beside_the_truth(scenes, tmp_path):
+    class Nothing:
+        def curves(self, *given: object) -> None: ...
+
+        def plot(self, *given: object) -> None: ...
+
+    train(recipe_for(scenes, epochs=1), run_in(tmp_path / "run", plots=True), "scenes", artist=Nothing())
+    names = sorted(path.name.partition("-")[0] for path in (tmp_path / "run" / files.EXAMPLES).iterdir())
+    assert names.count("worst") == 4 and "example" in names
+
+
+def test_data_info_counts_the_pixels_of_classes_and_names_bad_masks(scenes, tmp_path, capfd):
+    spoil(scenes, "train")
+    (scenes / "masks" / "train" / "3.png").write_bytes((scenes / "masks" / "train" / "4.png").read_bytes())
+    assert main(["data", "info", str(scenes), "--out", str(tmp_path / "info")]) == 1
+    out, err = capfd.readouterr()
+    assert "share of pixels" in out and "disc" in out and "4 unreadable" in out and "its mask" in err
+    info = json.loads((tmp_path / "info" / "info.json").read_text())
+    masks = [np.asarray(Image.open(path)) for path in (scenes / "masks" / "val").iterdir()]
+    assert info["val"]["pixels"]["bar"] == sum(int((mask == CLASSES.index("bar")).sum()) for mask in masks)
+    assert info["val"]["pixels"]["(none)"] == sum(int((mask == IGNORED).sum()) for mask in masks)
+    assert len(info["train"]["bad"]) == 4 and (tmp_path / "info" / "val-shares.png").is_file()
+    assert len(list((tmp_path / "info" / "examples").glob("val-*.png"))) == 5
+
+
+def test_more_classes_than_an_index_holds_are_refused():
+    with pytest.raises(OvertoneError, match="300 classes"):
+        task_named("segmentation")(Setup(tuple(map(str, range(300)))))
 
 
 def evaluate_together(world: World, run: Path, root: Path) -> SegmentationReport:

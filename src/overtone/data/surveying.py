@@ -7,13 +7,15 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from overtone.data.decoding import BadImage, decode_image
+from overtone.data.masks import IGNORED
 from overtone.data.opening import read_file
 from overtone.data.packing import INDEX
 from overtone.data.sources.shards import unlabelled_shards
@@ -22,6 +24,8 @@ from overtone.errors import OvertoneError
 from overtone.plain_json import parse_json
 
 _BATCH = 1024
+WITHOUT = "(none)"
+"""Stands for pixels without a class."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Survey:
     Attributes:
         samples: number of them.
         labels: number of images of each label, by name.
+        pixels: number of pixels of each label, by name, where there are masks; `(none)`: those without a class.
         sizes: number of images of each (width, height), pixels.
         formats: number of images of each format.
         num_bytes: of all images.
@@ -45,6 +50,7 @@ class Survey:
     num_bytes: int
     bad: tuple[tuple[str, str], ...]
     same: tuple[tuple[str, ...], ...]
+    pixels: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,7 @@ class _Seen:
     format: str = ""
     num_bytes: int = 0
     labels: tuple[int, ...] = ()
+    pixels: tuple[tuple[int, int], ...] = ()
 
 
 def survey(source: Source, *, decode: bool = True, progress: Callable[[int], object] | None = None) -> Survey:
@@ -67,6 +74,7 @@ def survey(source: Source, *, decode: bool = True, progress: Callable[[int], obj
         progress: called with the number of samples done so far.
     """
     labels, sizes, formats = Counter[str](), Counter[tuple[int, int]](), Counter[str]()
+    pixels = Counter[str]()
     bad: list[tuple[str, str]] = []
     first: dict[bytes, int] = {}
     same: dict[bytes, list[str]] = {}
@@ -75,6 +83,7 @@ def survey(source: Source, *, decode: bool = True, progress: Callable[[int], obj
         if progress is not None and at % 64 == 0:
             progress(at)
         labels.update(source.labels[label] for label in seen.labels)
+        pixels.update({WITHOUT if label == IGNORED else source.labels[label]: count for label, count in seen.pixels})
         num_bytes += seen.num_bytes
         if seen.reason:
             bad.append((seen.name, seen.reason))
@@ -86,7 +95,9 @@ def survey(source: Source, *, decode: bool = True, progress: Callable[[int], obj
         else:
             first[seen.digest] = at
     by_name = {name: labels[name] for name in source.labels}
-    return Survey(len(source), by_name, sizes, formats, num_bytes, tuple(bad), tuple(map(tuple, same.values())))
+    shares = {name: pixels[name] for name in (*source.labels, WITHOUT)} if pixels else {}
+    groups = tuple(map(tuple, same.values()))
+    return Survey(len(source), by_name, sizes, formats, num_bytes, tuple(bad), groups, shares)
 
 
 def _in_parallel(source: Source, look: Callable[[int], _Seen]) -> Iterable[_Seen]:
@@ -118,7 +129,23 @@ def _look(source: Source, position: int, decode: bool) -> _Seen:
         return _Seen(name, error.reason, labels=labels, num_bytes=len(content))
     except Exception:  # Pillow's readers let nearly every kind of exception through
         return _Seen(name, "not an image of a known format", labels=labels, num_bytes=len(content))
-    return _Seen(name, "", hashlib.sha256(content).digest(), size, kind, len(content), labels)
+    try:
+        pixels = _pixels(record, size)
+    except BadImage as error:
+        return _Seen(name, error.reason, num_bytes=len(content))
+    labels = labels or tuple(label for label, _ in pixels if label != IGNORED)
+    return _Seen(name, "", hashlib.sha256(content).digest(), size, kind, len(content), labels, pixels)
+
+
+def _pixels(record: Record, size: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    """Class, or `IGNORED`, and pixels in the record's mask, if it has one."""
+    if "mask" not in record:
+        return ()
+    mask = record["mask"].pixels()
+    if mask.shape[::-1] != size:
+        raise BadImage(None, f"it is {size[0]}x{size[1]} pixels and its mask {mask.shape[1]}x{mask.shape[0]}")
+    counts = np.bincount(mask.ravel(), minlength=IGNORED + 1)
+    return tuple((int(label), int(counts[label])) for label in np.flatnonzero(counts))
 
 
 def _labels(record: Record) -> tuple[int, ...]:

@@ -20,14 +20,14 @@ except ImportError:  # Windows
 RECIPE, SAMPLES, METRICS, LOG = "recipe.json", "samples.jsonl.gz", "metrics.jsonl", "log.txt"
 OLD_SPLIT, OLD_REPORT = "split.json", "per_class.json"  # before format 2
 REPORT, SUMMARY, FAULT = "report.json", "summary.json", "not_finite.json"
-CURVES, CONFUSION, TENSORBOARD = "curves.png", "confusion.png", "tensorboard"
+CURVES, CONFUSION, EXAMPLES, TENSORBOARD = "curves.png", "confusion.png", "examples", "tensorboard"
 STATUS, TRACKERS, SLURM = "status.json", "trackers.json", "slurm"
 LOCK, _PATIENCE, _POLL = ".lock", 0.2, 0.05  # seconds
 _DAMAGED = ".damaged"
 RUN_FILES = (
     *(f"last{age}{SUFFIX}" for age in ("", *("-[1-9]" + "[0-9]" * more for more in range(4)))),
     *(f"{name}{_DAMAGED}" for name in (f"last*{SUFFIX}", BEST, REPORT)),
-    f"{TENSORBOARD}/events.out.tfevents.*",
+    *(f"{TENSORBOARD}/events.out.tfevents.*", f"{EXAMPLES}/*.png"),
     *(SUMMARY, METRICS, LOG, BEST, REPORT, OLD_REPORT, FAULT, CURVES, CONFUSION, STATUS, TRACKERS, SAMPLES, OLD_SPLIT),
     RECIPE,
 )

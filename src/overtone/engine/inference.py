@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,22 +79,25 @@ class Inference:
         return 1 if is_any_size else getattr(pipeline, "largest_batch", None)
 
 
-def ready(loaded: LoadedModel, labels: tuple[str, ...], computing: Computing) -> Inference:
+def ready(
+    loaded: LoadedModel, labels: tuple[str, ...], computing: Computing, changes: Mapping[str, Any] | None = None
+) -> Inference:
     """Put a network where `computing` says, with the task that it was trained for.
 
     Args:
         loaded: the network.
         labels: names of its outputs.
         computing: where and with what.
+        changes: settings of the task that are others than those of the recipe.
 
     Raises:
-        OvertoneError: a device that is not there, or that has no such precision.
+        OvertoneError: a device that is not there, or that has no such precision; no such setting.
     """
     placement = place(Run(device=computing.device, precision=computing.precision, threads=computing.threads))
     preprocess = loaded.preprocess
     if computing.size is not None:
         preprocess = dataclasses.replace(preprocess, size=computing.size)
-    task = task_of(loaded, labels, preprocess)
+    task = task_of(loaded, labels, preprocess, changes)
     transform = getattr(loaded.model, "transform", None)
     return Inference(placement.model(loaded.model.eval()), task, placement, preprocess, computing, transform)
 

@@ -74,7 +74,7 @@ class Log:
         parts = (BarColumn(bar_width=16), text) if self._console.width >= _WIDE else (text,)
         self._progress = Progress(*parts, console=self._console, transient=True, auto_refresh=False)
         self._bar = self._progress.add_task("", total=None, figures="", visible=False)
-        self._headed = False
+        self._headed: list[str] = []
         self._failing: set[str] = set()
         self._next_line = time.monotonic() + min(line_seconds, _FIRST_LINE_SECONDS)
 
@@ -141,10 +141,10 @@ class Log:
         row = {**row, "memory_mb": round(memory_mb(self._device), 1)}
         self.rows.append(row)
         columns = [name for name in row if name not in _HIDDEN]
-        if not self._headed:
+        if columns != self._headed:  # an epoch without an evaluation has fewer
             headings = (self._columns.get(name, (name.replace("_", " "),))[0] for name in columns)
             self.say("".join(map(_cell, headings)) + _cell("time"))
-            self._headed = True
+            self._headed = columns
         places = {name: places for name, (_, places) in self._columns.items()}
         cells = [_cell(_figure(name, row[name], places.get(name, 4))) for name in columns]
         self.say("".join(cells) + _cell(duration(row["seconds"])) + ("  best" if row["is_best"] else ""))

@@ -70,6 +70,7 @@ def fit(
     epochs: int,
     patience: int | None = None,
     max_steps: int | None = None,
+    eval_steps: int | None = None,
     watch: Watch | None = None,
 ) -> Iterator[Epoch]:
     """Train from where `state` stands, and yield after each epoch, when `state` already stands at the next.
@@ -82,6 +83,7 @@ def fit(
         epochs: epochs in all.
         patience: end after so many epochs without a better score.
         max_steps: end after so many steps in all, even within an epoch, which is then evaluated as it is.
+        eval_steps: validate only after epochs in which a multiple of so many steps was taken, and the last one.
         watch: called as the training proceeds.
 
     Raises:
@@ -96,10 +98,12 @@ def fit(
         _train_epoch(trainer, loader, state, pace, max_steps, watch)
         _check_trained(state, len(loader))
         started = time.perf_counter()
-        report = validate()
-        validation_seconds = time.perf_counter() - started
         ended_early = state.batch < len(loader)
-        yield _close_epoch(state, pace, report, validation_seconds, ended_early)
+        is_last = ended_early or state.epoch + 1 >= epochs or _is_reached(max_steps, state)
+        is_due = eval_steps is None or is_last or state.step // eval_steps > (state.step - state.batch) // eval_steps
+        report = validate() if is_due else None
+        validation_seconds = time.perf_counter() - started
+        yield _close_epoch(state, pace, report, validation_seconds, ended_early, is_due)
 
 
 def evaluate(
@@ -151,7 +155,8 @@ def evaluate(
             bad += [loader.source.name(position) for position, _ in batch.bad]
             if batch.num_samples:
                 outputs = task.predict(forward, placement.inputs(batch.inputs))
-                tally.add(outputs, placement.targets(batch.targets))
+                names = [loader.source.name(position) for position in batch.ids.tolist()]
+                tally.add(outputs, placement.targets(batch.targets), names)
                 if seen is not None:
                     seen(batch, outputs)
                 used += batch.num_samples
@@ -251,8 +256,10 @@ def _next(batches: Iterator[Batch], pace: Pace, watch: Watch) -> Batch | None:
         pace.waited += time.perf_counter() - started
 
 
-def _close_epoch(state: State, pace: Pace, report: Report | None, seconds: float, ended_early: bool) -> Epoch:
-    is_best = report is None or _is_better(report, state)
+def _close_epoch(
+    state: State, pace: Pace, report: Report | None, seconds: float, ended_early: bool, is_due: bool
+) -> Epoch:
+    is_best = is_due if report is None else _is_better(report, state)
     if is_best:
         state.best_epoch = state.epoch + 1
         state.best_score, state.best_loss = (None, None) if report is None else (report.score, report.loss)

@@ -25,6 +25,7 @@ from overtone.engine.placement import Placement
 from overtone.engine.records import announcement, manifest_of, write_description, write_fault
 from overtone.engine.resuming import check_resumable
 from overtone.engine.samples import Samples
+from overtone.engine.showing import examples_of, write_beside_truth
 from overtone.engine.silent_log import SilentLog
 from overtone.engine.state import Snapshot, State
 from overtone.engine.step import NotFinite
@@ -216,6 +217,7 @@ class Session(Watch):
                 epochs=self._epochs,
                 patience=train.patience,
                 max_steps=min(limits, default=None),
+                eval_steps=train.eval_steps,
                 watch=self,
             ):
                 self._keep(epoch)
@@ -370,9 +372,19 @@ class Session(Watch):
             self._plot_curves(self.artist)
             for plot in () if self.best is None else self.best.plots():
                 self.artist.plot(plot, self.folder / f"{plot.name}.png")
+            self._show_examples(best)
         if state.epoch < self._epochs and self._patience_is_over():
             log.say(f"ended early: no better epoch in the last {self.recipe.train.patience}")
         return summary
+
+    def _show_examples(self, best: Checkpoint) -> None:
+        """Draw what the best network gives for some validation images beside the truth."""
+        if self.best is None:
+            return
+        model, source = self.trainer.evaluated, self.splits.val
+        model.load_state_dict(best.weights)
+        positions = examples_of(self.best, source).items()
+        write_beside_truth(self.task, model.eval(), self.placement, source, positions, self.folder / files.EXAMPLES)
 
     def _test(self, best: Checkpoint) -> Report | None:
         """The best network's report on the samples that no choice depended on."""

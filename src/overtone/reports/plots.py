@@ -180,7 +180,7 @@ def _line(axes: Axes, x: Sequence[float], y: Sequence[float | None], position: i
         [math.nan if value is None else value for value in y],
         color=_COLOURS[position % len(_COLOURS)],
         linestyle=_STYLES[position // len(_COLOURS) % len(_STYLES)],
-        marker="o" if len(x) < _FEW_POINTS else None,
+        marker="o" if len(x) < _FEW_POINTS or None in y else None,  # not every epoch is evaluated
         markersize=3,
         linewidth=1.6,
         label=label,

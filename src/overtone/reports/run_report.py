@@ -32,6 +32,7 @@ from overtone.engine.evaluation import Evaluation, measure, model_and_source
 from overtone.engine.inference import Computing, Inference, ready
 from overtone.engine.log import Row, read_rows
 from overtone.engine.samples import read_samples
+from overtone.engine.showing import examples_of, write_beside_truth
 from overtone.engine.summary import read_report
 from overtone.errors import OvertoneError
 from overtone.reports.explorer import points
@@ -108,6 +109,7 @@ def write_run_report(
         "plots": [] if report is None else [Figure(_drawn(plot), plot.title) for plot in report.plots()],
         "calibration": _calibration(report),
         "mistakes": [] if measured is None else _mistakes(measured, missing),
+        "examples": [] if measured is None else _examples(measured),
         "latency": _latency(run, folder, benchmarks),
         "recipe": json.dumps(record["recipe"], indent=2, ensure_ascii=False),
         "versions": dict(record.get("versions") or {}),
@@ -241,6 +243,18 @@ def _mistakes(measured: Measured, missing: list[str]) -> list[dict[str, Any]]:
             }
         )
     return shown
+
+
+def _examples(measured: Measured) -> list[Figure]:
+    """The worst images and some others beside their truth, where the task can draw it."""
+    found, inference = measured.found, measured.inference
+    with tempfile.TemporaryDirectory() as folder:
+        positions = examples_of(found.report, found.source).items()
+        placed = inference.model, inference.placement, found.source, positions, Path(folder)
+        return [
+            Figure("data:image/png;base64," + base64.b64encode(path.read_bytes()).decode(), path.stem)
+            for path in write_beside_truth(inference.task, *placed)
+        ]
 
 
 def _image(measured: Measured, source: Source, position: int) -> Image.Image | None:

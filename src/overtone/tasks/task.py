@@ -112,8 +112,8 @@ class Report(Protocol):
 class Tally(Protocol[R_co]):
     """What an evaluation counts, batch by batch."""
 
-    def add(self, outputs: Any, targets: Any) -> None:
-        """Count a batch: what `predict` gave, float32, and the batch's targets, both on the device."""
+    def add(self, outputs: Any, targets: Any, names: Sequence[str] = ()) -> None:
+        """Count a batch: what `predict` gave, float32, the batch's targets, both on the device, and samples' names."""
         ...
 
     def counted(self) -> Any:
@@ -130,7 +130,11 @@ class Tally(Protocol[R_co]):
 
 
 class Prediction(Protocol):
-    """What a network says of one image."""
+    """What a network says of one image.
+
+    One that can be drawn beside its truth has a method `beside(image, target)`, both of a record, which gives Pillow's
+    image.
+    """
 
     def to_dict(self) -> dict[str, Any]:
         """It as JSON values."""

@@ -11,6 +11,7 @@ from overtone.config import Run, to_dict
 from overtone.engine.distributed import World, joined
 from overtone.engine.evaluation import Evaluation, measure, model_and_source
 from overtone.engine.inference import Inference, ready
+from overtone.engine.showing import examples_of, write_beside_truth
 from overtone.errors import OvertoneError
 from overtone.reports.confusion import IMAGES, Judged, add_judged, write_images
 from overtone.reports.plots import Artist
@@ -19,7 +20,7 @@ from overtone.verbs.loading import computing, introduce, loaded_for
 from overtone.verbs.running import in_runtime, runtime_of
 from overtone.zoo import LoadedModel
 
-_REPORT = "evaluation.json"
+_REPORT, _EXAMPLES = "evaluation.json", "examples"
 
 
 def evaluate(chosen: options.Evaluate) -> int:
@@ -42,7 +43,7 @@ def _evaluate(chosen: options.Evaluate, world: World) -> int:
     if world.is_first:
         introduce(loaded)
     running, settings = in_runtime(loaded, chosen)
-    inference = ready(running, tuple(source.labels), computing(settings))
+    inference = ready(running, tuple(source.labels), computing(settings), chosen.settings.given())
     name = loaded.source if loaded.published is None else loaded.published.full_name
     where = "" if chosen.runtime == "torch" else f"; in {runtime_of(loaded, chosen)}"
     say(f"{name}: {len(source)} images of {len(source.labels)} classes, {source.origin}{where}")
@@ -68,7 +69,8 @@ def _finish(
     report = found.report
     result = _result(chosen, loaded, inference, found)
     plots = [] if chosen.out is None else report.plots()
-    _refuse_to_overwrite(chosen, [_REPORT, *(f"{plot.name}.png" for plot in plots)])
+    shows = [_EXAMPLES] if getattr(report, "worst", ()) else []
+    _refuse_to_overwrite(chosen, [_REPORT, *(f"{plot.name}.png" for plot in plots), *shows])
     if chosen.json:
         print_json(result)
     else:
@@ -77,7 +79,10 @@ def _finish(
         write_text(chosen.out / _REPORT, as_json(result))
         for plot in plots:
             Artist().plot(plot, chosen.out / f"{plot.name}.png")
-        kept = [] if judged is None else [IMAGES]
+        positions = examples_of(report, found.source).items()
+        placed = inference.model, inference.placement, found.source, positions, chosen.out / _EXAMPLES
+        shown = write_beside_truth(inference.task, *placed, inference.transform)
+        kept = [*([] if judged is None else [IMAGES]), *([f"{_EXAMPLES}/"] if shown else [])]
         if judged is not None:
             write_with(chosen.out / IMAGES, lambda path: write_images(path, judged))
         note(f"{chosen.out}: {' and '.join([_REPORT, *(f'{plot.name}.png' for plot in plots), *kept])} written")
@@ -97,8 +102,8 @@ def report_of(model: str, run: options.Device, of: options.Tune) -> Any:
     """
     chosen = options.Evaluate(
         model,
-        of.data,
-        run,
+        data=of.data,
+        run=run,
         weights_dir=of.weights_dir,
         architecture=of.architecture,
         ema=of.ema,

@@ -39,7 +39,7 @@ def predict(chosen: options.Predict) -> int:
     if supposed is not None:
         note(f"weights: {supposed}")
     running, settings = in_runtime(loaded, chosen)
-    inference = ready(running, names, computing(settings))
+    inference = ready(running, names, computing(settings), chosen.settings.given())
     if chosen.out is not None and chosen.out.exists() and any(chosen.out.iterdir()):
         raise OvertoneError(f"{chosen.out} is not empty; give a new folder as --out")
     source = _source(chosen, names)
@@ -89,7 +89,7 @@ def _to_parts(chosen: options.Predict, folder: Path, world: World) -> int:
     if world.is_first:
         introduce(loaded)
     running, settings = in_runtime(loaded, chosen)
-    inference = ready(running, names, computing(settings))
+    inference = ready(running, names, computing(settings), chosen.settings.given())
     source = _source(chosen, names)
     wanted = Wanted(chosen.top_k, chosen.features, chosen.features_dtype)
     alarm = warn if world.is_first else str

@@ -152,6 +152,11 @@ class MaskFolders:
         return {part: listed_images(files, classes, part, root) for part, files in pairs.items()}
 
 
+def has_masks(data: Data) -> bool:
+    """Whether the data is a folder of images beside a folder of masks."""
+    return data.table is None and data.root is not None and data.root.is_dir() and bool(_folders(data.root))
+
+
 def listed_images(pairs: Sequence[tuple[Path, Path]], classes: ClassList, part: str, root: Path) -> MaskedImages:
     """The source of pairs of image and mask files."""
     origin = f"all images of {root}" if part == "all" else f"the {part} images of {root}"

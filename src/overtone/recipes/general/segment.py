@@ -17,11 +17,11 @@ from overtone.tasks.segmentation.settings import SegmentationSettings
 
 RECIPE = Recipe(
     task="segmentation",
-    settings=SegmentationSettings(loss="cross_entropy", class_weights="sqrt", scale=(320, 240), ratio=(0.75, 1.5)),
+    settings=SegmentationSettings(loss="cross_entropy", class_weights="sqrt", scale=(480, 360), ratio=(0.75, 1.5)),
     model=Model(name="hbonet_x050", head="lraspp"),
     data=Data(
         preprocess=Preprocess(
-            size=192,
+            size=256,
             resize="shorter",
             crop_fraction=1.0,
             interpolation="bilinear",
@@ -32,7 +32,7 @@ RECIPE = Recipe(
         split_seed=0,
     ),
     augment=Augment(crop="random_resized", hflip=0.5),
-    optim=Optim(name="adamw", lr=4e-3, weight_decay=0.01, decay="no_norm_bias", clip_grad=5.0),
+    optim=Optim(name="muon", lr=0.02, nesterov=True, weight_decay=0.01, decay="no_norm_bias", clip_grad=5.0),
     schedule=Schedule(name="poly", min_lr=0.0, power=0.9, warmup_epochs=0.5),
-    train=Train(epochs=60, batch_size=8),
+    train=Train(epochs=24, batch_size=8),
 )

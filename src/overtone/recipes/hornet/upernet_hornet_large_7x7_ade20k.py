@@ -6,8 +6,9 @@ Starts from the published weights of ImageNet-22K; from your own: --model.weight
 scene parsing benchmark, with images/ and annotations/ of training and validation.
 Published result: mIoU 54.1 % at a single scale, 54.5 % at six scales with mirrored images (8 GPUs of 2 images).
 Ours: not measured.
-Deviations: evaluated after each epoch of 1,264 steps, not every 16,000. Batch norm of 8 processes is
-that of all together (train.sync_bn), as published, and on one device that of its whole batch.
+Deviations: evaluated every 16,000 steps, as published, but at the end of the epoch of 1,264 steps in which these are
+complete. Batch norm of 8 processes is that of all together (train.sync_bn), as published, and on one device that of its
+whole batch.
 """
 
 from overtone.config import Augment, Data, Model, Optim, Preprocess, Recipe, Schedule, Train
@@ -54,5 +55,5 @@ RECIPE = Recipe(
         clip_grad=None,
     ),
     schedule=Schedule(name="poly", power=1.0, min_lr=0.0, warmup_steps=1500, warmup_factor=1e-6),
-    train=Train(steps=160_000, batch_size=16, sync_bn=True),
+    train=Train(steps=160_000, eval_steps=16_000, batch_size=16, sync_bn=True),
 )

@@ -186,7 +186,7 @@ class ClassificationTally:
         self._in_top5: list[Tensor] = []
         self._calibration: list[Tensor] = []
 
-    def add(self, outputs: Tensor, targets: Tensor) -> None:
+    def add(self, outputs: Tensor, targets: Tensor, names: Sequence[str] = ()) -> None:
         """Count a batch: outputs (B, K), targets (B,)."""
         check_outputs(outputs, self.classes)
         best = outputs.topk(min(5, len(self.classes)), dim=1).indices  # (B, 5)

@@ -160,7 +160,7 @@ class DetectionTally:
         self.labels, self._settings, self._masks = tuple(labels), settings, masks
         self._images: list[tuple[str, Objects, Found]] = []
 
-    def add(self, outputs: Sequence[Detections], targets: Sequence[Truth]) -> None:
+    def add(self, outputs: Sequence[Detections], targets: Sequence[Truth], names: Sequence[str] = ()) -> None:
         """Count a batch: what was found in each image, and what is marked."""
         for detections, truth in zip(outputs, targets, strict=True):
             if truth.objects is None:

@@ -16,7 +16,7 @@ from overtone.data.segments import decoded, mask_module
 from overtone.heads.roi_heads import Detections
 from overtone.tasks.detection.coco_classes import category_ids
 from overtone.tasks.detection.coco_metrics import Found
-from overtone.tasks.segmentation.prediction import palette
+from overtone.tasks.segmentation.drawing import palette
 
 _OPACITY = 0.45
 

@@ -136,7 +136,7 @@ class MultilabelTally:
         self._outputs: list[Tensor] = []
         self._targets: list[Tensor] = []
 
-    def add(self, outputs: Tensor, targets: Tensor) -> None:
+    def add(self, outputs: Tensor, targets: Tensor, names: Sequence[str] = ()) -> None:
         """Count a batch: logits (B, K), targets (B, K) of 0 and 1."""
         check_outputs(outputs, self.labels)
         self._outputs.append(outputs)

@@ -1,8 +1,6 @@
 """What a network says of the pixels of one image, and the files that show it."""
 
-import colorsys
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,8 @@ from PIL import Image
 from overtone.checkpoint import write_text, write_with
 from overtone.data.decoding import decode_image
 from overtone.data.mask_forms import MaskForm, hex_colour, png_text, run_lengths
-
-_TURN = 0.61803398875  # of the circle of hues from class to class: never the same, never near the last ones
-_OPACITY = 0.55
+from overtone.data.masks import Mask
+from overtone.tasks.segmentation.drawing import comparison, palette, tinted
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +83,15 @@ class MaskPrediction:
         return [index, overlay, shares]
 
     def overlay(self, image: Any) -> Image.Image:
-        """The image with every pixel tinted by its class."""
+        """The image, a path or Pillow's, with every pixel tinted by its class."""
+        return tinted(self._shown(image), self.classes, len(self.labels))
+
+    def beside(self, image: Any, truth: Mask) -> Image.Image:
+        """The image, a path or Pillow's, its true mask, the predicted one, the wrong pixels and the classes' names."""
+        return comparison(self._shown(image), truth.pixels(), self.classes, self.labels)
+
+    def _shown(self, image: Any) -> Image.Image:
+        """The image at the size of the prediction."""
         height, width = self.classes.shape
         if not isinstance(image, Image.Image):
             path, image = image, decode_image(image)
@@ -94,15 +99,4 @@ class MaskPrediction:
                 image = decode_image(path, "apply")  # the network saw it turned
         if image.size != (width, height):
             image = image.resize((width, height))
-        colours = palette(len(self.labels))[self.classes]
-        pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
-        return Image.fromarray(np.rint(_OPACITY * colours + (1 - _OPACITY) * pixels).astype(np.uint8))
-
-
-def palette(num_classes: int) -> np.ndarray:
-    """A colour for each class, uint8 `(num_classes, 3)`: hues far from each other, in three degrees of brightness."""
-    rows: Sequence[tuple[float, float, float]] = [
-        colorsys.hsv_to_rgb(index * _TURN % 1, (0.85, 0.6, 0.95)[index % 3], (0.95, 0.75, 0.55)[index // 3 % 3])
-        for index in range(num_classes)
-    ]
-    return np.rint(255 * np.array(rows)).astype(np.uint8)
+        return image.convert("RGB")

@@ -16,8 +16,10 @@ from overtone.tasks.task import Plot, Table
 _MOST_CLASSES_SHOWN = 20
 _MOST_CLASSES_IN_MATRIX = 16
 _MOST_CLASSES_PLOTTED = 100
+_WORST, _WORST_SHOWN = 20, 5
 
 Borders = tuple[tuple[int, int, int, int], ...]
+Counted = tuple[Tensor, Tensor, list[float], list[tuple[str, float]], int]
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class SegmentationReport:
         borders: per class, predicted border pixels near a true border, predicted ones, true border pixels near a
             predicted border, true ones; empty where they were not asked for.
         bad: names of the images that could not be read.
+        worst: the images with the smallest share of right pixels: name, percent right.
     """
 
     score_name: ClassVar[str] = "mIoU"
@@ -48,6 +51,7 @@ class SegmentationReport:
     confusion: tuple[tuple[int, ...], ...]
     borders: Borders = ()
     bad: tuple[str, ...] = ()
+    worst: tuple[tuple[str, float], ...] = ()
 
     @property
     def iou(self) -> tuple[float | None, ...]:
@@ -94,7 +98,7 @@ class SegmentationReport:
         return figures | ({"boundary_f": _mean(self.boundary_f)} if self.borders else {})
 
     def tables(self, *, full: bool = False) -> list[Table]:
-        """All figures, the classes (the worst of many), and the confusion matrix in percent where it is small."""
+        """All figures, the classes (the worst of many), the confusion matrix where it is small, the worst images."""
         cells = [("images used", f"{self.num_used} of {self.num_expected}"), ("mIoU", f"{self.mean_iou:.2f} %")]
         cells += [("mAcc", f"{self.mean_accuracy:.2f} %"), ("aAcc", f"{self.pixel_accuracy:.2f} %")]
         if self.borders:
@@ -106,6 +110,11 @@ class SegmentationReport:
             title = "confusion matrix, percent of the true class: rows are the true classes, columns the predicted ones"
             rows = tuple((name, *shares) for name, shares in zip(self.labels, self._shares(), strict=True))
             tables.append(Table(title, ("", *self.labels), rows))
+        if self.worst:
+            worst = self.worst if full else self.worst[:_WORST_SHOWN]
+            tables.append(
+                Table("worst images", ("image", "aAcc"), tuple((name, _shown(right)) for name, right in worst))
+            )
         return tables
 
     def plots(self) -> list[Plot]:
@@ -136,6 +145,7 @@ class SegmentationReport:
             "confusion": [list(row) for row in self.confusion],
             "borders": [list(counts) for counts in self.borders],
             "bad": list(self.bad),
+            "worst": [list(image) for image in self.worst],
         }
 
     @classmethod
@@ -149,6 +159,7 @@ class SegmentationReport:
             confusion=tuple(tuple(row) for row in values["confusion"]),
             borders=tuple((c[0], c[1], c[2], c[3]) for c in values["borders"]),
             bad=tuple(values["bad"]),
+            worst=tuple((name, right) for name, right in values.get("worst", ())),
         )
 
     def _class_table(self, full: bool) -> Table:
@@ -186,9 +197,10 @@ class SegmentationTally:
         self._confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
         self._borders = torch.zeros(num_classes, 4, dtype=torch.int64)
         self._losses: list[float] = []
+        self._images: list[tuple[str, float]] = []
         self._num_images = 0
 
-    def add(self, outputs: Tensor, targets: Tensor) -> None:
+    def add(self, outputs: Tensor, targets: Tensor, names: Sequence[str] = ()) -> None:
         """Count a batch: logits (B, K, H, W), masks (B, H, W) with `IGNORED` where there is no class."""
         check_maps(outputs, self.labels)
         if outputs.shape[-2:] != targets.shape[-2:]:
@@ -201,21 +213,25 @@ class SegmentationTally:
         for one, truth in zip(outputs, targets, strict=True):
             loss = F.cross_entropy(one[None], truth[None], ignore_index=IGNORED, reduction="sum")
             self._losses.append(float(loss))
+        for name, one, truth, counted in zip(names, predicted, targets, labelled, strict=False):
+            right = _percent(int((one == truth)[counted].sum()), int(counted.sum()))
+            self._images += [] if right is None else [(name, right)]
         if self.boundary:
             for one, truth in zip(predicted, targets, strict=True):
                 self._borders += border_counts(one, truth, num_classes, self.boundary).cpu()
         self._num_images += len(targets)
 
-    def counted(self) -> tuple[Tensor, Tensor, list[float], int]:
+    def counted(self) -> Counted:
         """What was counted so far."""
-        return self._confusion, self._borders, self._losses, self._num_images
+        return self._confusion, self._borders, self._losses, self._images, self._num_images
 
-    def joined(self, parts: Sequence[tuple[Tensor, Tensor, list[float], int]]) -> Self:
+    def joined(self, parts: Sequence[Counted]) -> Self:
         """Add what other tallies have `counted`, in their order; gives this one back."""
-        for confusion, borders, losses, num_images in parts:
+        for confusion, borders, losses, images, num_images in parts:
             self._confusion += confusion
             self._borders += borders
             self._losses += losses
+            self._images += images
             self._num_images += num_images
         return self
 
@@ -230,6 +246,7 @@ class SegmentationTally:
             confusion=tuple(map(tuple, self._confusion.tolist())),
             borders=tuple((c[0], c[1], c[2], c[3]) for c in self._borders.tolist()) if self.boundary else (),
             bad=tuple(bad),
+            worst=tuple(sorted(self._images, key=lambda image: (image[1], image[0]))[:_WORST]),
         )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from overtone import config
 from overtone.data.decoding import BadImage, as_pixels
-from overtone.data.masks import IGNORED
+from overtone.data.masks import IGNORED, MOST_CLASSES
 from overtone.data.pipeline import Batch
 from overtone.data.sources import Source
 from overtone.errors import OvertoneError
@@ -40,6 +40,10 @@ class Segmentation:
         self.labels, self.settings, self._recipe = setup.labels, setup.settings, recipe
         wanted = recipe.settings if isinstance(recipe.settings, SegmentationSettings) else SegmentationSettings()
         self._wanted = wanted
+        if len(self.labels) > MOST_CLASSES:
+            raise OvertoneError(
+                f"there are {len(self.labels)} classes, and masks hold indices below {MOST_CLASSES}; merge classes"
+            )
         self._weights: Tensor | None = None
         if setup.train is None:
             return

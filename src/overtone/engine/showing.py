@@ -1,0 +1,68 @@
+"""Images of an evaluation with what a network gives beside the truth, where its task can draw it."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from overtone.checkpoint import write_with
+from overtone.data.decoding import BadImage
+from overtone.data.sources import Source
+from overtone.engine.placement import Placement
+from overtone.tasks.task import Report, Task
+
+_MOST = 4
+
+
+def examples_of(report: Report, source: Source) -> dict[str, int]:
+    """The samples to show, name of a file and position: the worst of a report, and some at even distances."""
+    by_name = {source.name(position): position for position in range(len(source))}
+    worst = [by_name[image[0]] for image in getattr(report, "worst", ())[:_MOST] if image[0] in by_name]
+    others = [position for position in range(0, len(source), max(len(source) // _MOST, 1)) if position not in worst]
+    return {f"worst-{at + 1}": position for at, position in enumerate(worst)} | {
+        f"example-{at + 1}": position for at, position in enumerate(others[:_MOST])
+    }
+
+
+def write_beside_truth(
+    task: Task[Any],
+    model: nn.Module,
+    placement: Placement,
+    source: Source,
+    positions: Iterable[tuple[str, int]],
+    folder: Path,
+    transform: Any = None,
+) -> list[Path]:
+    """Write `<name>-<image>.png` for samples; nothing where the task's predictions have no `beside`.
+
+    Args:
+        task: makes the predictions.
+        model: the network, in eval mode.
+        placement: where it is.
+        source: the samples.
+        positions: a name for each file, and the sample's position.
+        folder: is made where it is not there.
+        transform: of `Task.pipeline`.
+    """
+    forward, pipeline = placement.forward(model), task.pipeline(train=False, transform=transform)
+    written: list[Path] = []
+    for name, position in positions:
+        try:
+            record = source.read(position)
+            sample = pipeline.transform(pipeline.decode(record), None)  # type: ignore[arg-type]  # nothing is drawn
+        except (BadImage, OSError):
+            continue  # it is named by the evaluation
+        batch = pipeline.collate([sample], torch.tensor([position]), ())
+        with torch.inference_mode():
+            outputs = task.predict(forward, placement.inputs(batch.inputs))
+        prediction = task.predictions(outputs, 1)[0]
+        if not hasattr(prediction, "beside"):
+            return written
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{name}-{Path(source.name(position)).stem}.png"
+        drawn = prediction.beside(record.get("image", b""), record[task.target])
+        write_with(path, lambda part, drawn=drawn: drawn.save(part, format="PNG"))
+        written.append(path)
+    return written
