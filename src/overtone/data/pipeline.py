@@ -63,6 +63,10 @@ class Draw(NamedTuple):
     decoded_at: Callable[[int], Any]
 
 
+NO_DRAW = Draw(0, 0, 0, 1, lambda position: None)
+"""Of evaluation and prediction, which draw nothing."""
+
+
 class Pipeline(Protocol):
     """What a task does to records before the network sees them; picklable.
 

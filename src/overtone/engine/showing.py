@@ -9,6 +9,7 @@ from torch import nn
 
 from overtone.checkpoint import write_with
 from overtone.data.decoding import BadImage
+from overtone.data.pipeline import NO_DRAW
 from overtone.data.sources import Source
 from overtone.engine.placement import Placement
 from overtone.tasks.task import Report, Task
@@ -51,7 +52,7 @@ def write_beside_truth(
     for name, position in positions:
         try:
             record = source.read(position)
-            sample = pipeline.transform(pipeline.decode(record), None)  # type: ignore[arg-type]  # nothing is drawn
+            sample = pipeline.transform(pipeline.decode(record), NO_DRAW)
         except (BadImage, OSError):
             continue  # it is named by the evaluation
         batch = pipeline.collate([sample], torch.tensor([position]), ())

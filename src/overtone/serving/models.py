@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from overtone.architectures import sizes
 from overtone.data.decoding import BadImage, opened_header
-from overtone.data.pipeline import Draw, ImagePipeline
+from overtone.data.pipeline import NO_DRAW, ImagePipeline
 from overtone.deployment.rewrites.deploy import deploy
 from overtone.deployment.running import Computation, in_runtime, name_of_runtime
 from overtone.deployment.runtimes.runtime import INPUT, RuntimeModule
@@ -20,7 +20,6 @@ from overtone.errors import OvertoneError
 from overtone.serving.errors import Refused
 from overtone.zoo import LoadedModel, names_of
 
-_NO_DRAW = Draw(0, 0, 0, 1, lambda position: None)  # evaluation draws nothing
 _ODD = re.compile(r"[^A-Za-z0-9._-]+")
 _ANSWER_BYTES = 2 << 30  # that the outputs for one image may take, where their size is that of the image
 _INPUT_BYTES = 64 << 20
@@ -77,7 +76,7 @@ class Served:
                 size = header.size
             if size[0] * size[1] > most:
                 raise Refused(413, f"the image has {size[0]}x{size[1]} pixels; {self.name} takes at most {most}")
-            return Sample(self._pipeline.transform(self._pipeline.decode({"image": content}), _NO_DRAW), size)
+            return Sample(self._pipeline.transform(self._pipeline.decode({"image": content}), NO_DRAW), size)
         except BadImage as error:
             raise Refused(400, f"the image cannot be read: {error.reason}") from error
 
