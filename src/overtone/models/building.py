@@ -66,7 +66,8 @@ def build_classifier(model: config.Model, num_classes: int, *, pretrained: bool 
 
 def published_row(name: str) -> Published | None:
     """The published row that a name stands for, of an architecture the first one with weights; None without one."""
-    return find(name) or next((row for row in rows_of(name) if row.urls), None)
+    row = find(name)
+    return row if isinstance(row, Published) else next((row for row in rows_of(name) if row.urls), None)
 
 
 def preprocess_of(model: nn.Module) -> Preprocess:

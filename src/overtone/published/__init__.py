@@ -3,7 +3,8 @@
 Each module without a leading underscore that has `ROWS` (records `Published`) and `SYSTEM` is found here; its docstring
 names the sources. Rows without addresses were published without weights. Parameters are in millions, multiply-adds
 (which the papers call FLOPs) in millions, counting convolutions and linears for one image at `resolution`; accuracies
-are percentages on the ImageNet-1K validation set, single centre crop. Standard library only.
+are percentages on the ImageNet-1K validation set, single centre crop. Detection and segmentation networks have records
+of their own (`PublishedDense`), with what they share with the others under the same names. Standard library only.
 """
 
 import importlib
@@ -12,15 +13,19 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
 from overtone.errors import OvertoneError
+from overtone.published.hornet_dense import ABLATION_ROWS, DENSE_ROWS, PublishedDense
 from overtone.published.row import IMAGENET_MEAN, IMAGENET_STD, Counting, Published, System, TestTimePooling
 
 __all__ = [
+    "DENSE",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "PUBLISHED",
     "SYSTEMS",
     "Counting",
     "Published",
+    "PublishedDense",
+    "PublishedRow",
     "System",
     "TestTimePooling",
     "find",
@@ -37,35 +42,37 @@ _MODULES = [
 
 PUBLISHED: tuple[Published, ...] = tuple(row for module in _MODULES for row in module.ROWS)
 SYSTEMS: Mapping[str, System] = {module.SYSTEM.family: module.SYSTEM for module in _MODULES}
-_BY_NAME: Mapping[str, Published] = {row.full_name: row for row in PUBLISHED}
+PublishedRow = Published | PublishedDense
+DENSE: tuple[PublishedDense, ...] = (*DENSE_ROWS, *ABLATION_ROWS)
+_BY_NAME: Mapping[str, PublishedRow] = {row.full_name: row for row in (*PUBLISHED, *DENSE)}
 
 
-def find(full_name: str) -> Published | None:
+def find(full_name: str) -> PublishedRow | None:
     """Return the row called `architecture.tag`, or None."""
     return _BY_NAME.get(full_name)
 
 
 def rows_of(architecture: str) -> tuple[Published, ...]:
-    """Return all rows of an architecture, the default of `architecture` alone first."""
+    """Return all rows of a classifier's architecture, the default of `architecture` alone first."""
     return tuple(row for row in PUBLISHED if row.architecture == architecture)
 
 
-def matching(pattern: str) -> tuple[Published, ...]:
+def matching(pattern: str) -> tuple[PublishedRow, ...]:
     """Return rows whose full name, architecture or family matches a shell pattern."""
     return tuple(
         row
-        for row in PUBLISHED
+        for row in (*PUBLISHED, *DENSE)
         if any(fnmatchcase(name, pattern) for name in (row.full_name, row.architecture, row.family))
     )
 
 
-def select(pattern: str) -> tuple[Published, ...]:
+def select(pattern: str) -> tuple[PublishedRow, ...]:
     """Return rows by a shell pattern as `matching`, or by a part of the full name.
 
     Raises:
         OvertoneError: no row matches.
     """
-    rows = matching(pattern) or tuple(row for row in PUBLISHED if pattern in row.full_name)
+    rows = matching(pattern) or tuple(row for row in (*PUBLISHED, *DENSE) if pattern in row.full_name)
     if not rows:
         raise OvertoneError(f"no published row matches {pattern!r}; overtone weights list names them all")
     return rows

@@ -4,13 +4,18 @@ Source: the tables and configurations of raoyongming/HorNet (Rao et al., NeurIPS
 (Cascade Mask R-CNN) and ADE20K (UPerNet). Parameters and multiply-adds were recomputed with the original classes and
 the counter of mmcv and came out as published to the last printed digit. No hash was published with any file.
 
-"Multiply-adds" count modules: convolution, transposed convolution and linear (one for each, plus one for each output of
-a bias), ReLU and pooling (one an element), batch norm (two an element). The backbone's layer norms, GELU, FFT, RoIAlign
-and everything called as a function count nothing; nor does UPerNet's auxiliary head, which the parameters include.
+"Multiply-adds" count modules: convolution and transposed convolution (one for each, plus one for each output of a
+bias), linear, ReLU and pooling (one an element). The synchronised batch norms, the biases of linears, the backbone's
+layer norms, GELU, FFT, RoIAlign and everything called as a function count nothing; nor does UPerNet's auxiliary head,
+which the parameters include. `overtone reproduce` counts by this rule and comes to `flops` exactly, in every row.
+
+The ablation of necks (HorFPN) has configurations without checkpoints and without accuracies that could be verified:
+their parameters and multiply-adds were computed with the original classes.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 DETECTION_PROTOCOL = (
     "COCO val2017; one image at a time, its shorter side 800 and its longer at most 1333 pixels, padded to multiples "
@@ -53,20 +58,20 @@ class PublishedDense:
     task: Literal["detection", "segmentation"]
     dataset: str
     backbone: str
-    params_m: int
+    params_m: float
     params: int
-    gflops: int
-    flops: int
+    gflops: float
     flops_input: tuple[int, int, int]
     schedule: str
-    urls: tuple[str, ...]
-    earlier_urls: tuple[str, ...]
-    start_url: str
     start: str
     config: str
-    drop_path: float
-    lr: float
-    layer_decay: float
+    flops: int | None = None
+    urls: tuple[str, ...] = ()
+    earlier_urls: tuple[str, ...] = ()
+    start_url: str | None = None
+    drop_path: float | None = None
+    lr: float | None = None
+    layer_decay: float | None = None
     filter_sizes: tuple[tuple[int, int], ...] = ()
     box_ap: float | None = None
     mask_ap: float | None = None
@@ -78,10 +83,56 @@ class PublishedDense:
     clip_grad: float | None = None
     doubts: tuple[str, ...] = ()
 
+    family: ClassVar[str] = "hornet"
+    license: ClassVar[str] = "MIT"
+    # what rows of classifiers say of their files; nothing of it was published with these
+    file: ClassVar[str | None] = None
+    sha256: ClassVar[str | None] = None
+    sha256_prefix: ClassVar[str | None] = None
+    git_blob_sha1: ClassVar[str | None] = None
+    size_bytes: ClassVar[int | None] = None
+    layout: ClassVar[str | None] = None
+    top1: ClassVar[float | None] = None
+    top5: ClassVar[float | None] = None
+
     @property
     def full_name(self) -> str:
         """Name and tag."""
         return f"{self.name}.{self.tag}"
+
+    @property
+    def architecture(self) -> str:
+        """The name, as in rows of classifiers."""
+        return self.name
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the data."""
+        return _NUM_CLASSES[self.dataset]
+
+    @property
+    def resolution(self) -> int:
+        """Shorter side of the images at evaluation, pixels."""
+        return self.crop or _SHORTER_SIDE
+
+    @property
+    def macs_m(self) -> float:
+        """Published multiply-adds, millions."""
+        return 1000 * self.gflops
+
+    @property
+    def last_digits(self) -> Mapping[str, int]:
+        """Worth of one unit of the last digit of `params_m` and `macs_m`."""
+        if self.urls:
+            return {"params_m": 10**6, "macs_m": 10**9}
+        return {"params_m": 1, "macs_m": 10**8}
+
+    @property
+    def score(self) -> str | None:
+        """The published figure in words."""
+        if self.miou is not None:
+            return f"{self.miou} mIoU"
+        return None if self.box_ap is None else f"{self.box_ap} box AP"
 
     @property
     def protocol(self) -> str:
@@ -92,6 +143,8 @@ class PublishedDense:
         return SEGMENTATION_PROTOCOL.format(longer=4 * self.crop, shorter=self.crop, crop=self.crop, stride=self.stride)
 
 
+_NUM_CLASSES = {"coco2017": 80, "ade20k": 150}
+_SHORTER_SIDE = 800
 _L_LINKS = (
     "From July 2023 to the end of 2025 the published table's link led to an ImageNet checkpoint; today's address is "
     "another, and what it holds was not read."
@@ -319,6 +372,35 @@ DENSE_ROWS: tuple[PublishedDense, ...] = (
             "The start may have been weights fine-tuned at 384 pixels on ImageNet-22K, which fits the stored "
             "filters; the name in the configuration has no 384.",
         ),
+    ),
+)
+ABLATION_ROWS: tuple[PublishedDense, ...] = (
+    PublishedDense(
+        name="mask_rcnn_hornet_small_7x7", tag="rao_coco", task="detection", dataset="coco2017",
+        backbone="hornet_small_7x7", params_m=69.034512, params=69_034_512, gflops=351.3, flops_input=(3, 1280, 800),
+        schedule="1x", start="hornet_small_7x7.pth", config="fpn_mask_rcnn_hornet_small_7x7_1x",
+    ),
+    PublishedDense(
+        name="mask_rcnn_horfpn_7x7_hornet_small_7x7", tag="rao_coco", task="detection", dataset="coco2017",
+        backbone="hornet_small_7x7", params_m=67.672592, params=67_672_592, gflops=322.4, flops_input=(3, 1280, 800),
+        schedule="1x", start="hornet_small_7x7.pth", config="horfpn_7x7_mask_rcnn_hornet_small_7x7_1x",
+    ),
+    PublishedDense(
+        name="mask_rcnn_horfpn_gf_hornet_small_7x7", tag="rao_coco", task="detection", dataset="coco2017",
+        backbone="hornet_small_7x7", params_m=68.444432, params=68_444_432, gflops=320.9, flops_input=(3, 1280, 800),
+        schedule="1x", start="hornet_small_7x7.pth", config="horfpn_gf_mask_rcnn_hornet_small_7x7_1x",
+    ),
+    PublishedDense(
+        name="upernet_gn7x7_hornet_small_7x7", tag="rao_ade20k", task="segmentation", dataset="ade20k",
+        backbone="hornet_small_7x7", params_m=74.275404, params=74_275_404, gflops=577.4, flops_input=(3, 2048, 512),
+        schedule="160k", start="hornet_small_7x7.pth", config="horfpn_7x7_upernet_hornet_small_7x7_512_160k",
+        crop=512, stride=341,
+    ),
+    PublishedDense(
+        name="upernet_gngf_hornet_small_7x7", tag="rao_ade20k", task="segmentation", dataset="ade20k",
+        backbone="hornet_small_7x7", params_m=74.661324, params=74_661_324, gflops=575.1, flops_input=(3, 2048, 512),
+        schedule="160k", start="hornet_small_7x7.pth", config="horfpn_gf_upernet_hornet_small_7x7_512_160k",
+        crop=512, stride=341,
     ),
 )
 # fmt: on

@@ -77,6 +77,11 @@ class Published:
         return f"{self.architecture}.{self.tag}"
 
     @property
+    def score(self) -> str | None:
+        """The published figure in words."""
+        return None if self.top1 is None else f"{self.top1} top-1"
+
+    @property
     def crop_fraction(self) -> float:
         """Share of the resized shorter side that the centre crop keeps."""
         return 1.0 if self.resize == "squash" else 0.875

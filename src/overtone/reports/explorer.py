@@ -149,7 +149,7 @@ def _dense_point(row: PublishedDense, measured: Iterable[_Latency]) -> Point:
         kind="published",
         benchmark=_SEGMENTATION if row.task == "segmentation" else _DETECTION,
         score=score or 0.0,
-        multiply_adds=float(row.flops),
+        multiply_adds=float(row.flops or 0),
         parameters=float(row.params),
         resolution=row.crop,
         command=_command(row.full_name, bool(row.urls)),

@@ -21,7 +21,8 @@ from torch import nn
 from overtone.checkpoint import write_text
 from overtone.models.multiply_adds import count_multiply_adds
 from overtone.models.shapes_only import ShapesOnly
-from overtone.published import PUBLISHED, SYSTEMS, Published
+from overtone.published import PUBLISHED, SYSTEMS, Published, PublishedDense, PublishedRow
+from overtone.reproduction import dense_figures
 from overtone.reproduction.counting import RULES
 
 Kind = Literal["agrees", "agrees as counted there", "published figure wrong", "not published", "differs"]
@@ -53,7 +54,7 @@ class Verdict:
 class Comparison:
     """One published row compared with our network."""
 
-    row: Published
+    row: PublishedRow
     parameters: Verdict
     multiply_adds: Verdict
 
@@ -63,8 +64,10 @@ class Comparison:
         return self.parameters, self.multiply_adds
 
 
-def compare(row: Published) -> Comparison:
+def compare(row: PublishedRow) -> Comparison:
     """Count on the meta device, where weights take no memory, and compare with the published figures of a row."""
+    if isinstance(row, PublishedDense):
+        return _compare_dense(row)
     return Comparison(row, _judge(row, "params_m"), _judge(row, "macs_m"))
 
 
@@ -75,8 +78,10 @@ def agreement(published: int, ours: int, unit: int) -> Literal["rounded", "cut o
     return "cut off" if published == ours // unit * unit else None
 
 
-def last_digit(row: Published, figure: Figure) -> int:
+def last_digit(row: PublishedRow, figure: Figure) -> int:
     """Return the worth of one unit of the last digit in the table that the row comes from."""
+    if isinstance(row, PublishedDense):
+        return row.last_digits[figure]
     return SYSTEMS[row.family].last_digits[figure]
 
 
@@ -97,6 +102,25 @@ def format_count(count: int, unit: int) -> str:
     scale, sign = (10**9, "G") if count >= 10**9 else (10**6, "M")
     decimals = max(len(str(scale)) - len(str(max(unit, 1))), 0)
     return f"{count / scale:.{decimals}f} {sign}"
+
+
+def _compare_dense(row: PublishedDense) -> Comparison:
+    """Compare a detection or segmentation network, counted as its authors did, with the published figures.
+
+    The originals' own classes gave exact counts: those must be ours too.
+    """
+    return Comparison(
+        row,
+        _judge_dense(row, "params_m", dense_figures.parameters(row), row.params),
+        _judge_dense(row, "macs_m", dense_figures.multiply_adds(row), row.flops),
+    )
+
+
+def _judge_dense(row: PublishedDense, figure: Figure, ours: int, exact: int | None) -> Verdict:
+    published = round(getattr(row, figure) * 10**6)
+    if agreement(published, ours, last_digit(row, figure)) == "rounded" and exact in (None, ours):
+        return Verdict(published, ours, "agrees")
+    return Verdict(published, ours, "differs", f"the original classes give {exact or published:,}")
 
 
 def _judge(row: Published, figure: Figure) -> Verdict:

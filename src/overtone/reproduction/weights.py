@@ -10,7 +10,7 @@ from overtone.data.imagenet import NUM_CLASSES
 from overtone.data.sources import ImageList
 from overtone.engine.inference import Computing
 from overtone.errors import OvertoneError
-from overtone.published import Published
+from overtone.published import Published, PublishedRow
 from overtone.reproduction.accuracy import Measurement, check_outputs, fingerprint, measure, protocols_of
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
@@ -33,7 +33,7 @@ class Loading:
     weights_dir: tuple[Path, ...] = ()
     fetch: bool = False
 
-    def locate(self, row: Published) -> zoo.Located | None:
+    def locate(self, row: PublishedRow) -> zoo.Located | None:
         """Return the row's file, or None where there is none at hand.
 
         Raises:

@@ -10,12 +10,13 @@ from overtone.checkpoint import write_text
 from overtone.data.imagenet import find_validation
 from overtone.engine.inference import Computing
 from overtone.errors import OvertoneError, some
-from overtone.published import Published, select
+from overtone.published import Published, PublishedDense, PublishedRow, select
 from overtone.reproduction.accuracy import Measurement
 from overtone.reproduction.figures import Comparison, Figure, Verdict, compare, format_count, last_digit, write_figures
 from overtone.reproduction.results import as_markdown, read_results, write_results
 from overtone.reproduction.weights import Loading, WeightsUnfit, measurements_of
 from overtone.verbs.console import note, print_json, print_line, print_table, progress, warn
+from overtone.verbs.reproduce_dense import reproduce_dense
 
 _FIGURES, _ACCURACY, _TABLE = "figures.csv", "accuracy.csv", "accuracy.md"
 _DEFAULT_OUT = Path("reproduced")
@@ -32,7 +33,11 @@ def reproduce(chosen: options.Reproduce) -> int:
     """
     rows = select(chosen.only)
     if chosen.data.root is not None:
-        return _reproduce_accuracy(rows, chosen, chosen.data.root)
+        dense = [row for row in rows if isinstance(row, PublishedDense)]
+        others = [row for row in rows if isinstance(row, Published)]
+        if not others:
+            return reproduce_dense(dense, chosen, chosen.data.root)
+        return _reproduce_accuracy(others, chosen, chosen.data.root)
     if chosen.weights_dir:
         return _load_all(rows, chosen)
     return _reproduce_figures(rows, chosen)
@@ -41,7 +46,7 @@ def reproduce(chosen: options.Reproduce) -> int:
 # --- sizes and costs
 
 
-def _reproduce_figures(rows: Sequence[Published], chosen: options.Reproduce) -> int:
+def _reproduce_figures(rows: Sequence[PublishedRow], chosen: options.Reproduce) -> int:
     comparisons = []
     with progress("building", len(rows)) as done:
         for row in rows:
@@ -79,7 +84,7 @@ def _print_figures(comparisons: Sequence[Comparison]) -> None:
         print_line(f"\n{reason}:\n  {', '.join(names)}")
 
 
-def _cells(verdict: Verdict, row: Published, figure: Figure) -> tuple[str, str | None, str]:
+def _cells(verdict: Verdict, row: PublishedRow, figure: Figure) -> tuple[str, str | None, str]:
     unit = last_digit(row, figure)
     published = None if verdict.published is None else format_count(verdict.published, unit)
     return format_count(verdict.ours, min(unit, 10**6) // 10), published, verdict.kind
@@ -141,7 +146,7 @@ def _loading(chosen: options.Reproduce) -> Loading:
     return Loading(chosen.weights_dir, chosen.fetch)
 
 
-def _located(row: Published, chosen: options.Reproduce, problems: list[str]) -> zoo.Located | None:
+def _located(row: PublishedRow, chosen: options.Reproduce, problems: list[str]) -> zoo.Located | None:
     """Return the row's file, or None; a file that is altered or cannot be downloaded is added to the problems."""
     try:
         return _loading(chosen).locate(row)
@@ -175,7 +180,7 @@ def _print_accuracy(shown: Sequence[Measurement], absent: Sequence[str], as_json
         note(f"not at hand, so not measured: {', '.join(absent)}")
 
 
-def _load_all(rows: Sequence[Published], chosen: options.Reproduce) -> int:
+def _load_all(rows: Sequence[PublishedRow], chosen: options.Reproduce) -> int:
     """Verify and load every file at hand, without images."""
     table: list[tuple[str, str, str]] = []
     problems: list[str] = []
@@ -197,5 +202,8 @@ def _load_all(rows: Sequence[Published], chosen: options.Reproduce) -> int:
         print_json([dict(zip(("model", "state", "proof"), line, strict=True)) for line in table])
     else:
         print_table(("published row", "weights", "proof"), table, left=3)
-    note("accuracies are measured on images: --data.root IMAGENET/val")
+    note(
+        "accuracies are measured on images: --data.root IMAGENET/val, or --only 'upernet*' with ADE20K's and "
+        "--only 'cascade*' with COCO's folder"
+    )
     return 1 if problems else 0

@@ -8,7 +8,7 @@ from overtone import options, zoo
 from overtone.checkpoint import has_manifest, read_checkpoint
 from overtone.config import to_dict
 from overtone.errors import OvertoneError
-from overtone.published import PUBLISHED, Published, find, matching, select
+from overtone.published import DENSE, PUBLISHED, PublishedRow, find, matching, select
 from overtone.verbs.console import note, print_json, print_line, print_table, warn
 
 _WILDCARDS = "*?["
@@ -25,7 +25,7 @@ def list_weights(chosen: options.WeightsList) -> int:
         print_json(lines)
         return 0
     print_table(
-        ("name", "file", "proof", "licence", "at hand", "size", "resolution", "top-1"),
+        ("name", "file", "proof", "licence", "at hand", "size", "resolution", "published"),
         [
             (
                 line["name"],
@@ -35,7 +35,7 @@ def list_weights(chosen: options.WeightsList) -> int:
                 line["at_hand"] and ("yes" if line["problem"] is None else "damaged"),
                 _size(line["size"]),
                 line["resolution"],
-                line["top1"],
+                line["published"],
             )
             for line in lines
         ],
@@ -113,7 +113,7 @@ def inspect_weights(chosen: options.WeightsInspect) -> int:
 # --- lines of the tables
 
 
-def _listed(row: Published, weights_dir: Sequence[Path]) -> dict[str, Any]:
+def _listed(row: PublishedRow, weights_dir: Sequence[Path]) -> dict[str, Any]:
     located, problem = None, None
     if row.urls:
         try:
@@ -130,13 +130,14 @@ def _listed(row: Published, weights_dir: Sequence[Path]) -> dict[str, Any]:
         "size": located.path.stat().st_size if located else row.size_bytes,
         "resolution": row.resolution,
         "num_classes": row.num_classes,
+        "published": row.score,
         "top1": row.top1,
         "top5": row.top5,
         "urls": list(row.urls),
     }
 
 
-def _kind_of_proof(row: Published) -> str | None:
+def _kind_of_proof(row: PublishedRow) -> str | None:
     if not row.urls:
         return None
     if row.sha256:
@@ -146,9 +147,9 @@ def _kind_of_proof(row: Published) -> str | None:
     return "sha256 prefix" if row.sha256_prefix else "first use"
 
 
-def _rows_named(names: Sequence[str]) -> list[Published]:
+def _rows_named(names: Sequence[str]) -> list[PublishedRow]:
     """The rows of names and patterns; one that is named itself must have weights."""
-    rows: dict[str, Published] = {}
+    rows: dict[str, PublishedRow] = {}
     for name in names:
         found = [find(name)] if find(name) else list(matching(name))
         if not found:
@@ -192,13 +193,13 @@ def _verified_file(path: Path) -> dict[str, Any]:
     row = zoo.identify(path)
     if row is None:
         # Not the bytes of a published file; by its name it may be meant to be one.
-        row = next((row for row in PUBLISHED if row.urls and path.name == zoo.file_name(row)), None)
+        row = next((row for row in (*PUBLISHED, *DENSE) if row.urls and path.name == zoo.file_name(row)), None)
     if row is not None:
         return _judged(path, row)
     return _line(path, None, "unknown", f"no published file has the sha256 {zoo.digests(path).sha256}")
 
 
-def _judged(path: Path, row: Published) -> dict[str, Any]:
+def _judged(path: Path, row: PublishedRow) -> dict[str, Any]:
     if has_manifest(path):
         read_checkpoint(path)
         return _line(path, row, "verified", "converted; the SHA-256 in its header matches")
@@ -208,7 +209,7 @@ def _judged(path: Path, row: Published) -> dict[str, Any]:
     return _line(path, row, "verified" if proof.verified else "unverified", str(proof))
 
 
-def _line(path: Path | None, row: Published | None, state: str, proof: str) -> dict[str, Any]:
+def _line(path: Path | None, row: PublishedRow | None, state: str, proof: str) -> dict[str, Any]:
     return {
         "file": None if path is None else str(path),
         "published": None if row is None else row.full_name,

@@ -35,7 +35,7 @@ def classes_of(loaded: LoadedModel) -> tuple[str, ...] | None:
     if loaded.labels is not None:
         return loaded.labels
     row = loaded.published or _row_by_shape(loaded)
-    if row is not None:
+    if isinstance(row, Published):
         return published_classes(row, count)
     if count == NUM_CLASSES and loaded.trained and loaded.layout is None and "in1k" in (loaded.tag or ""):
         return synsets()  # timm's tags name the data that the weights were trained on last

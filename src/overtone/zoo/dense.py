@@ -14,6 +14,7 @@ from overtone.errors import OvertoneError
 from overtone.heads import PUBLISHED_SEGMENTERS, build_segmenter, create_segmenter, is_segmenter
 from overtone.heads.detectors import is_detector
 from overtone.heads.segmentation_files import InferredSegmenter, infer_segmenter, load_published_segmenter
+from overtone.published import DENSE, PublishedDense
 from overtone.recipes import list_recipes, load_recipe
 from overtone.tasks import task_named
 from overtone.zoo.dense_detectors import detector_from_published_layout, untrained_detector
@@ -21,6 +22,7 @@ from overtone.zoo.loading import load_state
 from overtone.zoo.reading import State
 
 SEGMENTATION = "segmentation"
+_DATA = {"segmentation": "ade20k", "detection": "coco"}
 
 
 def is_dense(manifest: Manifest) -> bool:
@@ -90,10 +92,12 @@ def untrained(name: str, num_classes: int | None) -> dict[str, Any]:
         OvertoneError: no such head or backbone; or a tag of weights that are not at hand by name.
     """
     architecture, _, tag = name.partition(".")
-    if is_detector(architecture) and not tag:
-        return untrained_detector(name, num_classes)
     if tag:
-        raise OvertoneError(f"{name}: weights of {architecture} are loaded from a file; give its path")
+        known = [row.full_name for row in DENSE if row.name == architecture and row.urls]
+        hint = f"its published weights are {known[0]}" if known else "give the path of a file"
+        raise OvertoneError(f"{name}: there are no such weights of {architecture}; {hint}")
+    if is_detector(architecture):
+        return untrained_detector(name, num_classes)
     classes = ade20k_classes().labels
     count = len(classes) if num_classes is None else num_classes
     return {
@@ -105,6 +109,12 @@ def untrained(name: str, num_classes: int | None) -> dict[str, Any]:
         "task": SEGMENTATION,
         "trained": False,
     }
+
+
+def preprocess_of_row(row: PublishedDense) -> Preprocess:
+    """The preprocessing of a published network: its recipe's, where it has one."""
+    name = f"{row.name}_{_DATA[row.task]}"
+    return load_recipe(name).data.preprocess if name in list_recipes() else Preprocess()
 
 
 def _published_manifest(inferred: InferredSegmenter, labels: tuple[str, ...]) -> Manifest | None:

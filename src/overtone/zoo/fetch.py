@@ -16,7 +16,7 @@ from rich.progress import Progress as Bar
 
 from overtone.checkpoint import SUFFIX, has_manifest, read_manifest
 from overtone.errors import OvertoneError
-from overtone.published import Published
+from overtone.published import PublishedRow
 from overtone.replacing import flush
 from overtone.zoo.download import TIMEOUT_S, DownloadFailed, Progress, download, forget
 from overtone.zoo.proof import (
@@ -58,10 +58,10 @@ class Located:
     path: Path
     proof: Proof
     origin: str
-    row: Published
+    row: PublishedRow
 
 
-def find_published(row: Published, weights_dir: Folders = None) -> Located | None:
+def find_published(row: PublishedRow, weights_dir: Folders = None) -> Located | None:
     """The file of a row if it is on this machine: in the cache, else in a folder of weights, by name or by hash.
 
     Raises:
@@ -80,7 +80,7 @@ def find_published(row: Published, weights_dir: Folders = None) -> Located | Non
 
 
 def fetch_published(
-    row: Published,
+    row: PublishedRow,
     weights_dir: Folders = None,
     *,
     progress: Progress | None = None,
@@ -121,7 +121,7 @@ def fetch_published(
     )
 
 
-def _fetched(row: Published, url: str, folder: Path, limits: "_Limits", progress: Progress | None) -> Located:
+def _fetched(row: PublishedRow, url: str, folder: Path, limits: "_Limits", progress: Progress | None) -> Located:
     path = folder / file_name(row, url)
     part = path.with_name(path.name + ".part")
     max_bytes = row.size_bytes or int(16e6 * (row.params_m or 100)) + _SLACK_BYTES
@@ -144,7 +144,7 @@ def _fetched(row: Published, url: str, folder: Path, limits: "_Limits", progress
     return Located(path, proof, url, row)
 
 
-def _proof_of_part(part: Path, row: Published, url: str, name: str) -> Proof:
+def _proof_of_part(part: Path, row: PublishedRow, url: str, name: str) -> Proof:
     proof = verify(part, row, url=url, name=name)
     if proof.kind == "first_use":  # no hash was published, so at least it must be a whole checkpoint
         try:
@@ -155,7 +155,7 @@ def _proof_of_part(part: Path, row: Published, url: str, name: str) -> Proof:
     return proof
 
 
-def _candidates(row: Published, weights_dir: Folders) -> Iterator[Path]:
+def _candidates(row: PublishedRow, weights_dir: Folders) -> Iterator[Path]:
     cache, folders = cache_folder(), weights_folders(weights_dir)
     in_cache = dict.fromkeys([file_name(row), *(file_name(row, url) for url in row.urls)])
     yield from (cache / name for name in in_cache if (cache / name).is_file())
@@ -167,7 +167,7 @@ def _candidates(row: Published, weights_dir: Folders) -> Iterator[Path]:
                 yield path
 
 
-def _verified(path: Path, row: Published, altered: list[str]) -> Located | None:
+def _verified(path: Path, row: PublishedRow, altered: list[str]) -> Located | None:
     if path.suffix == SUFFIX and not _converted(path, row):
         return None
     proof = verify(path, row, record=True)
@@ -180,7 +180,7 @@ def _verified(path: Path, row: Published, altered: list[str]) -> Located | None:
     return Located(path, proof, origin, row)
 
 
-def _converted(path: Path, row: Published) -> bool:
+def _converted(path: Path, row: PublishedRow) -> bool:
     return has_manifest(path) and read_manifest(path).architecture == row.architecture
 
 

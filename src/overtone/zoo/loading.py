@@ -15,7 +15,7 @@ from overtone.checkpoint import write_with
 from overtone.errors import OvertoneError, some
 from overtone.layers.input_channels import spread_channels
 from overtone.models._families import family_of_model, head_rows_of
-from overtone.published import Published
+from overtone.published import PublishedRow
 
 _MOST_NAMED = 12
 _OPTIONAL = ("num_batches_tracked", "dct")  # older files have no counters; the banks of DCT filters are constants
@@ -228,7 +228,7 @@ def classifier_names(model: nn.Module) -> tuple[str, ...]:
 PublishedLayout = Literal["bare", "module", "model", "state_dict"]
 
 
-def published_layout(row: Published) -> PublishedLayout:
+def published_layout(row: PublishedRow) -> PublishedLayout:
     """The layout that the file of a published row has."""
     layout = row.layout or ""
     if layout.startswith("{'model'"):

@@ -20,7 +20,7 @@ import torch
 from overtone.checkpoint import SUFFIX, has_manifest, write_text
 from overtone.errors import OvertoneError
 from overtone.plain_json import parse_json
-from overtone.published import PUBLISHED, Published, rows_of
+from overtone.published import PUBLISHED, Published, PublishedRow, rows_of
 
 CACHE_VARIABLE, WEIGHTS_VARIABLE = "OVERTONE_CACHE", "OVERTONE_WEIGHTS_DIR"
 WEIGHTS_SUFFIXES = (".pth", ".pt", ".tar", ".safetensors")
@@ -52,7 +52,7 @@ def weights_folders(weights_dir: Folders = None) -> list[Path]:
     return folders
 
 
-def file_name(row: Published, url: str | None = None) -> str:
+def file_name(row: PublishedRow, url: str | None = None) -> str:
     """The name of a row's file in the cache: the published one, else one made of the row's name.
 
     Args:
@@ -65,10 +65,10 @@ def file_name(row: Published, url: str | None = None) -> str:
     return last if last.endswith(WEIGHTS_SUFFIXES) else f"{row.full_name}.pth"
 
 
-def names_by_hand(row: Published) -> list[str]:
+def names_by_hand(row: PublishedRow) -> list[str]:
     """Names under which a file in a user's folder is taken for the row's, the likeliest first."""
     names = [file_name(row), *(file_name(row, url) for url in row.urls)]
-    stems = [row.full_name] + ([row.architecture] if len(rows_of(row.architecture)) == 1 else [])
+    stems = [row.full_name] + ([row.architecture] if len(rows_of(row.architecture)) <= 1 else [])
     names += [stem + suffix for stem in stems for suffix in WEIGHTS_SUFFIXES]
     return list(dict.fromkeys(names))
 
@@ -151,7 +151,7 @@ def _digests(path: Path, size: int, changed_ns: int) -> Digests:
 
 
 def verify(
-    path: Path, row: Published, *, url: str | None = None, name: str | None = None, record: bool = False
+    path: Path, row: PublishedRow, *, url: str | None = None, name: str | None = None, record: bool = False
 ) -> Proof:
     """Compare a file with what is known of a published row.
 
@@ -180,7 +180,7 @@ def verify(
     return Proof("first_use", known and known["sha256"], found.sha256, verified=False)
 
 
-def has_published_hash(row: Published) -> bool:
+def has_published_hash(row: PublishedRow) -> bool:
     """Whether a hash was published with a row, so that its file can be verified wherever it comes from."""
     return _published_hash(row, "") is not None
 
@@ -198,7 +198,7 @@ def identify(path: Path) -> Published | None:
     return None
 
 
-def _published_hash(row: Published, origin: str) -> tuple[Kind, str] | None:
+def _published_hash(row: PublishedRow, origin: str) -> tuple[Kind, str] | None:
     if row.sha256 is not None:
         return "sha256", row.sha256
     if row.git_blob_sha1 is not None:

@@ -18,7 +18,7 @@ from overtone.heads.detectors import is_detector
 from overtone.models._families import family_of_model, head_rows_of, is_ours
 from overtone.models.arguments import COMMON, checked_model_args
 from overtone.models.building import build, check_known, preprocess_of
-from overtone.published import Published, find
+from overtone.published import PublishedDense, PublishedRow, find
 from overtone.tasks import task_named
 from overtone.zoo import dense
 from overtone.zoo.download import Progress
@@ -63,7 +63,7 @@ class LoadedModel:
     trained: bool = True
     notes: tuple[str, ...] = ()
     layout: str | None = None
-    published: Published | None = None
+    published: PublishedRow | None = None
     proof: Proof | None = None
     task: str = "classification"
     path: Path | None = None
@@ -233,6 +233,8 @@ def _from_path(spec: str, path: Path, architecture: str | None, wish: _Wish) -> 
 def _from_published(located: Located, wish: _Wish, state: State | None = None) -> LoadedModel:
     row, path = located.row, located.path
     state = read_state(path, ema=wish.ema) if state is None else state
+    if isinstance(row, PublishedDense):
+        return _from_published_dense(located, row, wish, state)
     notes: tuple[str, ...] = ()
     inferred = infer_architecture(state.shapes)
     has_head = inferred is None or inferred.args["num_classes"] > 0
@@ -247,6 +249,32 @@ def _from_published(located: Located, wish: _Wish, state: State | None = None) -
         published=row,
         proof=located.proof,
         path=path,
+        tag=row.tag,
+    )
+
+
+def _from_published_dense(located: Located, row: PublishedDense, wish: _Wish, state: State) -> LoadedModel:
+    path = located.path
+    if state.manifest is not None:
+        loaded = _from_manifest(path, state.manifest, state, wish)
+    else:
+        fields = dense.from_published_layout(path, state)
+        if fields is None:
+            raise OvertoneError(
+                f"{path} holds no {row.name}; remove it, or put the file of {row.full_name} in its place"
+            )
+        _check_dense(path, len(fields["labels"]), wish)
+        loaded = LoadedModel(**fields)
+    if loaded.architecture != row.name:
+        raise OvertoneError(
+            f"{path} holds a {loaded.architecture}, not the {row.name} of {row.full_name}; put its file in its place"
+        )
+    return dataclasses.replace(
+        loaded,
+        source=f"{row.full_name} ({path}; {located.proof})",
+        published=row,
+        proof=located.proof,
+        notes=(*loaded.notes, *row.doubts),
         tag=row.tag,
     )
 

@@ -21,9 +21,9 @@ from overtone.models import is_ours
 from overtone.models._cfg import PUBLISHED_PREFIX
 from overtone.models.arguments import COMMON, checked_model_args
 from overtone.models.building import build, classifier_of, preprocess_of
-from overtone.published import find
+from overtone.published import PublishedDense, find
 from overtone.tasks.task import Task
-from overtone.zoo.dense import is_dense
+from overtone.zoo.dense import is_dense, preprocess_of_row
 from overtone.zoo.fetch import fetch_published
 from overtone.zoo.hub import PREFIX as HUB_PREFIX
 from overtone.zoo.hub import hub_model, hub_state_dict
@@ -174,7 +174,8 @@ def _start(model: config.Model, weights: str) -> tuple[config.Model, Preprocess]
             return dataclasses.replace(model, name=name, head=None, args=args), _preprocess_of(name)
     if row is None:
         raise OvertoneError(no_weights(weights))
-    return dataclasses.replace(model, name=row.architecture, head=None, args={}), _preprocess_of(row.full_name)
+    preprocess = preprocess_of_row(row) if isinstance(row, PublishedDense) else _preprocess_of(row.full_name)
+    return dataclasses.replace(model, name=row.architecture, head=None, args={}), preprocess
 
 
 def _without_options(args: dict[str, Any]) -> dict[str, Any]:
