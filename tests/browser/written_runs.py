@@ -29,7 +29,9 @@ def add_epoch(folder: Path, number: int, **figures: Any) -> None:
 def write_run(folder: Path, *, epochs: int = 3, lr: float = 0.1, root: str = "photos") -> Path:
     """A run of a classifier of three classes, without weights."""
     folder.mkdir(parents=True)
-    recipe = to_dict(Recipe(model=Model(name="hbonet_x100"), data=Data(root=Path(root), preprocess=Preprocess(size=64))))
+    recipe = to_dict(
+        Recipe(model=Model(name="hbonet_x100"), data=Data(root=Path(root), preprocess=Preprocess(size=64)))
+    )
     recipe["optim"]["lr"] = lr
     record = {"name": "scratch", "recipe": recipe, "run": {}, "classes": list(CLASSES)}
     (folder / "recipe.json").write_text(json.dumps(record), encoding="utf-8")

@@ -23,7 +23,7 @@ async function show() {
   }
   if (built.has(name)) return;
   built.add(name);
-  const place = /** @type {HTMLElement} */ (document.getElementById(name));
+  const place = /** @type {HTMLElement} */ (document.getElementById(`page-${name}`));
   try {
     await PAGES[name](place);
   } catch (error) {

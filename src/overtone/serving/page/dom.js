@@ -49,7 +49,7 @@ export function select(label, choices, chosen) {
 export function slider(label, value, moved) {
   const shown = html("output", {}, percent(value, 0));
   const input = html("input", {
-    type: "range", min: 0, max: 100, value: Math.round(100 * value),
+    type: "range", "aria-label": label, min: 0, max: 100, value: Math.round(100 * value),
     oninput: () => { shown.textContent = percent(input.value / 100, 0); moved(input.value / 100); },
   });
   return html("label", { class: "field slider" }, html("span", {}, label), input, shown);
