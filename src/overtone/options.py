@@ -213,7 +213,8 @@ class Evaluate(Checked):
     allow_bad: bool = False
     """Exit with 0 even if some images could not be read (they are excluded and counted either way)."""
     out: Path | None = None
-    """Write evaluation.json and the plots, such as confusion.png, into this folder."""
+    """Write evaluation.json, the plots, such as confusion.png, and of a classifier images.jsonl, what each image was
+    taken for, into this folder; the page of overtone serve --runs shows that of a folder inside of the run's."""
     overwrite: bool = False
     """Replace files of these names in the folder given by --out."""
     per_class: bool = False

@@ -1,76 +1,25 @@
 """One server with small networks and one browser for all tests of the page; skipped where there is no browser."""
 
-import io
 import os
 import shutil
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 import uvicorn
-from PIL import Image
+from running_site import Site, heat_map, served
 from written_runs import add_images, write_run
 
-from overtone.checkpoint import Manifest
-from overtone.config import Model, Preprocess
 from overtone.deployment.images import generated_images
-from overtone.deployment.running import Computation
 from overtone.serving.app import create_app
-from overtone.serving.models import Served, serve_model
-from overtone.tasks import task_named
-from overtone.zoo import LoadedModel
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-LABELS = ("ant", "bee", "cow", "doe", "eel", "fox", "gnu", "hen")
 _SECONDS = 20
-
-
-@dataclass
-class Site:
-    """A server that is running.
-
-    Attributes:
-        address: of it.
-        runs: the folder of its runs.
-        asked: addresses that the browser has asked for, over all tests.
-        errors: what the console of the browser said, and what scripts raised.
-    """
-
-    address: str
-    runs: Path
-    asked: list[str] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
-
-
-def served(task: str, head: str | None = None) -> Served:
-    """A network of random weights behind the name of its task."""
-    torch.manual_seed(0)
-    name, preprocess = "hbonet_x010", Preprocess(size=32)
-    network = LoadedModel(
-        model=task_named(task).build(Model(name=name, head=head), LABELS).eval(),
-        architecture=name,
-        labels=LABELS,
-        preprocess=preprocess,
-        source="run",
-        task=task,
-        manifest=Manifest(name, LABELS, preprocess, recipe={"task": task, "model": {"name": name, "head": head}}),
-    )
-    return serve_model(task, network, Computation(threads=1))
-
-
-def heat_map(model: Served, content: bytes, label: int | None) -> bytes:
-    """A heat map that is red everywhere."""
-    file = io.BytesIO()
-    Image.fromarray(np.full((32, 32, 3), (255, 0, 0), np.uint8)).save(file, "PNG")
-    return file.getvalue()
 
 
 @pytest.fixture(scope="session")

@@ -223,4 +223,5 @@ def _latencies(path: Path) -> list[_Latency]:
 
 
 def _series(row: Mapping[str, Any]) -> str:
-    return f"{row['runtime']}, {row['precision']}, batch {row['batch']}, {row['threads']} threads"
+    threads = "1 thread" if row["threads"] == 1 else f"{row['threads']} threads"
+    return f"{row['runtime']}, {row['precision']}, batch {row['batch']}, {threads}"
