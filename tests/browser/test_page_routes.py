@@ -80,6 +80,21 @@ def test_the_most_confident_mistakes_come_first_with_their_images(runs: Path) ->
     assert get(runs, "/v1/runs/a/images/99").status_code == 404
 
 
+def test_of_many_classes_the_worst_are_shown(runs: Path) -> None:
+    names = [f"class {number:03}" for number in range(120)]
+    counts = [[5 * (row == column) for column in range(120)] for row in range(120)]
+    counts[100][3] = 7
+    report = {"classes": names, "confusion": counts}
+    (runs / "a" / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    found = get(runs, "/v1/runs/a/confusion").json()
+    assert found["num_classes"] == 120 and len(found["classes"]) == len(found["counts"]) == 50
+    assert found["samples"] == []
+    row, column = found["classes"].index("class 100"), found["classes"].index("class 003")
+    assert found["counts"][row][column] == 7
+    (runs / "a" / "report.json").write_text(json.dumps(report | {"confusion": [[1]]}), encoding="utf-8")
+    assert get(runs, "/v1/runs/a/confusion").status_code == 404
+
+
 @pytest.mark.parametrize("name", ["..", "../secret", "%2e%2e/secret", "a/../../secret", "/etc", "more", "a%00", ""])
 def test_only_known_runs_are_read(runs: Path, name: str) -> None:
     write_run(runs.parent / "secret")

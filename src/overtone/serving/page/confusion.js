@@ -60,8 +60,8 @@ export async function showConfusion(place, name) {
     );
 }
 
-/** @param {{classes: string[], counts: number[][], samples: any[]}} found @param {(target: string, predicted: string) => void} chosen */
-function matrix({ classes, counts, samples }, chosen) {
+/** @param {{classes: string[], counts: number[][], num_classes: number, samples: any[]}} found @param {(target: string, predicted: string) => void} chosen */
+function matrix({ classes, counts, num_classes, samples }, chosen) {
   const cell = (/** @type {number} */ count, /** @type {number} */ row, /** @type {number} */ column) => {
     const total = counts[row].reduce((sum, one) => sum + one, 0) || 1;
     const name = `${count} of ${classes[row]} taken for ${classes[column]}`;
@@ -80,7 +80,11 @@ function matrix({ classes, counts, samples }, chosen) {
   return html(
     "table",
     { class: "matrix" },
-    html("caption", { class: "hint" }, "Rows: true class. Columns: predicted class."),
+    html(
+      "caption",
+      { class: "hint" },
+      `Rows: true class. Columns: predicted class.${num_classes > classes.length ? ` The ${classes.length} of ${num_classes} classes with the most mistakes.` : ""}`,
+    ),
     html(
       "thead",
       {},
