@@ -7,8 +7,8 @@ import io
 import httpx
 import numpy as np
 import pytest
-from conftest import LABELS, encoded, get, loaded, post, served, talk
 from PIL import Image
+from small_server import LABELS, encoded, get, loaded, post, served, talk
 
 from overtone.data.sources import MemoryImages
 from overtone.engine.inference import Computing, ready
