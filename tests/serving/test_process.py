@@ -56,9 +56,11 @@ def test_sigterm_finishes_what_was_accepted_and_exits_0(tmp_path: Path) -> None:
                 process.send_signal(signal.SIGTERM)
                 time.sleep(0.5)
                 assert not any(answer.done() for answer in answers)
+                began = time.monotonic()
                 late.sendall(image[100:])
                 assert late.recv(1000).startswith(b"HTTP/1.1 200")
                 assert [answer.result(60) for answer in answers] == [200] * 5
+                assert time.monotonic() - began < 20  # and no longer than for the late one
             assert process.wait(60) == 0
             assert process.stderr.read() == ""
         finally:
