@@ -324,9 +324,9 @@ class Export(Checked):
     model: ModelName
     """Published weights (overtone weights list), run folder, file of weights of any layout, architecture, or
     hf-hub:owner/name."""
-    to: Literal["onnx", "openvino", "executorch", "torch", "aoti", "auto"]
-    """The runtime; torch: torch.export's file; aoti: compiled ahead of time for this kind of machine; auto: the fastest
-    on this machine, as overtone tune finds it."""
+    to: Literal["onnx", "openvino", "executorch", "torch", "aoti", "triton", "auto"]
+    """The runtime; torch: torch.export's file; aoti: compiled ahead of time for this kind of machine; triton: a model
+    repository for Triton and OpenVINO Model Server; auto: the fastest on this machine, as overtone tune finds it."""
     precision: ExportPrecision = "float32"
     """Precision; int8 needs --calibration; --to auto tries every one."""
     size: Pixels | None = None

@@ -8,6 +8,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from small_server import LABELS, encoded, get, loaded, post, served, talk
 
 from conftest import LABELS, encoded, get, loaded, post, served, talk
 from overtone.data.sources import MemoryImages

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from overtone.serving.errors import Refused, busy
 from overtone.serving.limits import Limits
 
+_RAW = ("", "application/octet-stream", "application/x-www-form-urlencoded")  # the last: what curl says of any body
 _NAME = 200  # characters of a file's name that are repeated in an answer
 
 
@@ -49,30 +50,37 @@ class Reader:
     """
 
     def __init__(self, limits: Limits) -> None:
-        self._limits, self._memory = limits, Memory(limits.max_memory)
+        self._limits, self.memory = limits, Memory(limits.max_memory)
 
     @contextlib.asynccontextmanager
-    async def body(self, request: Request) -> AsyncIterator[bytes]:
+    async def body(
+        self, request: Request, coming: Callable[[], contextlib.AbstractContextManager[None]]
+    ) -> AsyncIterator[bytes]:
         """The whole body, for as long as its memory is counted.
+
+        Args:
+            request: of which nothing has been read.
+            coming: gives the block in which the body is read.
 
         Raises:
             Refused: too large (413, before it is read where its length is given), too slow (408), no room (503).
         """
         held = self._announced(request)
-        self._memory.take(held)
+        self.memory.take(held)
         parts = list[bytes]()
         try:
             read = 0
-            async for part in self._parts(request):
-                read += len(part)
-                self._check(read)
-                if read > held:
-                    self._memory.take(read - held)
-                    held = read
-                parts.append(part)
+            with coming():
+                async for part in self._parts(request):
+                    read += len(part)
+                    self._check(read)
+                    if read > held:
+                        self.memory.take(read - held)
+                        held = read
+                    parts.append(part)
             yield b"".join(parts)
         finally:
-            self._memory.held -= held
+            self.memory.held -= held
 
     async def _parts(self, request: Request) -> AsyncIterator[bytes]:
         try:
@@ -92,7 +100,7 @@ class Reader:
         """
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "multipart/form-data":
-            if kind and kind != "application/octet-stream" and not kind.startswith("image/"):
+            if kind not in _RAW and not kind.startswith("image/"):
                 raise Refused(
                     415, f"{kind[:60]} is no image; send image/*, application/octet-stream or a form of files"
                 )
