@@ -30,7 +30,7 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The server, with a network for each of three tasks and two runs."""
     if CHROMIUM is None or find_spec("playwright") is None:
@@ -56,9 +56,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         thread.join(_SECONDS)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(site: Site) -> Iterator[Any]:
-    """Chromium without a window."""
+    """Chromium without a window; while it is open its library runs an event loop, and no other can run here."""
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - not everyone has it
 
     with sync_playwright() as playwright:
