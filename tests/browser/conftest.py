@@ -64,6 +64,7 @@ def browser(site: Site) -> Iterator[Any]:
     with sync_playwright() as playwright:
         # Chromium has no sandbox for root
         flags = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+        flags += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]  # a camera of moving colours
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
         yield chromium
         chromium.close()

@@ -139,6 +139,15 @@ def test_a_pasted_image_and_the_thresholds_of_labels(opened, photo: Path) -> Non
     assert "0 of 8" in page.locator(".result [role=status]").first.inner_text()
 
 
+def test_a_photo_is_taken(opened) -> None:
+    page = opened()
+    page.get_by_role("button", name="Use the camera").click()
+    page.wait_for_function("() => document.querySelector('video').videoWidth > 0")
+    page.get_by_role("button", name="Take the photo").click()
+    page.locator(".bar-row").nth(4).wait_for()
+    assert page.locator(".results h3").inner_text() == "photo.jpg"
+
+
 def test_another_model_predicts_the_same_images_anew(opened, photo: Path) -> None:
     page = opened()
     page.set_input_files("#files", photo)

@@ -1,7 +1,7 @@
 // What a prediction looks like, by task: elements under the image, and layers over it.
 
 import { html, percent, slider, svg } from "./dom.js";
-import { cover } from "./image.js";
+import { cover, fitted } from "./image.js";
 
 /**
  * @typedef {import("./image.js").Stage} Stage
@@ -198,7 +198,8 @@ function detection(answer, stage) {
       const context = /** @type {CanvasRenderingContext2D} */ (stage.over.getContext("2d"));
       context.clearRect(0, 0, stage.over.width, stage.over.height);
       all.forEach((mask, at) => {
-        if (mask && shown[at] && (marked < 0 || marked === at)) context.drawImage(mask, 0, 0);
+        if (mask && shown[at] && (marked < 0 || marked === at))
+          context.drawImage(mask, 0, 0, stage.over.width, stage.over.height);
       });
     });
   };
@@ -233,9 +234,9 @@ async function pixelsOf(mask) {
 /** The white pixels of a mask in one colour, the others transparent. @param {{format: string, data: string}} mask @param {string} colour */
 async function tinted(mask, colour) {
   const pixels = await pixelsOf(mask);
-  const canvas = html("canvas", { width: pixels.naturalWidth, height: pixels.naturalHeight });
+  const canvas = html("canvas", fitted(pixels.naturalWidth, pixels.naturalHeight));
   const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.drawImage(pixels, 0, 0);
+  context.drawImage(pixels, 0, 0, canvas.width, canvas.height);
   const all = context.getImageData(0, 0, canvas.width, canvas.height);
   for (let at = 0; at < all.data.length; at += 4) all.data[at + 3] = all.data[at];
   context.putImageData(all, 0, 0);
