@@ -93,7 +93,7 @@ def bomb() -> bytes:
         (encoded(), "text/html", 415, "text/html"),
         (b"--x\r\n\r\n", "multipart/form-data; boundary=x", 400, "form"),
         (b"", "multipart/form-data", 400, "form"),
-        (b"--x--\r\n", "multipart/form-data; boundary=x", 400, "no file"),
+        (b"--x--\r\n", "multipart/form-data; boundary=x", 400, "0 files"),
     ],
 )
 def test_what_is_no_image_is_refused_in_one_line(

@@ -128,7 +128,7 @@ def predicting_routes(service: Service, explain: Explain | None) -> APIRouter:
             read = time.perf_counter() - began
             service.metrics.stages.labels(served.name, "read").observe(read)
             async with service.deadline():
-                uploads = await service.reader.files(request, body)
+                uploads = service.reader.files(request.headers.get("content-type", ""), body)
                 with batcher.accepted(len(uploads)):
                     one = _ImageAnswers(service, served, top_k, masks)
                     images = await asyncio.gather(*map(one.answer, uploads))
@@ -161,7 +161,7 @@ def predicting_routes(service: Service, explain: Explain | None) -> APIRouter:
         batcher = service.batchers[served.name]
         batcher.check_room()
         async with service.reader.body(request, contextlib.nullcontext) as body, service.deadline():
-            uploads = await service.reader.files(request, body)
+            uploads = service.reader.files(request.headers.get("content-type", ""), body)
             with batcher.accepted(1):
                 try:
                     png = await service.threaded(_explained, explain, service, served, uploads[0], label)

@@ -1,6 +1,7 @@
 """The application under uvicorn: signals, slow clients, an end in good order."""
 
 import asyncio
+import logging
 import signal
 import socket
 import time
@@ -64,6 +65,8 @@ def listen(app: FastAPI, limits: Limits, host: str, port: int) -> tuple[uvicorn.
         limit_concurrency=_CONNECTIONS,
         h11_max_incomplete_event_size=16 << 10,
     )
+    for name in ("uvicorn.error", "python_multipart"):  # which warn of every malformed request
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         bound = socket.create_server((host, port), family=family, backlog=_BACKLOG)
