@@ -323,8 +323,9 @@ function names(front, drawn) {
   const taken = [];
   return front.flatMap(({ x, point }) => {
     const text = point.name.split(".")[0] + (/_r\d+$/.test(point.name) ? ` at ${point.resolution}` : "");
-    const [at, top, wide] = [drawn.x(x), drawn.y(point.score) - 8, text.length * 6.2];
+    const [at, wide] = [drawn.x(x), text.length * 6.2];
     const toLeft = at - 9 - wide >= drawn.area.left;
+    const top = drawn.y(point.score) + (toLeft ? -8 : 16); // a front climbs to the right
     const box = { left: toLeft ? at - 9 - wide : at + 9, right: toLeft ? at - 9 : at + 9 + wide, top };
     if (
       box.right > drawn.area.right ||
