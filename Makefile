@@ -7,11 +7,12 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 READY := $(VENV)/.ready
 
-.PHONY: help demo test fuzz check format bench architectures lock clean
+.PHONY: help demo test test-browser fuzz check format bench architectures lock clean
 
 help:
 	@echo "make demo    train, evaluate and predict on embedded data, in about three minutes"
 	@echo "make test    run the test suite"
+	@echo "make test-browser  run the tests of the web page alone; they need Chromium"
 	@echo "make fuzz    damage files of every kind for a long time, with another seed every day; CASES=2000 of each"
 	@echo "make check   formatting, lint, types, import rules, spelling"
 	@echo "make format  mend formatting and what the linter can mend"
@@ -32,6 +33,9 @@ demo: $(READY)
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+test-browser: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser
 
 # A failure names its seed: make fuzz SEED=20300 runs the same cases again.
 CASES ?= 2000

@@ -3,6 +3,10 @@
 import pytest
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "browser: drives a real browser; skipped where there is none")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def trusted_here(tmp_path_factory):
     """The record of trusted files lies in a temporary folder."""

@@ -254,8 +254,9 @@ class Evaluate(Checked):
     allow_bad: bool = False
     """Exit with 0 even if some images could not be read (they are excluded and counted either way)."""
     out: Path | None = None
-    """Write evaluation.json, the plots, such as confusion.png, and for masks the worst images beside their truth into
-    this folder."""
+    """Write evaluation.json, the plots, such as confusion.png, for masks the worst images beside their truth, and of a
+    classifier images.jsonl, what each image was taken for, into this folder; the page of overtone serve --runs shows
+    that of a folder inside of the run's."""
     overwrite: bool = False
     """Replace files of these names in the folder given by --out."""
     per_class: bool = False
@@ -396,9 +397,9 @@ class Export(Checked):
     model: ModelName
     """Published weights (overtone weights list), run folder, file of weights of any layout, architecture, or
     hf-hub:owner/name."""
-    to: Literal["onnx", "openvino", "executorch", "torch", "aoti", "auto"]
-    """The runtime; torch: torch.export's file; aoti: compiled ahead of time for this kind of machine; auto: the fastest
-    on this machine, as overtone tune finds it."""
+    to: Literal["onnx", "openvino", "executorch", "torch", "aoti", "triton", "auto"]
+    """The runtime; torch: torch.export's file; aoti: compiled ahead of time for this kind of machine; triton: a model
+    repository for Triton and OpenVINO Model Server; auto: the fastest on this machine, as overtone tune finds it."""
     precision: ExportPrecision = "float32"
     """Precision; int8 needs --calibration; --to auto tries every one."""
     size: Pixels | None = None

@@ -120,6 +120,7 @@ VERBS = {
             "overtone export runs/a --to onnx",
             "overtone export hbonet_x100.dli14_in1k --to openvino --precision bfloat16 --with-preprocessing",
             "overtone export runs/a --to onnx --precision int8 --calibration photos --out exports/small",
+            "overtone export runs/a --to triton --out repository",
             "overtone export runs/a --to auto",
         ),
     ),

@@ -6,6 +6,8 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -149,5 +151,10 @@ def test_out_is_not_overwritten_without_saying(evaluate, trained, tmp_path):
     assert report["num_used"] == 9
     with Image.open(tmp_path / "report" / "confusion.png") as plot:
         assert plot.width > 100
+    judged = [json.loads(line) for line in (tmp_path / "report" / "images.jsonl").read_text().splitlines()]
+    pairs = Counter((one["target"], one["predicted"]) for one in judged)
+    names = report["classes"]
+    assert [[pairs[row, column] for column in names] for row in names] == report["confusion"]
+    assert all(Path(one["path"]).parent.name == one["target"] and 0 < one["probability"] <= 1 for one in judged)
     assert "evaluation.json" in evaluate(*words).error
     assert evaluate(*words, "--overwrite").code == 0

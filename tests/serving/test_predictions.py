@@ -8,8 +8,8 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from small_server import LABELS, encoded, get, loaded, post, served, talk
 
-from conftest import LABELS, encoded, get, loaded, post, served, talk
 from overtone.data.sources import MemoryImages
 from overtone.engine.inference import Computing, ready
 from overtone.engine.prediction import predict

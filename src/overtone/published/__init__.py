@@ -11,9 +11,10 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from typing import Any
 
 from overtone.errors import OvertoneError
-from overtone.published.hornet_dense import ABLATION_ROWS, DENSE_ROWS, PublishedDense
+from overtone.published.dense_row import PublishedDense
 from overtone.published.row import IMAGENET_MEAN, IMAGENET_STD, Counting, Published, System, TestTimePooling
 
 __all__ = [
@@ -34,16 +35,14 @@ __all__ = [
     "select",
 ]
 
-_MODULES = [
-    module
-    for info in pkgutil.iter_modules(__path__)
-    if hasattr(module := importlib.import_module(f"{__name__}.{info.name}"), "ROWS")
-]
+_ALL = [importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__)]
+_MODULES = [module for module in _ALL if hasattr(module, "ROWS")]
 
 PUBLISHED: tuple[Published, ...] = tuple(row for module in _MODULES for row in module.ROWS)
+DENSE: tuple[PublishedDense, ...] = tuple(row for module in _ALL for row in getattr(module, "DENSE_ROWS", ()))
+"""Published networks of detection and segmentation."""
 SYSTEMS: Mapping[str, System] = {module.SYSTEM.family: module.SYSTEM for module in _MODULES}
 PublishedRow = Published | PublishedDense
-DENSE: tuple[PublishedDense, ...] = (*DENSE_ROWS, *ABLATION_ROWS)
 _BY_NAME: Mapping[str, PublishedRow] = {row.full_name: row for row in (*PUBLISHED, *DENSE)}
 
 

@@ -3,8 +3,9 @@
 A training keeps counts. `overtone evaluate RUN … --out RUN/evaluation` adds `images.jsonl`, a line for each image.
 """
 
+import functools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -19,8 +20,9 @@ from overtone.plain_json import parse_json
 from overtone.reports.run_folders import read_record
 
 IMAGES = "images.jsonl"
-_MOST_CLASSES = 100
-_MOST_SAMPLES = 50_000
+_MOST_CLASSES = 50  # that a matrix on a screen has
+_MOST_LINES = 200_000
+_MOST_SAMPLES = 5000  # that are listed
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,14 @@ class Judged:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Counts by true class (row) and predicted class (column), and the images where they are known."""
+    """Counts by true class (row) and predicted class (column), and the images where they are known.
+
+    Of many classes it has those with the most mistakes alone; `num_classes` is how many there are.
+    """
 
     classes: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
+    num_classes: int
     samples: tuple[Judged, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -58,10 +64,15 @@ class Confusion:
         keys = ("name", "target", "predicted", "probability")
         samples = [
             {"index": at, "has_file": one.path is not None} | {key: getattr(one, key) for key in keys}
-            for at in order
+            for at in order[:_MOST_SAMPLES]
             for one in (self.samples[at],)
         ]
-        return {"classes": list(self.classes), "counts": [list(row) for row in self.counts], "samples": samples}
+        return {
+            "classes": list(self.classes),
+            "counts": [list(row) for row in self.counts],
+            "num_classes": self.num_classes,
+            "samples": samples,
+        }
 
 
 def add_judged(found: list[Judged], source: Source, batch: Batch, outputs: Tensor) -> None:
@@ -85,36 +96,47 @@ def _end(name: str) -> str:
 
 
 def confusion_of(folder: Path) -> Confusion | None:
-    """Return the confusion matrix of a run; None where it has none, or more classes than can be looked at.
+    """Return the confusion matrix of a run; None where it has none.
 
     That of the newest evaluation below the run's folder with images, else that of the run's own report.
     """
     found = [path for pattern in (IMAGES, f"*/{IMAGES}") for path in folder.glob(pattern)]
     for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
-        confusion = _from_images(path)
+        status = path.stat()
+        confusion = _from_images(path, (status.st_mtime_ns, status.st_size))
         if confusion is not None:
             return confusion
     report, _ = read_record(folder / files.REPORT)
     classes, counts = report.get("classes"), report.get("confusion")
-    if not classes or not counts or len(classes) > _MOST_CLASSES:
-        return None
-    return Confusion(tuple(classes), tuple(tuple(row) for row in counts))
+    try:
+        return _of_worst_classes(classes, counts) if classes and counts else None
+    except (TypeError, IndexError):
+        return None  # damaged, or of another version
 
 
-def _from_images(path: Path) -> Confusion | None:
+@functools.lru_cache(maxsize=4)  # asked for again with every image that is shown
+def _from_images(path: Path, stamp: tuple[int, int]) -> Confusion | None:
     try:
         with path.open(encoding="utf-8") as file:
-            samples = tuple(_judged(parse_json(line)) for line, _ in zip(file, range(_MOST_SAMPLES), strict=False))
+            samples = tuple(_judged(parse_json(line)) for line, _ in zip(file, range(_MOST_LINES), strict=False))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     classes = tuple(sorted({name for one in samples for name in (one.target, one.predicted)}))
-    if not classes or len(classes) > _MOST_CLASSES:
-        return None
     at = {name: index for index, name in enumerate(classes)}
     counts = [[0] * len(classes) for _ in classes]
     for one in samples:
         counts[at[one.target]][at[one.predicted]] += 1
-    return Confusion(classes, tuple(tuple(row) for row in counts), samples)
+    return _of_worst_classes(classes, counts, samples) if samples else None
+
+
+def _of_worst_classes(
+    classes: Sequence[str], counts: Sequence[Sequence[int]], samples: tuple[Judged, ...] = ()
+) -> Confusion:
+    """Keep the classes that take part in the most mistakes, in their order."""
+    mistakes = [sum(counts[at]) + sum(row[at] for row in counts) - 2 * counts[at][at] for at in range(len(classes))]
+    worst = sorted(sorted(range(len(classes)), key=lambda at: -mistakes[at])[:_MOST_CLASSES])
+    kept = tuple(tuple(counts[row][column] for column in worst) for row in worst)
+    return Confusion(tuple(classes[at] for at in worst), kept, len(classes), samples)
 
 
 def _judged(values: Mapping[str, Any]) -> Judged:

@@ -18,8 +18,7 @@ from overtone.data.opening import resolved_once
 from overtone.engine import folder as files
 from overtone.errors import OvertoneError
 from overtone.plain_json import parse_json
-from overtone.published import PUBLISHED, Published
-from overtone.published.hornet_dense import DENSE_ROWS, PublishedDense
+from overtone.published import DENSE, PUBLISHED, Published
 from overtone.reports.measured_sizes import size_of_run
 from overtone.reports.run_folders import RunOverview, overview, read_record, run_folders
 
@@ -84,7 +83,7 @@ def points(runs: Path | None = None, benchmarks: Sequence[Path] = ()) -> list[Po
         with suppress(OvertoneError):  # nobody has asked for this file
             measured += _latencies(path)
     found = [_published_point(row, measured) for row in PUBLISHED if row.top1 is not None]
-    found += [_dense_point(row, measured) for row in DENSE_ROWS]
+    found += [_dense_point(row, measured) for row in DENSE if row.score is not None]
     return found if runs is None else found + _run_points(runs, measured)
 
 
@@ -135,7 +134,7 @@ def _published_point(row: Published, measured: Iterable[_Latency]) -> Point:
     )
 
 
-def _dense_point(row: PublishedDense, measured: Iterable[_Latency]) -> Point:
+def _dense_point(row: Any, measured: Iterable[_Latency]) -> Point:
     size = " x ".join(str(side) for side in row.flops_input[1:])
     figures = (
         None if row.mask_ap is None else f"mask AP {row.mask_ap}",
@@ -223,4 +222,5 @@ def _latencies(path: Path) -> list[_Latency]:
 
 
 def _series(row: Mapping[str, Any]) -> str:
-    return f"{row['runtime']}, {row['precision']}, batch {row['batch']}, {row['threads']} threads"
+    threads = "1 thread" if row["threads"] == 1 else f"{row['threads']} threads"
+    return f"{row['runtime']}, {row['precision']}, batch {row['batch']}, {threads}"

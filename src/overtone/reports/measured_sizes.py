@@ -3,6 +3,7 @@
 `python -m overtone.reports.measured_sizes` writes `architectures.json` anew (`make architectures`).
 """
 
+import functools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -36,7 +37,13 @@ def measure(name: str) -> Size:
 
 def size_of_run(record: Mapping[str, Any]) -> Size | None:
     """Measure the network of a run from its `recipe.json`; None where it cannot be built from that."""
+    return _size_of_run(json.dumps(record))
+
+
+@functools.lru_cache(maxsize=1024)  # a list of runs is asked for again and again
+def _size_of_run(text: str) -> Size | None:
     try:
+        record = json.loads(text)
         recipe, labels = recipe_from_dict(record["recipe"]), tuple(record["classes"])
         with torch.device("meta"), ShapesOnly():
             model = task_named(recipe.task).build(recipe.model, labels)

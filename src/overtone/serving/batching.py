@@ -82,7 +82,7 @@ class Batcher:
 
     @contextlib.contextmanager
     def coming(self) -> Iterator[None]:
-        """A request that may bring work soon: others may wait for it."""
+        """A block that may bring work soon, such as reading or decoding: others may wait for it."""
         self._coming += 1
         try:
             yield
@@ -138,7 +138,7 @@ class Batcher:
             await self._arrived.wait()
         loop = asyncio.get_running_loop()
         until = loop.time() + self._limits.max_wait_ms / 1000
-        while len(self._waiting) < min(self._largest, len(self._waiting) + self._coming):
+        while len(self._waiting) < self._largest and self._coming:
             self._arrived.clear()
             try:
                 async with asyncio.timeout_at(until):

@@ -74,13 +74,13 @@ def inference_routes(service: Service) -> APIRouter:
         served = model_named(service.models, name)
         batcher = service.batchers[served.name]
         batcher.check_room()
-        with batcher.coming():
-            async with service.reader.body(request) as body, service.deadline():
-                with batcher.accepted(1):
+        async with service.reader.body(request, batcher.coming) as body, service.deadline():
+            with batcher.accepted(1):
+                with batcher.coming():
                     asked: _Asked = await service.threaded(parse, served, body, request.headers.get(_LENGTH))
-                    key = (tuple(asked.tensor.shape[1:]), asked.tensor.dtype)
-                    computed = await batcher.submit(key, asked.tensor)
-                    return await service.threaded(written, served, asked, computed.result)
+                key = (tuple(asked.tensor.shape[1:]), asked.tensor.dtype)
+                computed = await batcher.submit(key, asked.tensor)
+                return await service.threaded(written, served, asked, computed.result)
 
     return router
 

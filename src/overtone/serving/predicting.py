@@ -1,6 +1,7 @@
 """The routes that take images: predictions and heat maps."""
 
 import asyncio
+import contextlib
 import functools
 import os
 import time
@@ -123,15 +124,14 @@ def predicting_routes(service: Service, explain: Explain | None) -> APIRouter:
         served = model_named(service.models, model)
         batcher = service.batchers[served.name]
         batcher.check_room()
-        with batcher.coming():
-            async with service.reader.body(request) as body:
-                read = time.perf_counter() - began
-                service.metrics.stages.labels(served.name, "read").observe(read)
-                async with service.deadline():
-                    uploads = await service.reader.files(request, body)
-                    with batcher.accepted(len(uploads)):
-                        one = _ImageAnswers(service, served, top_k, masks)
-                        images = await asyncio.gather(*map(one.answer, uploads))
+        async with service.reader.body(request, batcher.coming) as body:
+            read = time.perf_counter() - began
+            service.metrics.stages.labels(served.name, "read").observe(read)
+            async with service.deadline():
+                uploads = service.reader.files(request.headers.get("content-type", ""), body)
+                with batcher.accepted(len(uploads)):
+                    one = _ImageAnswers(service, served, top_k, masks)
+                    images = await asyncio.gather(*map(one.answer, uploads))
         _refuse_if_all_failed(images)
         total = time.perf_counter() - began
         return {
@@ -160,8 +160,8 @@ def predicting_routes(service: Service, explain: Explain | None) -> APIRouter:
             raise Refused(422, f"label {label} is not there: {served.name} has {len(served.task.labels)}")
         batcher = service.batchers[served.name]
         batcher.check_room()
-        async with service.reader.body(request) as body, service.deadline():
-            uploads = await service.reader.files(request, body)
+        async with service.reader.body(request, contextlib.nullcontext) as body, service.deadline():
+            uploads = service.reader.files(request.headers.get("content-type", ""), body)
             with batcher.accepted(1):
                 try:
                     png = await service.threaded(_explained, explain, service, served, uploads[0], label)
@@ -195,9 +195,11 @@ class _ImageAnswers:
     async def _predicted(self, content: bytes) -> dict[str, Any]:
         service, served = self._service, self._served
         started = time.perf_counter()
-        sample: Sample = await service.threaded(served.sample, content, service.limits.max_pixels)
+        batcher = service.batchers[served.name]
+        with batcher.coming():
+            sample: Sample = await service.threaded(served.sample, content, service.limits.max_pixels)
         decoded = time.perf_counter()
-        computed = await service.batchers[served.name].submit(IMAGES, (sample, self._top_k))
+        computed = await batcher.submit(IMAGES, (sample, self._top_k))
         ready = time.perf_counter()
         write = functools.partial(answer_of, computed.result, sample.size, self._masks)
         values = await service.threaded(write) if served.has_masks else write()

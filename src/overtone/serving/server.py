@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ from overtone.serving.limits import Limits
 _HEADER_S = 10.0  # seconds for the headers of a request, and until the next one on an open connection
 _CONNECTIONS = 1000
 _TICK_S = 1.0
+_BACKLOG = 512
 
 
 def serve(
@@ -34,10 +36,24 @@ def serve(
         OvertoneError: the address cannot be had.
         KeyboardInterrupt: Ctrl-C, after the end.
     """
+    server, bound = listen(app, limits, host, port)
+    # uvicorn raises the signal again after its end: by then it has been obeyed
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        asyncio.run(run(server, bound, app, limits, listening))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        bound.close()
+
+
+def listen(app: FastAPI, limits: Limits, host: str, port: int) -> tuple[uvicorn.Server, socket.socket]:
+    """A server that does not run yet, and the socket that it has bound.
+
+    Raises:
+        OvertoneError: the address cannot be had.
+    """
     config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
         http="h11",
         ws="none",
         lifespan="on",
@@ -45,34 +61,38 @@ def serve(
         access_log=False,
         server_header=False,
         timeout_keep_alive=int(_HEADER_S),
-        timeout_graceful_shutdown=int(limits.drain_s) or 1,
+        timeout_graceful_shutdown=max(int(limits.drain_s), 1),
         limit_concurrency=_CONNECTIONS,
         h11_max_incomplete_event_size=16 << 10,
     )
+    for name in ("uvicorn.error", "python_multipart"):  # which warn of every malformed request
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        socket = config.bind_socket()
-    except (OSError, SystemExit) as error:
-        reason = getattr(error, "strerror", None) or "it is taken, or not an address of this machine"
-        raise OvertoneError(f"{host}:{port} cannot be listened on: {reason}; choose another --port or --host") from None
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-    server = uvicorn.Server(config)
-    # uvicorn raises the signal again after its end: by then it has been obeyed
-    before = signal.signal(signal.SIGTERM, lambda *_: None)
-    try:
-        asyncio.run(_serve(server, socket, app, limits, listening))
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        socket.close()
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        bound = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OvertoneError(
+            f"{host}:{port} cannot be listened on: {reason}; choose another --port or --host"
+        ) from error
+    return uvicorn.Server(config), bound
 
 
-async def _serve(server: uvicorn.Server, socket: Any, app: FastAPI, limits: Limits, listening: Any) -> None:
-    host, port = socket.getsockname()[:2]
+async def run(
+    server: uvicorn.Server,
+    bound: socket.socket,
+    app: FastAPI,
+    limits: Limits,
+    listening: Callable[[str], object] = lambda address: None,
+) -> None:
+    """Serve until a signal, or until `server.should_exit`; see `serve`."""
+    host, port = bound.getsockname()[:2]
     watching = asyncio.create_task(_watch(server, app, limits))
     announcing = asyncio.create_task(
         _announce(server, f"http://{f'[{host}]' if ':' in host else host}:{port}", listening)
     )
     try:
-        await server.serve([socket])
+        await server.serve([bound])
     finally:
         watching.cancel()
         announcing.cancel()

@@ -2,17 +2,17 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from fastapi import Request
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from overtone.serving.errors import Refused, busy
+from overtone.serving.forms import BadForm, files_of
 from overtone.serving.limits import Limits
 
+_RAW = ("", "application/octet-stream", "application/x-www-form-urlencoded")  # the last: what curl says of any body
 _NAME = 200  # characters of a file's name that are repeated in an answer
 
 
@@ -49,30 +49,37 @@ class Reader:
     """
 
     def __init__(self, limits: Limits) -> None:
-        self._limits, self._memory = limits, Memory(limits.max_memory)
+        self._limits, self.memory = limits, Memory(limits.max_memory)
 
     @contextlib.asynccontextmanager
-    async def body(self, request: Request) -> AsyncIterator[bytes]:
+    async def body(
+        self, request: Request, coming: Callable[[], contextlib.AbstractContextManager[None]]
+    ) -> AsyncIterator[bytes]:
         """The whole body, for as long as its memory is counted.
+
+        Args:
+            request: of which nothing has been read.
+            coming: gives the block in which the body is read.
 
         Raises:
             Refused: too large (413, before it is read where its length is given), too slow (408), no room (503).
         """
         held = self._announced(request)
-        self._memory.take(held)
+        self.memory.take(held)
         parts = list[bytes]()
         try:
             read = 0
-            async for part in self._parts(request):
-                read += len(part)
-                self._check(read)
-                if read > held:
-                    self._memory.take(read - held)
-                    held = read
-                parts.append(part)
+            with coming():
+                async for part in self._parts(request):
+                    read += len(part)
+                    self._check(read)
+                    if read > held:
+                        self.memory.take(read - held)
+                        held = read
+                    parts.append(part)
             yield b"".join(parts)
         finally:
-            self._memory.held -= held
+            self.memory.held -= held
 
     async def _parts(self, request: Request) -> AsyncIterator[bytes]:
         try:
@@ -84,35 +91,27 @@ class Reader:
         except ClientDisconnect as error:
             raise Refused(400, "the client went before its body had come") from error
 
-    async def files(self, request: Request, body: bytes) -> list[Upload]:
+    def files(self, content_type: str, body: bytes) -> list[Upload]:
         """The images of a request: the body itself, or the files of a form.
 
         Raises:
             Refused: neither, too many, or a damaged form.
         """
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        kind = content_type.partition(";")[0].strip().lower()
         if kind != "multipart/form-data":
-            if kind and kind != "application/octet-stream" and not kind.startswith("image/"):
+            if kind not in _RAW and not kind.startswith("image/"):
                 raise Refused(
                     415, f"{kind[:60]} is no image; send image/*, application/octet-stream or a form of files"
                 )
             return [Upload("", body)]
-
-        async def stream() -> AsyncGenerator[bytes, None]:
-            yield body
-
-        parser = MultiPartParser(request.headers, stream(), max_files=self._limits.max_files, max_fields=16)
-        parser.spool_max_size = self._limits.max_bytes + 1  # nothing goes to the disk
         try:
-            form = await parser.parse()
-        except MultiPartException as error:
-            raise Refused(400, f"the form cannot be read: {error.message}") from error
-        async with contextlib.AsyncExitStack() as closing:
-            closing.push_async_callback(form.close)
-            found = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
-            if not found:
-                raise Refused(400, "the form holds no file; send at least one, such as -F image=@cat.jpg")
-            return [Upload((one.filename or "")[:_NAME], await one.read()) for one in found]
+            found = files_of(content_type, body)
+        except BadForm as error:
+            raise Refused(400, f"the form cannot be read: {error}") from error
+        if not 1 <= len(found) <= self._limits.max_files:
+            most = self._limits.max_files
+            raise Refused(400, f"the form holds {len(found)} files; send 1 to {most}, such as -F image=@cat.jpg")
+        return [Upload(name[:_NAME], content) for name, content in found]
 
     def _announced(self, request: Request) -> int:
         text = request.headers.get("content-length", "0")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from overtone import options
 from overtone.config import to_dict
+from overtone.deployment import triton
 from overtone.deployment.artifact import ABOUT, SCRIPT, About
 from overtone.deployment.export import Request, check_request
 from overtone.deployment.origin import export_loaded
@@ -23,22 +24,27 @@ def export(chosen: options.Export) -> int:
     """
     if chosen.to == "auto":
         return tune(_tuning(chosen))
+    repository = chosen.to == "triton"
     request = Request(
-        runtime=chosen.to,
+        runtime=triton.backend_for(chosen.precision) if repository else chosen.to,
         precision=chosen.precision,
         dynamic_batch=chosen.dynamic_batch,
         with_preprocessing=chosen.with_preprocessing,
         image_folder=chosen.calibration,
     )
     check_request(request)  # before the network is loaded
-    done = export_loaded(network_of(chosen), request, chosen.out, size=chosen.size, overwrite=chosen.overwrite)
-    about = done.about
+    network, size, overwrite = network_of(chosen), chosen.size, chosen.overwrite
+    if repository:
+        folder, about = triton.export_repository(network, request, chosen.out, size=size, overwrite=overwrite)
+    else:
+        done = export_loaded(network, request, chosen.out, size=size, overwrite=overwrite)
+        folder, about = done.folder, done.about
     if about.calibrated and about.calibrated < _FEW:
         warn(f"int8 took its ranges from {about.calibrated} images; several hundred are more reliable")
     if chosen.json:
-        print_json({"folder": str(done.folder), **to_dict(about)})
+        print_json({"folder": str(folder), **to_dict(about)})
     else:
-        show(done.folder, about)
+        show(folder, about)
     return 0
 
 
@@ -58,7 +64,8 @@ def show(out: Path, about: About) -> None:
             )
         ],
     )
-    print_line(f"differences are relative to the logits' scale; {ABOUT} has all figures, {SCRIPT} classifies an image")
+    classifies = f", {SCRIPT} classifies an image" if (out / SCRIPT).is_file() else ""
+    print_line(f"differences are relative to the logits' scale; {ABOUT} has all figures{classifies}")
     note(f"{out}: written")
 
 

@@ -55,7 +55,9 @@ export async function events(path, happened, signal) {
         const messages = (text + part.value).split("\n\n");
         text = messages.pop() ?? "";
         for (const message of messages) {
-          const fields = Object.fromEntries(message.split("\n").map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 2)]));
+          const fields = Object.fromEntries(
+            message.split("\n").map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 2)]),
+          );
           if (fields.event) happened(fields.event, JSON.parse(fields.data));
         }
       }
@@ -72,11 +74,22 @@ let asking = null;
 function askToken() {
   asking ??= new Promise((resolve) => {
     const input = html("input", { type: "password", required: true, autocomplete: "off", id: "token" });
-    const dialog = html("dialog", { "aria-labelledby": "token-title", oncancel: (/** @type {Event} */ event) => event.preventDefault() },
-      html("form", { method: "dialog", class: "form" },
-        html("h3", { id: "token-title" }, "This server asks for a token"), html("label", { class: "field" }, html("span", {}, "Token"), input),
-        html("button", { class: "first" }, "Continue")));
-    dialog.addEventListener("close", () => { dialog.remove(); asking = null; resolve(input.value.trim()); });
+    const dialog = html(
+      "dialog",
+      { "aria-labelledby": "token-title", oncancel: (/** @type {Event} */ event) => event.preventDefault() },
+      html(
+        "form",
+        { method: "dialog", class: "form" },
+        html("h3", { id: "token-title" }, "This server asks for a token"),
+        html("label", { class: "field" }, html("span", {}, "Token"), input),
+        html("button", { class: "first" }, "Continue"),
+      ),
+    );
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      asking = null;
+      resolve(input.value.trim());
+    });
     document.body.append(dialog);
     dialog.showModal();
   });

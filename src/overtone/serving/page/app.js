@@ -16,14 +16,15 @@ const built = new Set();
 
 async function show() {
   const name = location.hash.slice(1) in PAGES ? location.hash.slice(1) : "predict";
-  for (const section of document.querySelectorAll("section[data-page]")) section.toggleAttribute("hidden", section.getAttribute("data-page") !== name);
+  for (const section of document.querySelectorAll("section[data-page]"))
+    section.toggleAttribute("hidden", section.getAttribute("data-page") !== name);
   for (const link of document.querySelectorAll("nav a")) {
     if (link.getAttribute("href") === `#${name}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   if (built.has(name)) return;
   built.add(name);
-  const place = /** @type {HTMLElement} */ (document.getElementById(name));
+  const place = /** @type {HTMLElement} */ (document.getElementById(`page-${name}`));
   try {
     await PAGES[name](place);
   } catch (error) {

@@ -9,12 +9,24 @@ export async function takePhoto() {
   video.muted = true;
   const line = html("p", { class: "hint", role: "status" }, "Waiting for the camera");
   const take = html("button", { value: "take", class: "first", disabled: true }, "Take the photo");
-  const dialog = html("dialog", { "aria-label": "Camera" }, html("form", { method: "dialog", class: "form" }, video, line, html("div", { class: "controls" }, take, html("button", { value: "" }, "Cancel"))));
+  const dialog = html(
+    "dialog",
+    { "aria-label": "Camera" },
+    html(
+      "form",
+      { method: "dialog", class: "form" },
+      video,
+      line,
+      html("div", { class: "controls" }, take, html("button", { value: "" }, "Cancel")),
+    ),
+  );
   document.body.append(dialog);
   dialog.showModal();
   try {
     if (!navigator.mediaDevices) throw new Error("insecure");
-    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment", width: { ideal: 1280 } } });
+    stream = await navigator.mediaDevices.getUserMedia({
+      video: { facingMode: "environment", width: { ideal: 1280 } },
+    });
     video.srcObject = stream;
     take.disabled = false;
     line.textContent = "";

@@ -20,11 +20,12 @@ export function linearTicks(min, max, most) {
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = power * ([1, 2, 5, 10].find((factor) => factor * power >= rough) ?? 10);
   const ticks = [];
-  for (let index = Math.ceil(min / step); index * step <= max + step * 1e-9; index++) ticks.push(Number((index * step).toPrecision(12)));
+  for (let index = Math.ceil(min / step); index * step <= max + step * 1e-9; index++)
+    ticks.push(Number((index * step).toPrecision(12)));
   return ticks;
 }
 
-/** Values 1, 2, 5 times powers of ten, or powers alone where these are too many. @param {number} min @param {number} max @param {number} most */
+/** Values 1, 2, 5 times powers of ten, or powers alone where these are too many, or evenly spaced ones within a power. @param {number} min @param {number} max @param {number} most */
 export function logTicks(min, max, most) {
   const all = [];
   for (let power = Math.floor(Math.log10(min)); power <= Math.log10(max); power++) {
@@ -32,6 +33,7 @@ export function logTicks(min, max, most) {
   }
   const inside = all.filter(({ value }) => value >= min && value <= max);
   const powers = inside.filter(({ factor }) => factor === 1);
+  if (inside.length < 2) return linearTicks(min, max, Math.min(most, 6));
   return (inside.length <= most || powers.length < 2 ? inside : powers).map(({ value }) => value);
 }
 
@@ -59,7 +61,14 @@ export function rangeOf(values, log = false, margin = 0.06) {
 export function frame(width, height, x, y, title) {
   const [left, right, top, bottom] = [46, 10, 26, 42];
   const [across, down] = [scaleOf(x, left, width - right), scaleOf(y, height - bottom, top)];
-  const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "group", "aria-label": title, class: "chart" });
+  const root = svg("svg", {
+    viewBox: `0 0 ${width} ${height}`,
+    width,
+    height,
+    role: "group",
+    "aria-label": title,
+    class: "chart",
+  });
   for (const tick of down.ticks) {
     root.append(
       svg("line", { class: "grid", x1: left, x2: width - right, y1: down.at(tick), y2: down.at(tick) }),
@@ -68,8 +77,18 @@ export function frame(width, height, x, y, title) {
   }
   for (const tick of across.ticks) {
     root.append(
-      svg("line", { class: "notch", x1: across.at(tick), x2: across.at(tick), y1: height - bottom, y2: height - bottom + 5 }),
-      svg("text", { class: "tick", x: across.at(tick), y: height - bottom + 18, "text-anchor": "middle" }, x.text(tick)),
+      svg("line", {
+        class: "notch",
+        x1: across.at(tick),
+        x2: across.at(tick),
+        y1: height - bottom,
+        y2: height - bottom + 5,
+      }),
+      svg(
+        "text",
+        { class: "tick", x: across.at(tick), y: height - bottom + 18, "text-anchor": "middle" },
+        x.text(tick),
+      ),
     );
   }
   root.append(

@@ -2,6 +2,8 @@
 
 import { html, svg } from "./dom.js";
 
+const LONGEST = 800; // pixels of a side
+
 /**
  * @typedef {object} Stage
  * @property {HTMLElement} element
@@ -24,21 +26,30 @@ export function imageStage(name) {
   return { element, image, over, shapes, clear };
 }
 
+/** The size at which pixels are kept: sixty photos of a camera at their own would fill the memory. @param {number} width @param {number} height */
+export function fitted(width, height) {
+  const scale = Math.min(1, LONGEST / Math.max(width, height));
+  return { width: Math.max(1, Math.round(width * scale)), height: Math.max(1, Math.round(height * scale)) };
+}
+
 /**
  * Draw a file, as it is stored where only that has the size that the server saw; one that the browser cannot read stays blank.
  * @param {Stage} stage @param {Blob} file @param {{width: number, height: number}} [seen]
  */
 export async function drawImage(stage, file, seen) {
-  if (seen && seen.width === stage.image.width && seen.height === stage.image.height) return;
+  const resize = (/** @type {{width: number, height: number}} */ size) => {
+    for (const canvas of [stage.image, stage.over]) Object.assign(canvas, fitted(size.width, size.height));
+    stage.shapes.setAttribute("viewBox", `0 0 ${size.width} ${size.height}`);
+  };
+  if (seen && stage.shapes.getAttribute("viewBox") === `0 0 ${seen.width} ${seen.height}`) return;
   try {
     const bitmap = await createImageBitmap(file, { imageOrientation: seen ? "none" : "from-image" });
-    for (const canvas of [stage.image, stage.over]) [canvas.width, canvas.height] = [bitmap.width, bitmap.height];
-    stage.image.getContext("2d")?.drawImage(bitmap, 0, 0);
+    resize(bitmap);
+    stage.image.getContext("2d")?.drawImage(bitmap, 0, 0, stage.image.width, stage.image.height);
     bitmap.close();
   } catch {
-    if (seen) for (const canvas of [stage.image, stage.over]) [canvas.width, canvas.height] = [seen.width, seen.height];
+    if (seen) resize(seen);
   }
-  stage.shapes.setAttribute("viewBox", `0 0 ${stage.image.width} ${stage.image.height}`);
 }
 
 /** Put pixels over the whole image. @param {Stage} stage @param {CanvasImageSource} pixels */

@@ -24,7 +24,10 @@ export async function showPredict(place) {
     while (running < AT_ONCE && waiting.length) {
       running++;
       const card = /** @type {Card} */ (waiting.shift());
-      card.run(model, served.explain).finally(() => { running--; start(); });
+      card.run(model, served.explain).finally(() => {
+        running--;
+        start();
+      });
     }
   };
   const add = (/** @type {Iterable<File>} */ files) => {
@@ -38,20 +41,67 @@ export async function showPredict(place) {
     start();
   };
 
-  const input = html("input", { type: "file", accept: "image/*", multiple: true, id: "files", class: "unseen", onchange: () => { add(input.files); input.value = ""; } });
-  const grid = html("ol", { class: `results ${model.task}`, hidden: true, "aria-label": "Predictions" });
-  const clear = html("button", { type: "button", class: "quiet", hidden: true, onclick: () => { for (const card of cards.splice(0)) card.remove(); grid.hidden = clear.hidden = true; input.focus(); } }, "Remove all");
-  const camera = html("button", { type: "button", onclick: async () => { const file = await takePhoto(); if (file) add([file]); } }, "Use the camera");
-  const zone = html("div", { class: "zone", role: "group", "aria-label": "Add images" },
-    html("p", {}, "Drop images here, paste them, or"),
-    html("div", { class: "controls" }, input, html("label", { for: "files", class: "button" }, "Choose files"), camera, clear));
-  const models = select("Model", served.models.map((/** @type {Model} */ one) => [one.name, `${one.name} (${one.task})`]), (name) => {
-    model = served.models.find((/** @type {Model} */ one) => one.name === name);
-    about.textContent = description(model);
-    grid.className = `results ${model.task}`;
-    waiting.splice(0, Infinity, ...cards);
-    start();
+  const input = html("input", {
+    type: "file",
+    accept: "image/*",
+    multiple: true,
+    id: "files",
+    class: "unseen",
+    onchange: () => {
+      add(input.files);
+      input.value = "";
+    },
   });
+  const grid = html("ol", { class: `results ${model.task}`, hidden: true, "aria-label": "Predictions" });
+  const clear = html(
+    "button",
+    {
+      type: "button",
+      class: "quiet",
+      hidden: true,
+      onclick: () => {
+        for (const card of cards.splice(0)) card.remove();
+        grid.hidden = clear.hidden = true;
+        input.focus();
+      },
+    },
+    "Remove all",
+  );
+  const camera = html(
+    "button",
+    {
+      type: "button",
+      onclick: async () => {
+        const file = await takePhoto();
+        if (file) add([file]);
+      },
+    },
+    "Use the camera",
+  );
+  const zone = html(
+    "div",
+    { class: "zone", role: "group", "aria-label": "Add images" },
+    html("p", {}, "Drop images here, paste them, or"),
+    html(
+      "div",
+      { class: "controls" },
+      input,
+      html("label", { for: "files", class: "button" }, "Choose files"),
+      camera,
+      clear,
+    ),
+  );
+  const models = select(
+    "Model",
+    served.models.map((/** @type {Model} */ one) => [one.name, `${one.name} (${one.task})`]),
+    (name) => {
+      model = served.models.find((/** @type {Model} */ one) => one.name === name);
+      about.textContent = description(model);
+      grid.className = `results ${model.task}`;
+      waiting.splice(0, Infinity, ...cards);
+      start();
+    },
+  );
   const about = html("p", { class: "hint" }, description(model));
   filled(/** @type {Element} */ (document.getElementById("models")), models.field);
   filled(place, html("div", { class: "stack" }, about, zone, grid));
@@ -75,7 +125,9 @@ function acceptDrops(zone, add) {
   };
   addEventListener("dragenter", (event) => mark(event, 1));
   addEventListener("dragleave", (event) => mark(event, -1));
-  addEventListener("dragover", (event) => { if (carries(event)) event.preventDefault(); });
+  addEventListener("dragover", (event) => {
+    if (carries(event)) event.preventDefault();
+  });
   addEventListener("drop", (event) => {
     if (!carries(event)) return;
     event.preventDefault();
@@ -96,7 +148,14 @@ class Card {
     this.stage = imageStage(file.name);
     this.result = html("div", { class: "result", "aria-live": "polite" });
     this.latency = html("div", { class: "latency" });
-    this.element = html("li", { class: "card" }, html("h3", { class: "file" }, file.name || "image"), this.stage.element, this.result, this.latency);
+    this.element = html(
+      "li",
+      { class: "card" },
+      html("h3", { class: "file" }, file.name || "image"),
+      this.stage.element,
+      this.result,
+      this.latency,
+    );
     this.number = 0;
   }
 
@@ -109,13 +168,27 @@ class Card {
     try {
       const began = performance.now();
       const query = new URLSearchParams({ model: model.name, top_k: model.task === "classification" ? "5" : "100" });
-      const answer = await json(`v1/predict?${query}`, { method: "POST", body: this.file, headers: { "Content-Type": "application/octet-stream" } });
+      const answer = await json(`v1/predict?${query}`, {
+        method: "POST",
+        body: this.file,
+        headers: { "Content-Type": "application/octet-stream" },
+      });
       const seconds = performance.now() - began;
       await drawn;
       if (number !== this.number) return;
       const image = answer.images[0];
-      const explain = !explains ? null : async (/** @type {number} */ label) =>
-        createImageBitmap(await (await call(`v1/explain?${new URLSearchParams({ model: model.name, label: String(label) })}`, { method: "POST", body: this.file, headers: { "Content-Type": "application/octet-stream" } })).blob());
+      const explain = !explains
+        ? null
+        : async (/** @type {number} */ label) =>
+            createImageBitmap(
+              await (
+                await call(`v1/explain?${new URLSearchParams({ model: model.name, label: String(label) })}`, {
+                  method: "POST",
+                  body: this.file,
+                  headers: { "Content-Type": "application/octet-stream" },
+                })
+              ).blob(),
+            );
       await drawImage(this.stage, this.file, image);
       filled(this.result, showPrediction(model.task, image, this.stage, explain));
       filled(this.latency, latency({ ...answer.milliseconds, ...image.milliseconds }, seconds));
@@ -138,11 +211,22 @@ class Card {
 function latency(milliseconds, seen) {
   const stages = STAGES.filter((stage) => milliseconds[stage] !== undefined);
   const sum = stages.reduce((total, stage) => total + milliseconds[stage], 0) || 1;
-  const bar = html("div", { class: "bar stages", "aria-hidden": "true" }, stages.map((stage, index) => {
-    const part = html("span", { class: `part family-${index % 6}` });
-    part.style.flexGrow = String(milliseconds[stage] / sum);
-    return part;
-  }));
-  const names = stages.map((stage, index) => html("span", {}, html("span", { class: `swatch family-${index % 6}` }), `${stage} ${milliseconds[stage].toFixed(1)}`));
+  const bar = html(
+    "div",
+    { class: "bar stages", "aria-hidden": "true" },
+    stages.map((stage, index) => {
+      const part = html("span", { class: `part family-${index % 6}` });
+      part.style.flexGrow = String(milliseconds[stage] / sum);
+      return part;
+    }),
+  );
+  const names = stages.map((stage, index) =>
+    html(
+      "span",
+      {},
+      html("span", { class: `swatch family-${index % 6}` }),
+      `${stage} ${milliseconds[stage].toFixed(1)}`,
+    ),
+  );
   return [bar, html("p", { class: "hint stage-names" }, names, html("span", {}, `round trip ${seen.toFixed(0)} ms`))];
 }
