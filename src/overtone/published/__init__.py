@@ -11,7 +11,6 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Any
 
 from overtone.errors import OvertoneError
 from overtone.published.dense_row import PublishedDense
