@@ -15,6 +15,7 @@ from torchvision import transforms as tv
 from overtone.config import Augment, Preprocess
 from overtone.data import jpeg
 from overtone.data.cropping import resized
+from overtone.data.decoded_cache import DecodedCache, Memory
 from overtone.data.decoding import BadImage, as_pixels, decode_image, decode_pixels
 from overtone.data.loader import Loader
 from overtone.data.seeding import seeded
@@ -305,8 +306,8 @@ def test_workers_keep_the_layout_and_bad_files_leave_no_hole(jpegs: ImageList, c
 def test_cached_pictures_give_the_same_batches(jpegs: ImageList, kind: str) -> None:
     transform = training_transform(Preprocess(size=32), AUGMENTS[kind])
     fresh, cached = (
-        Loader(jpegs, classes_of(transform), batch_size=7, shuffle=True, cache_bytes=cache_bytes)
-        for cache_bytes in (0, 1 << 20)
+        Loader(jpegs, classes_of(transform), batch_size=7, shuffle=True, cache=DecodedCache(Memory(num_bytes)))
+        for num_bytes in (0, 1 << 20)
     )
     epochs = []
     for epoch in range(3):

@@ -92,6 +92,20 @@ def resized(pixels: Tensor, size: int, interpolation: Interpolation) -> Tensor:
     return images[0].permute(1, 2, 0)
 
 
+def at_most(pixels: Pixels, side: int) -> Pixels:
+    """An image whose shorter side has at most so many pixels: a larger one is resized, bicubic and antialiased."""
+    if isinstance(pixels, StoredJpeg):
+        raise TypeError("a file that is decoded in part has no size of its own")
+    sides = pixels.size if isinstance(pixels, Image.Image) else (pixels.shape[1], pixels.shape[0])
+    if min(sides) <= side:
+        return pixels
+    width, height = (max(round(length * side / min(sides)), side) for length in sides)
+    with enough_memory():
+        image = pixels if isinstance(pixels, Image.Image) else as_image(pixels)
+        small = image.resize((width, height), Image.Resampling.BICUBIC)
+        return small if isinstance(pixels, Image.Image) else as_pixels(small)
+
+
 def as_image(pixels: Tensor) -> Image.Image:
     """Uint8 `(H, W, 3)` as an image in RGB, which the libraries that change colours take."""
     return Image.fromarray(np.ascontiguousarray(pixels.numpy()))

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from overtone.data.cropping import Pixels
+from overtone.data.cropping import Pixels, at_most
 from overtone.data.decoding import Exif, as_rgb, decode_image, decode_pixels, open_scaled
 from overtone.data.sources.source import Record
 from overtone.data.transforms import ImageTransform, Normalise, ProgressiveTransform, Transform
@@ -114,12 +114,13 @@ class ImagePipeline:
         self.channels_last = channels_last
         self._exif: Exif = getattr(transform, "exif", "ignore")
         self._decode = _DECODERS[getattr(transform, "takes", "image")]
+        self.most: int | None = getattr(transform, "most", None)
 
     def decode(self, record: Record) -> tuple[Pixels, Any]:
         """The image and its target."""
         image = record.get("image", b"")
         decoded = as_rgb(image, self._exif) if isinstance(image, Image.Image) else self._decode(image, self._exif)
-        return decoded, self._target(record)
+        return decoded if self.most is None else at_most(decoded, self.most), self._target(record)
 
     def transform(self, decoded: tuple[Pixels, Any], draw: Draw) -> tuple[Tensor, Any]:
         """The image as uint8 `(H, W, 3)` where only the normalisation is left, which `collate` does in place."""
