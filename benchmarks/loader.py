@@ -10,10 +10,10 @@ decoded      the files with `data.cache decoded`, filled before
 decoded 256  the same with `data.cache_side 256`
 
 Each in a process of its own with one thread and no workers, bilinear, an epoch each in turn; the first one, which fills
-caches, is not counted. Crops are drawn by different generators, so only their distribution is the same in what is timed.
-Before that, the crops and flips that `files` has drawn are computed with torchvision's functions too: how far the two
-lie apart is printed, in grey levels of 0..255, and more than the resize's rounding ends the benchmark; so does one
-value that `decoded` has otherwise than `files`, or one of the evaluation transforms. Memory is the largest resident
+caches, is not counted. Crops are drawn by different generators, so only their distribution is the same in what is
+timed. Before that, the crops and flips that `files` has drawn are computed with torchvision's functions too: how far
+the two lie apart is printed, in grey levels of 0..255, and more than the resize's rounding ends the benchmark; so does
+one value that `decoded` has otherwise than `files`, or one of the evaluation transforms. Memory is the largest resident
 size of the process beyond what it had before it read an image, with the pages of the cache's files in it.
 
 Without `--images`, images of 500x375 are made: soft fields of colour, edges and noise. How long decoding takes depends
@@ -140,7 +140,7 @@ def reader(name: str, folder: Path, batch: int, size: int) -> DataLoader | Loade
 
 def evaluation_difference(paths: list[Path], size: int) -> float:
     """The largest difference of normalised values between the evaluation transforms."""
-    published = transforms.Compose(
+    published: Any = transforms.Compose(
         [
             transforms.Resize(int(size / 0.875)),
             transforms.CenterCrop(size),
@@ -149,7 +149,7 @@ def evaluation_difference(paths: list[Path], size: int) -> float:
         ]
     )
     ours = evaluation_transform(Preprocess(size=size))
-    images = [Image.open(path).convert("RGB") for path in paths]
+    images: list[Any] = [Image.open(path).convert("RGB") for path in paths]
     return max(float((published(image) - ours(image)).abs().max()) for image in images)
 
 
@@ -162,7 +162,7 @@ def training_difference(loader: Any, size: int) -> dict[str, float]:
     assert isinstance(files, ImageList)
     for batch in loader:
         for position, found in zip(batch.ids.tolist(), batch.inputs, strict=True):
-            image = Image.open(files.paths[position]).convert("RGB")
+            image: Any = Image.open(files.paths[position]).convert("RGB")
             with seeded(0, 0, position):
                 box = RandomResizedCropAndInterpolation.get_params(image, augment.scale, augment.ratio)
                 flipped = torch.rand(1) < augment.hflip

@@ -31,7 +31,7 @@ from overtone.data.sources import open_splits
 from overtone.verbs.demo import write_digits
 
 _SHARDS, _EACH, _BATCH = 125, 8000, 256
-_SIDE, _LR = 32, 0.4
+_SIDE, _LR = 16, 0.4
 _ORDERS: dict[str, tuple[str, int]] = {
     "permutation": ("", 0),
     "packed, window 16": ("packed", 16),
@@ -60,7 +60,7 @@ def distances() -> dict[str, Any]:
 
 
 def images(source: Any) -> tuple[Tensor, Tensor]:
-    """All images, uint8 `(N, 3, 32, 32)`, and their classes."""
+    """All images, uint8 `(N, 3, 16, 16)`, and their classes."""
     pixels = torch.empty(len(source), 3, _SIDE, _SIDE, dtype=torch.uint8)
     for at in range(len(source)):
         image = decode_image(source.read(at)["image"]).resize((_SIDE, _SIDE))
@@ -84,8 +84,8 @@ def network(num_classes: int) -> nn.Module:
     def block(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
         return [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
 
-    layers = [*block(3, 24, 1), *block(24, 48, 2), *block(48, 96, 2), *block(96, 96, 1)]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(96, num_classes))
+    layers = [*block(3, 16, 1), *block(16, 32, 2), *block(32, 64, 2), *block(64, 64, 1)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, num_classes))
 
 
 def top1(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor], orders: list[Tensor], seed: int) -> float:

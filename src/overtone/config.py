@@ -124,6 +124,9 @@ class Data(Checked, section="data"):
     cache_side: Pixels | None = None
     """With `cache` decoded: training images whose shorter side is longer are first resized to it (bicubic), and random
     crops are drawn from that; changes pixels."""
+    decoder: Literal["cpu", "gpu", "dali"] = "cpu"
+    """What decodes, crops and resizes training images: `cpu` gives Pillow's pixels; `gpu` (torchvision's nvJPEG) and
+    `dali` (NVIDIA DALI) do it on the CUDA device with the same order, crops and flips, and other pixels."""
     scaled_decoding: bool = False
     """Decode JPEG files for training at 1/2, 1/4 or 1/8 of their size where the random crop is at least that much
     larger than the input: quicker for large photographs, and changes pixels; off, they are Pillow's."""
@@ -327,6 +330,12 @@ class Recipe(Checked):
             "data.scaled_decoding",
             True,
             "off where data.cache is decoded; data.cache_side makes large images smaller",
+        )
+        require(
+            self.data.decoder == "cpu" or (self.data.cache == "none" and not self.data.scaled_decoding),
+            "data.decoder",
+            self.data.decoder,
+            "cpu where data.cache is decoded or data.scaled_decoding is on",
         )
         sizes = self.train.sizes
         require(len(sizes) <= self.train.epochs, "train.sizes", sizes, "no more sizes than train.epochs")

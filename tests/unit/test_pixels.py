@@ -140,7 +140,7 @@ def other_decoder(monkeypatch: pytest.MonkeyPatch):
 
     def put(decoder: object) -> None:
         monkeypatch.setattr(jpeg, "_decode_jpeg", decoder)
-        monkeypatch.setattr(jpeg, "_by_simplejpeg", lambda content: None)
+        monkeypatch.setattr(jpeg, "_by_simplejpeg", lambda content, size: None)
         jpeg._decoders.cache_clear()
 
     yield put

@@ -18,7 +18,13 @@ _HEAD = 8  # bytes of the length of the description
 
 
 class Store(Protocol):
-    """Runs of bytes by number."""
+    """Runs of bytes by number.
+
+    Attributes:
+        is_full: whether there is no room for anything more.
+    """
+
+    is_full: bool
 
     def get(self, number: int) -> np.ndarray | None:
         """What was put under a number, uint8 and writable, or None."""
@@ -37,7 +43,7 @@ class Memory:
     """
 
     def __init__(self, num_bytes: int) -> None:
-        self._room = num_bytes
+        self._room, self.is_full = num_bytes, num_bytes == 0
         self._kept: dict[int, np.ndarray] = {}
 
     def get(self, number: int) -> np.ndarray | None:
@@ -46,7 +52,8 @@ class Memory:
 
     def put(self, number: int, size: int, pieces: list[Any]) -> None:
         """See `Store`."""
-        if size <= self._room:
+        self.is_full = size > self._room
+        if not self.is_full:
             self._room -= size
             self._kept[number] = np.frombuffer(bytearray().join(pieces), np.uint8)
 
@@ -78,6 +85,8 @@ class DecodedCache:
 
     def keep(self, position: int, decoded: Any) -> None:
         """Keep a sample if there is room and it can be kept."""
+        if self._store.is_full:
+            return
         pieces: list[Any] = []
         plan = _planned(decoded, pieces, [0])
         if plan is None:
@@ -100,7 +109,7 @@ def _planned(value: Any, pieces: list[Any], end: list[int]) -> list[Any] | None:
         values = value.numpy() if isinstance(value, Tensor) else value
         order = sorted(range(values.ndim), key=lambda axis: -values.strides[axis])  # as it lies in memory
         laid = np.ascontiguousarray(values.transpose(order))
-        place = _put(memoryview(laid.reshape(-1).view(np.uint8)), pieces, end)
+        place = _put(laid.reshape(-1).view(np.uint8).data, pieces, end)
         return [type(value).__name__, values.dtype.str, laid.shape, np.argsort(order).tolist(), *place]
     if type(value) in (tuple, list, dict):
         plans = [_planned(item, pieces, end) for item in (value.values() if isinstance(value, dict) else value)]

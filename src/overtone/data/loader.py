@@ -106,11 +106,13 @@ class Loader:
         Raises:
             OvertoneError: a worker process died.
         """
+        finish = getattr(self._loader.dataset.pipeline, "finish", None)  # type: ignore[attr-defined]
         with worker_death_explained():
             with _workers_as_asked():
                 batches = iter(self._loader)
             try:
                 for batch in batches:
+                    batch = batch if finish is None else finish(batch)
                     yield batch._replace(bad=tuple((position, reason) for position, reason in batch.bad))
             except (ConnectionError, EOFError):  # a worker died while it handed something over
                 self.close()  # or PyTorch would raise the same again later, wherever that may be
@@ -273,6 +275,7 @@ class _Batches(Dataset):
                     reseed(self.seed, epoch, position)
                     draw = Draw(self.seed, epoch, position, len(self.source), self.decoded)
                     samples.append(self.pipeline.transform(decoded, draw))
+                    decoded = None  # its memory serves the next one
                 except BadImage as error:
                     bad.append((position, error.reason))
                     continue

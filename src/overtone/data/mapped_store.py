@@ -67,7 +67,7 @@ class MappedStore:
                 return None
         content = np.frombuffer(self._mapped, np.uint8, size, begin)
         if start != self._started:
-            if zlib.crc32(content) != checksum:
+            if zlib.crc32(content.data) != checksum:
                 self._table[number + 1, -1] = 0
                 return None
             self._table[number + 1, 2] = self._started
@@ -75,11 +75,10 @@ class MappedStore:
 
     def put(self, number: int, size: int, pieces: list[Any]) -> None:
         """See `Store`; a full disk is no room."""
-        if not self._is_full:
-            try:
-                self._put(self._table[number + 1], b"".join(pieces))
-            except OSError:  # the disk is full, or the folder was removed
-                self._is_full = True
+        try:
+            self._put(self._table[number + 1], b"".join(pieces))
+        except OSError:  # the disk is full, or the folder was removed
+            self.is_full = True
 
     def _put(self, row: np.ndarray, content: bytes) -> None:
         with FileLock(self.folder / _LOCK):
@@ -88,8 +87,8 @@ class MappedStore:
             # after a crash of the machine the number of pages may be an old one
             place = max(int(self._table[0, 0]), -(-os.fstat(self._file).st_size // _PAGE))
             end = place - (-len(content) // _PAGE)
-            self._is_full = not self._fits(end * _PAGE)
-            if self._is_full:
+            self.is_full = not self._fits(end * _PAGE)
+            if self.is_full:
                 return
             self._table[0, 0] = end
         view, start = memoryview(content), place * _PAGE
@@ -101,7 +100,7 @@ class MappedStore:
 
     def _open(self) -> None:
         self._started = _machine_start()
-        self._is_full, self._others = False, _size_of(self._beside())
+        self.is_full, self._others = False, _size_of(self._beside())
         self._table = np.asarray(np.memmap(self.folder / _ROWS, np.int64, "r+", shape=(self.rows + 1, _FIELDS)))
         self._file = os.open(self.folder / _PIXELS, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
         self._mapped: Any = b""

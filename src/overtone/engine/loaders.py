@@ -10,6 +10,8 @@ from collections.abc import Callable
 from overtone.config import Recipe, Run
 from overtone.data.caching import data_cache
 from overtone.data.decoded_cache import DecodedCache, Memory
+from overtone.data.decoders import decoder_named
+from overtone.data.device_decoding import DevicePipeline
 from overtone.data.loader import Loader
 from overtone.data.mapped_store import MappedStore
 from overtone.data.shared_memory import fitting_workers
@@ -78,6 +80,10 @@ class Loaders:
         wanted = _wanted(run.workers, len(source) / recipe.train.batch_size, in_process, world)
         cache_mb = run.cache_mb if run.cache_mb is not None else _CACHE_MB if wanted == 0 else 0
         pipeline = task.pipeline(train=train, channels_last=self._placement.channels_last)
+        if train and recipe.data.decoder != "cpu":
+            device = self._placement.device
+            decoder = decoder_named(recipe.data.decoder, device, recipe.data.preprocess.interpolation)
+            pipeline = DevicePipeline(pipeline, decoder, device)
         if train and recipe.data.cache_side is not None and not hasattr(pipeline, "most"):
             raise OvertoneError(f"data.cache_side is for whole images, and not for {recipe.task}: take it off")
         kept = DecodedCache(Memory(cache_mb << 20))
