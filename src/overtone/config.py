@@ -326,6 +326,12 @@ class Recipe(Checked):
             "none where data.cache is none",
         )
         require(
+            self.data.cache == "none" or self.data.cache_gb > 0,
+            "data.cache_gb",
+            self.data.cache_gb,
+            "above 0 where data.cache is decoded",
+        )
+        require(
             self.data.cache == "none" or not self.data.scaled_decoding,
             "data.scaled_decoding",
             True,

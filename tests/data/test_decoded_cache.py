@@ -205,6 +205,7 @@ def test_training_reads_each_file_once(photos: Path, tmp_path: Path, monkeypatch
 def test_options_that_contradict_each_other() -> None:
     for data, named in (
         ({"cache_side": 256}, "data.cache_side"),
+        ({"cache": "decoded", "cache_gb": 0.0}, "data.cache_gb"),
         ({"cache": "decoded", "scaled_decoding": True}, "data.scaled_decoding"),
         ({"cache": "decoded", "decoder": "gpu"}, "data.decoder"),
         ({"decoder": "dali", "scaled_decoding": True}, "data.decoder"),

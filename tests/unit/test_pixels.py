@@ -179,6 +179,17 @@ def test_a_decoder_with_pillows_pixels_is_used(tmp_path: Path, other_decoder) ->
     assert sizes[-1] == (80, 60)
 
 
+def test_pixels_that_are_looked_at_stay(tmp_path: Path) -> None:
+    paths = [stored(tmp_path / f"{seed}.jpg", noise(80, 60, seed)) for seed in range(3)]
+    expected = [np.asarray(decode_image(path)) for path in paths]
+    whole = decode_pixels(paths[0])
+    part = decode_pixels(paths[1])[10:20]
+    for _ in range(2):  # whose memory the next one may have
+        np.testing.assert_array_equal(decode_pixels(paths[2]).numpy(), expected[2])
+    np.testing.assert_array_equal(whole.numpy(), expected[0])
+    np.testing.assert_array_equal(part.numpy(), expected[1][10:20])
+
+
 # Resizing
 
 

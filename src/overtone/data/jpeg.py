@@ -23,7 +23,6 @@ from torch import Tensor
 _decode_jpeg = getattr(torchvision.io, "decode_jpeg", None)
 _kept = threading.local()
 _MOST_KEPT = 1 << 24  # bytes
-_UNUSED = 3  # references to the room: those of the thread's variable, of the local one, and of the call that counts
 _START = b"\xff\xd8\xff"
 _FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
 _SEGMENTS = frozenset((0xC4, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE))  # tables, restarts, applications' own, comments
@@ -88,12 +87,20 @@ def _room(size: int) -> np.ndarray:
 
     New memory comes from the system page by page, which takes a seventh of the time that decoding takes.
     """
-    room = getattr(_kept, "room", None)
-    if room is None or len(room) < size or sys.getrefcount(room) > _UNUSED:
-        room = np.empty(size, np.uint8)
-        if size <= _MOST_KEPT:
-            _kept.room = room
+    if not hasattr(_kept, "room"):
+        _kept.room = np.empty(0, np.uint8)
+        _kept.unused = _references(_kept)  # how many there are of one's own differs between versions of Python
+    if len(_kept.room) >= size and _references(_kept) == _kept.unused:
+        return _kept.room
+    room = np.empty(size, np.uint8)
+    if size <= _MOST_KEPT:
+        _kept.room = room
     return room
+
+
+def _references(kept: Any) -> int:
+    room = kept.room
+    return sys.getrefcount(room)
 
 
 @cache
