@@ -116,8 +116,17 @@ class Data(Checked, section="data"):
     shuffle_shards: PositiveInt = 16
     """Shards that training's order draws from at a time, where the images are in tar shards."""
     cache_gb: NonNegative = 20.0
-    """Disk for shards fetched from remote stores, GB, in the cache folder; 0: nothing is kept, images are read by
-    range."""
+    """Disk for shards fetched from remote stores, and as much for decoded images, GB, in the cache folder; 0: nothing
+    is kept, images are read by range."""
+    cache: Literal["none", "decoded"] = "none"
+    """`decoded`: keep decoded images in memory-mapped files in the cache folder, up to `cache_gb`, for later epochs and
+    runs on the same images; pixels stay the same."""
+    cache_side: Pixels | None = None
+    """With `cache` decoded: training images whose shorter side is longer are first resized to it (bicubic), and random
+    crops are drawn from that; changes pixels."""
+    decoder: Literal["cpu", "gpu", "dali"] = "cpu"
+    """What decodes, crops and resizes training images: `cpu` gives Pillow's pixels; `gpu` (torchvision's nvJPEG) and
+    `dali` (NVIDIA DALI) do it on the CUDA device with the same order, crops and flips, and other pixels."""
     scaled_decoding: bool = False
     """Decode JPEG files for training at 1/2, 1/4 or 1/8 of their size where the random crop is at least that much
     larger than the input: quicker for large photographs, and changes pixels; off, they are Pillow's."""
@@ -321,6 +330,30 @@ class Recipe(Checked):
             "data.scaled_decoding",
             self.data.scaled_decoding,
             f"off where augment.crop is {self.augment.crop}: it is for random_resized",
+        )
+        require(
+            self.data.cache == "decoded" or self.data.cache_side is None,
+            "data.cache_side",
+            self.data.cache_side,
+            "none where data.cache is none",
+        )
+        require(
+            self.data.cache == "none" or self.data.cache_gb > 0,
+            "data.cache_gb",
+            self.data.cache_gb,
+            "above 0 where data.cache is decoded",
+        )
+        require(
+            self.data.cache == "none" or not self.data.scaled_decoding,
+            "data.scaled_decoding",
+            True,
+            "off where data.cache is decoded; data.cache_side makes large images smaller",
+        )
+        require(
+            self.data.decoder == "cpu" or (self.data.cache == "none" and not self.data.scaled_decoding),
+            "data.decoder",
+            self.data.decoder,
+            "cpu where data.cache is decoded or data.scaled_decoding is on",
         )
         sizes = self.train.sizes
         require(len(sizes) <= self.train.epochs, "train.sizes", sizes, "no more sizes than train.epochs")

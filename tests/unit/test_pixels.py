@@ -15,6 +15,7 @@ from torchvision import transforms as tv
 from overtone.config import Augment, Preprocess
 from overtone.data import jpeg
 from overtone.data.cropping import resized
+from overtone.data.decoded_cache import DecodedCache, Memory
 from overtone.data.decoding import BadImage, as_pixels, decode_image, decode_pixels
 from overtone.data.loader import Loader
 from overtone.data.seeding import seeded
@@ -139,7 +140,7 @@ def other_decoder(monkeypatch: pytest.MonkeyPatch):
 
     def put(decoder: object) -> None:
         monkeypatch.setattr(jpeg, "_decode_jpeg", decoder)
-        monkeypatch.setattr(jpeg, "_by_simplejpeg", lambda content: None)
+        monkeypatch.setattr(jpeg, "_by_simplejpeg", lambda content, size: None)
         jpeg._decoders.cache_clear()
 
     yield put
@@ -176,6 +177,17 @@ def test_a_decoder_with_pillows_pixels_is_used(tmp_path: Path, other_decoder) ->
     other_decoder(as_pillow)
     np.testing.assert_array_equal(decode_pixels(path).numpy(), np.asarray(decode_image(path)))
     assert sizes[-1] == (80, 60)
+
+
+def test_pixels_that_are_looked_at_stay(tmp_path: Path) -> None:
+    paths = [stored(tmp_path / f"{seed}.jpg", noise(80, 60, seed)) for seed in range(3)]
+    expected = [np.asarray(decode_image(path)) for path in paths]
+    whole = decode_pixels(paths[0])
+    part = decode_pixels(paths[1])[10:20]
+    for _ in range(2):  # whose memory the next one may have
+        np.testing.assert_array_equal(decode_pixels(paths[2]).numpy(), expected[2])
+    np.testing.assert_array_equal(whole.numpy(), expected[0])
+    np.testing.assert_array_equal(part.numpy(), expected[1][10:20])
 
 
 # Resizing
@@ -305,8 +317,8 @@ def test_workers_keep_the_layout_and_bad_files_leave_no_hole(jpegs: ImageList, c
 def test_cached_pictures_give_the_same_batches(jpegs: ImageList, kind: str) -> None:
     transform = training_transform(Preprocess(size=32), AUGMENTS[kind])
     fresh, cached = (
-        Loader(jpegs, classes_of(transform), batch_size=7, shuffle=True, cache_bytes=cache_bytes)
-        for cache_bytes in (0, 1 << 20)
+        Loader(jpegs, classes_of(transform), batch_size=7, shuffle=True, cache=DecodedCache(Memory(num_bytes)))
+        for num_bytes in (0, 1 << 20)
     )
     epochs = []
     for epoch in range(3):

@@ -18,6 +18,7 @@ from pictures_on_disk import classes_of
 from overtone import machine
 from overtone.config import Augment, Data, Preprocess, Recipe
 from overtone.data import opening, shared_memory, silent_codecs
+from overtone.data.decoded_cache import DecodedCache, Memory
 from overtone.data.decoding import decode_image
 from overtone.data.loader import Loader
 from overtone.data.sources import TaggedImages
@@ -208,7 +209,9 @@ def spawned():
 
 
 def batches_of(source, pipeline, workers):
-    loader = Loader(source, pipeline, batch_size=10, workers=workers, shuffle=True, seed=3, cache_bytes=1 << 20)
+    loader = Loader(
+        source, pipeline, batch_size=10, workers=workers, shuffle=True, seed=3, cache=DecodedCache(Memory(1 << 20))
+    )
     found = []
     for epoch in range(2):
         loader.set_epoch(epoch)

@@ -10,6 +10,7 @@ from pictures_on_disk import classes_of, noise
 from PIL import Image, ImageFilter
 
 from overtone.config import Augment, Data, Preprocess, Recipe, Run, Train
+from overtone.data.decoded_cache import DecodedCache, Memory
 from overtone.data.decoding import BadImage, StoredJpeg, decode_pixels, open_scaled
 from overtone.data.loader import Loader
 from overtone.data.pipeline import Batch
@@ -74,7 +75,13 @@ def test_a_part_is_the_same_part_and_large_enough(
 def batches(images: ImageList, scaled: bool, workers: int = 0, size: int = 32) -> list[Batch]:
     transform = training_transform(replace(PLAIN, size=size), Augment(scale=(0.5, 1.0)), scaled_decoding=scaled)
     loader = Loader(
-        images, classes_of(transform), batch_size=3, workers=workers, shuffle=True, seed=1, cache_bytes=1 << 22
+        images,
+        classes_of(transform),
+        batch_size=3,
+        workers=workers,
+        shuffle=True,
+        seed=1,
+        cache=DecodedCache(Memory(1 << 22)),
     )
     loader.set_epoch(1)
     found = list(loader)

@@ -51,14 +51,15 @@ class RandomResizedCrop:
                 image = as_pixels(image)
             if isinstance(image, StoredJpeg):
                 width, height = image.size
-                box = self._draw(torch.empty(3, height, width, device="meta"))
+                box = self.drawn(width, height)
                 return resized(image.part(*box, least=self.size), self.size, self.interpolation)
-            top, left, height, width = self._draw(image.permute(2, 0, 1))
+            top, left, height, width = self.drawn(image.shape[1], image.shape[0])
             return resized(image[top : top + height, left : left + width], self.size, self.interpolation)
 
-    def _draw(self, image: Tensor) -> tuple[int, int, int, int]:
-        """Top, left, height and width of the part of an image `(3, H, W)`, of which only the shape counts."""
-        return RandomResizedCropAndInterpolation.get_params(image, self.scale, self.ratio)
+    def drawn(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Draw top, left, height and width of the part of an image of so many pixels."""
+        shape = torch.empty(3, height, width, device="meta")
+        return RandomResizedCropAndInterpolation.get_params(shape, self.scale, self.ratio)
 
 
 class RandomFlip:
@@ -74,7 +75,11 @@ class RandomFlip:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Flip uint8 `(H, W, 3)`, perhaps."""
-        return pixels.flip(self.dimension) if torch.rand(1) < self.probability else pixels
+        return pixels.flip(self.dimension) if self.drawn() else pixels
+
+    def drawn(self) -> bool:
+        """Draw whether to turn."""
+        return bool(torch.rand(1) < self.probability)
 
 
 def resized(pixels: Tensor, size: int, interpolation: Interpolation) -> Tensor:
@@ -90,6 +95,20 @@ def resized(pixels: Tensor, size: int, interpolation: Interpolation) -> Tensor:
     images = pixels.unsqueeze(0).permute(0, 3, 1, 2)  # a view, channels_last
     images = F.interpolate(images, (size, size), mode=interpolation, antialias=True)
     return images[0].permute(1, 2, 0)
+
+
+def at_most(pixels: Pixels, side: int) -> Pixels:
+    """An image whose shorter side has at most so many pixels: a larger one is resized, bicubic and antialiased."""
+    if isinstance(pixels, StoredJpeg):
+        raise TypeError("a file that is decoded in part has no size of its own")
+    sides = pixels.size if isinstance(pixels, Image.Image) else (pixels.shape[1], pixels.shape[0])
+    if min(sides) <= side:
+        return pixels
+    width, height = (max(round(length * side / min(sides)), side) for length in sides)
+    with enough_memory():
+        image = pixels if isinstance(pixels, Image.Image) else as_image(pixels)
+        small = image.resize((width, height), Image.Resampling.BICUBIC)
+        return small if isinstance(pixels, Image.Image) else as_pixels(small)
 
 
 def as_image(pixels: Tensor) -> Image.Image:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from overtone.data.decoded_cache import DecodedCache
+from overtone.data.decoded_cache import DecodedCache, Memory
 from overtone.data.decoding import BadImage
 from overtone.data.order import by_orientation, epoch_order, shard_order
 from overtone.data.pipeline import Batch, Draw, Pipeline
@@ -44,7 +44,7 @@ class Loader:
         pin_memory: put batches into page-locked memory, from which they reach a GPU sooner.
         rank: which of `num_ranks` processes this is. In training's order each gets its share of every batch (of
             `batch_size` images over all of them); otherwise its part of the list, in batches of `batch_size`.
-        cache_bytes: memory for decoded samples, which each process that reads keeps for the epochs to come.
+        cache: keeps decoded samples for the epochs to come; each process that reads has its own, or shares its files.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Loader:
         pin_memory: bool = False,
         rank: int = 0,
         num_ranks: int = 1,
-        cache_bytes: int = 0,
+        cache: DecodedCache | None = None,
     ) -> None:
         if batch_size < 1 or workers < 0:
             raise OvertoneError(f"batch_size is {batch_size}, workers is {workers}; give at least 1 and at least 0")
@@ -75,7 +75,7 @@ class Loader:
         self._order.first_batch = start_batch
         with _workers_as_asked():
             self._loader = DataLoader(
-                _Batches(source, pipeline, seed, DecodedCache(cache_bytes)),
+                _Batches(source, pipeline, seed, cache or DecodedCache(Memory(0))),
                 batch_size=None,  # an item is a whole batch: one message from a worker, no collation here
                 sampler=self._order,
                 num_workers=workers,
@@ -106,11 +106,13 @@ class Loader:
         Raises:
             OvertoneError: a worker process died.
         """
+        finish = getattr(self._loader.dataset.pipeline, "finish", None)  # type: ignore[attr-defined]
         with worker_death_explained():
             with _workers_as_asked():
                 batches = iter(self._loader)
             try:
                 for batch in batches:
+                    batch = batch if finish is None else finish(batch)
                     yield batch._replace(bad=tuple((position, reason) for position, reason in batch.bad))
             except (ConnectionError, EOFError):  # a worker died while it handed something over
                 self.close()  # or PyTorch would raise the same again later, wherever that may be
@@ -273,6 +275,7 @@ class _Batches(Dataset):
                     reseed(self.seed, epoch, position)
                     draw = Draw(self.seed, epoch, position, len(self.source), self.decoded)
                     samples.append(self.pipeline.transform(decoded, draw))
+                    decoded = None  # its memory serves the next one
                 except BadImage as error:
                     bad.append((position, error.reason))
                     continue

@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from overtone.data.caching import write_whole
+from overtone.data.cropping import at_most
 from overtone.data.decoding import BadImage, decode_image
 from overtone.data.opening import read_file
 from overtone.data.shard_index import SUFFIX, index_of
@@ -252,14 +253,12 @@ def _image(record: Record, packing: Packing) -> tuple[bytes, str]:
 
 def _smaller(encoded: bytes, side: int, quality: int) -> bytes:
     """A JPEG with the shorter side resized (bicubic, antialiased); EXIF orientation is kept as it is stored."""
-    image = decode_image(encoded)
-    scale = side / min(image.size)
-    size = tuple(max(round(length * scale), side) for length in image.size)
+    small = at_most(decode_image(encoded), side)
+    assert isinstance(small, Image.Image)
     content = io.BytesIO()
     with Image.open(io.BytesIO(encoded)) as opened:
         orientation = Image.Exif()
         orientation[0x0112] = opened.getexif().get(0x0112, 1)
-    small = image.resize(size, Image.Resampling.BICUBIC)  # type: ignore[arg-type]
     small.save(content, "JPEG", quality=quality, optimize=False, exif=orientation)
     return content.getvalue()
 

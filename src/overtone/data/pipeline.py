@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from overtone.data.cropping import Pixels
+from overtone.data.cropping import Pixels, at_most
 from overtone.data.decoding import Exif, as_rgb, decode_image, decode_pixels, open_scaled
 from overtone.data.sources.source import Record
 from overtone.data.transforms import ImageTransform, Normalise, ProgressiveTransform, Transform
@@ -114,21 +114,22 @@ class ImagePipeline:
         *,
         channels_last: bool = False,
     ) -> None:
-        self._transform, self._target, self._no_targets = transform, target, no_targets
+        self._transform, self.target, self._no_targets = transform, target, no_targets
         self.channels_last = channels_last
-        self._exif: Exif = getattr(transform, "exif", "ignore")
+        self.exif: Exif = getattr(transform, "exif", "ignore")
         self._decode = _DECODERS[getattr(transform, "takes", "image")]
+        self.most: int | None = getattr(transform, "most", None)
 
     def decode(self, record: Record) -> tuple[Pixels, Any]:
         """The image and its target."""
         image = record.get("image", b"")
-        decoded = as_rgb(image, self._exif) if isinstance(image, Image.Image) else self._decode(image, self._exif)
-        return decoded, self._target(record)
+        decoded = as_rgb(image, self.exif) if isinstance(image, Image.Image) else self._decode(image, self.exif)
+        return decoded if self.most is None else at_most(decoded, self.most), self.target(record)
 
     def transform(self, decoded: tuple[Pixels, Any], draw: Draw) -> tuple[Tensor, Any]:
         """The image as uint8 `(H, W, 3)` where only the normalisation is left, which `collate` does in place."""
         image, target = decoded
-        transform = self._of(draw.epoch)
+        transform = self.transform_of(draw.epoch)
         if isinstance(transform, ImageTransform) and transform.normalise is not None:
             return transform.pixels(image), target
         image: Any = transform(image)
@@ -138,8 +139,8 @@ class ImagePipeline:
         """Normalise the images into the memory of the batch."""
         if not samples:
             return Batch(torch.empty(0, 3, 0, 0), self._no_targets.clone(), ids, bad)
-        targets = torch.from_numpy(np.asarray([target for _, target in samples], dtype=self._no_targets.numpy().dtype))
-        images, normalise = [image for image, _ in samples], self._normalise_of(samples[0][0])
+        targets = self.targets([target for _, target in samples])
+        images, normalise = [image for image, _ in samples], self.normalise_of(samples[0][0].shape[0])
         if normalise is None:
             room = self._room(images[0].shape, len(images), images[0].numpy().dtype)
             for index, image in enumerate(images):
@@ -150,15 +151,26 @@ class ImagePipeline:
                 normalise(image, room[index])
         return Batch(room, targets, ids, bad)
 
-    def _of(self, epoch: int) -> Transform:
+    def targets(self, values: Sequence[Any]) -> Tensor:
+        """The targets of a batch."""
+        return torch.from_numpy(np.asarray(values, dtype=self._no_targets.numpy().dtype))
+
+    @property
+    def transforms(self) -> tuple[Transform, ...]:
+        """The transforms of all epochs."""
+        transform = self._transform
+        return tuple(transform.transforms) if isinstance(transform, ProgressiveTransform) else (transform,)
+
+    def transform_of(self, epoch: int) -> Transform:
+        """The transform of an epoch."""
         transform = self._transform
         return transform.for_epoch(epoch) if isinstance(transform, ProgressiveTransform) else transform
 
-    def _normalise_of(self, image: Tensor) -> Normalise | None:
-        """What is left to do to images of this size, if anything is."""
+    def normalise_of(self, side: int) -> Normalise | None:
+        """What is left to do to images of so many pixels a side, if anything is."""
         transform = self._transform
         if isinstance(transform, ProgressiveTransform):
-            return transform.normalise_of(image.shape[0])
+            return transform.normalise_of(side)
         return transform.normalise if isinstance(transform, ImageTransform) else None
 
     def _room(self, shape: Sequence[int], count: int, dtype: Any) -> Tensor:

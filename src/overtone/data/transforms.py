@@ -42,7 +42,10 @@ class ImageTransform(Compose):
         exif: the EXIF policy.
         takes: what the first step takes: an `image`, its `pixels` as a tensor, or `scaled`: part of a file, which may
             be decoded at a smaller size. Every transform also takes an image.
+        most: pixels that the shorter side may have, or the image is resized before; None: any number.
     """
+
+    most: int | None = None
 
     def __init__(
         self, steps: Sequence[Callable], exif: Exif, takes: Literal["image", "pixels", "scaled"] = "image"
@@ -75,7 +78,7 @@ class ProgressiveTransform:
 
     def __init__(self, transforms: Sequence[ImageTransform], epochs: int) -> None:
         self.transforms, self.epochs = tuple(transforms), epochs
-        self.exif, self.takes = transforms[0].exif, transforms[0].takes
+        self.exif, self.takes, self.most = transforms[0].exif, transforms[0].takes, transforms[0].most
 
     def for_epoch(self, epoch: int) -> ImageTransform:
         """The transform of an epoch, counted from 0."""
@@ -171,6 +174,8 @@ def recipe_transform(recipe: Recipe) -> ImageTransform | ProgressiveTransform:
         )
         for size in train.sizes or (preprocess.size,)
     ]
+    for transform in transforms:
+        transform.most = recipe.data.cache_side
     return ProgressiveTransform(transforms, train.epochs) if train.sizes else transforms[0]
 
 

@@ -13,7 +13,7 @@ from overtone.config import Recipe, Run
 from overtone.data.loader import Loader
 from overtone.data.sources import Splits
 from overtone.engine.distributed import World
-from overtone.engine.loaders import Loaders
+from overtone.engine.loaders import Loaders, decoded_store
 from overtone.engine.optim import build_optimizer, lr_at, moving_average, weight_decay_at
 from overtone.engine.placement import Placement
 from overtone.engine.step import Trainer
@@ -56,6 +56,7 @@ def assemble(
     world: World,
     *,
     resumed: Manifest | None,
+    digest: str | None,
     say: Callable[[str], object],
 ) -> Parts:
     """Build the parts of a training.
@@ -67,6 +68,7 @@ def assemble(
         placement: device and precision.
         world: the processes that train together.
         resumed: of the checkpoint whose weights the caller is going to load; None: start from the recipe's.
+        digest: of the samples.
         say: called with a line for each thing that the user may want to know.
 
     Raises:
@@ -78,7 +80,7 @@ def assemble(
         model = dataclasses.replace(model, weights=None, name=resumed.architecture)
     adapted: list[str] = []
     network = zoo.build_for_training(kind, model, labels, adapted.append)
-    loaders = Loaders(recipe, run, placement, world, say)
+    loaders = Loaders(recipe, run, placement, world, say, decoded_store(recipe, splits, digest))
     for line in adapted:
         say(f"weights {line}")
     steps = loaders.steps_per_epoch(splits.train)
@@ -86,7 +88,7 @@ def assemble(
     settings = {} if resumed is None else resumed.settings
     task = kind(Setup(labels, recipe, settings, splits.train, steps, teacher))
     training = loaders.training(splits.train, task)
-    validation = loaders.evaluation(splits.val, task)
+    validation = loaders.evaluation(splits.val, task, first=len(splits.train))
     return Parts(task, _trainer(recipe, run, network, task, steps, placement, world), loaders, training, validation)
 
 

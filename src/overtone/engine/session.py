@@ -75,8 +75,8 @@ class Session(Watch):
                 "take it off, or set --data.val-fraction above 0"
             )
         self.samples = Samples.of(splits) if world.is_first else None
-        digest = world.from_first(None if self.samples is None else self.samples.digest)
-        self.manifest = manifest_of(recipe, splits, digest)
+        self.digest = world.from_first(None if self.samples is None else self.samples.digest)
+        self.manifest = manifest_of(recipe, splits, self.digest)
         self.state = State()
         self.best: Report | None = None
         self.saver = saver.Saver(
@@ -102,6 +102,7 @@ class Session(Watch):
             self.placement,
             self.world,
             resumed=None if checkpoint is None else checkpoint.manifest,
+            digest=self.digest,
             say=self._messages.append,
         )
         self.task, self.trainer = self.parts.task, self.parts.trainer
