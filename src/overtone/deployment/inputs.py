@@ -59,9 +59,11 @@ def input_shape(kind: InputKind, size: int) -> tuple[int, int, int, int]:
     return 1, height, width, 3
 
 
-def example_input(kind: InputKind, preprocess: Preprocess, batch: int) -> Tensor:
+def example_input(kind: InputKind, preprocess: Preprocess, batch: int, *, any_size: bool = False) -> Tensor:
     """Zeros of the shape and type that a network of this kind of input takes."""
     shape = (batch, *input_shape(kind, preprocess.size)[1:])
+    if any_size:  # large enough for every network, and as no other dimension
+        shape = (batch, 3, preprocess.size + 77, preprocess.size + 93)
     return torch.zeros(shape, dtype=torch.float32 if kind == "normalised" else torch.uint8)
 
 

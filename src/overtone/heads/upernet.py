@@ -151,7 +151,9 @@ class AuxiliaryHead(nn.Module):
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear resizing of (B, C, H, W) to `size` = (height, width), corners not aligned."""
-    if tuple(x.shape[-2:]) == tuple(size):
+    sizes = (tuple(x.shape[-2:]), tuple(size))
+    # Sizes that an export leaves open must not be compared: the graph would be of those that happen to be equal.
+    if all(isinstance(side, int) for one in sizes for side in one) and sizes[0] == sizes[1]:
         return x  # the weights of every pixel are 1 and 0: the same numbers
     return F.interpolate(x, size=(size[0], size[1]), mode="bilinear", align_corners=False)
 

@@ -11,7 +11,7 @@ import torch
 
 from overtone.deployment.quiet import quiet
 from overtone.deployment.runtimes.onnx_file import external_files
-from overtone.deployment.runtimes.runtime import INPUT, LOGITS, Job, Predictor, Runtime
+from overtone.deployment.runtimes.runtime import INPUT, Job, Predictor, Runtime
 from overtone.errors import OvertoneError
 
 
@@ -68,11 +68,12 @@ class OnnxRuntime(Runtime):
         """Read model.onnx."""
         return OnnxPredictor(self.import_library(), folder / self.file, batch)
 
-    def script(self, precision: str) -> tuple[str, str]:
+    def script(self, precision: str) -> tuple[str, str, str]:
         """Lines for run.py."""
-        return "onnxruntime", (
-            f'net = onnxruntime.InferenceSession(str(here / "{self.file}"), providers=["CPUExecutionProvider"])\n'
-            f'logits = net.run(["{LOGITS}"], {{"{INPUT}": images}})[0][0]'
+        return (
+            "onnxruntime",
+            f'net = onnxruntime.InferenceSession(str(here / "{self.file}"), providers=["CPUExecutionProvider"])',
+            f'net.run(None, {{"{INPUT}": images}})',
         )
 
     def version(self) -> dict[str, str]:
