@@ -5,24 +5,20 @@ import errno
 import os
 import platform
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from overtone import __version__
-from overtone.config import Preprocess, to_dict
+from overtone.config import Preprocess
 from overtone.deployment.artifact import (
     FILES,
-    GOLDEN,
-    GOLDEN_IMAGE,
     SCRIPT,
     About,
     Input,
@@ -32,12 +28,13 @@ from overtone.deployment.artifact import (
 )
 from overtone.deployment.images import generated_images, given_images, read_images
 from overtone.deployment.inputs import InputKind, as_batch, example_input, input_transform, with_input
-from overtone.deployment.parity import LOGITS_OF_CLASSES, bound_of, compare
+from overtone.deployment.parity import LOGITS_OF_CLASSES
 from overtone.deployment.rewrites.deploy import deploy
 from overtone.deployment.run_script import lines_to_logits, run_script
 from overtone.deployment.runtimes import runtime_named
 from overtone.deployment.runtimes.runtime import LOGITS, Job, Predictor, Runtime, first_line, in_one_line
 from overtone.deployment.trust import record, sha256
+from overtone.deployment.verifying import reference, verified, write_golden
 from overtone.errors import OvertoneError
 from overtone.replacing import check_replaceable, flush, replacing_folder
 from overtone.tasks.classification.task import SCRIPT as CLASSIFY
@@ -45,7 +42,6 @@ from overtone.tasks.classification.task import Classification
 from overtone.tasks.task import ExportForm, OutputSpec
 
 CHECKED, CALIBRATED = 32, 256
-_MOST_VALUES, _FEWEST = 1 << 25, 4  # of outputs that are compared, 256 MB in float64, and of images
 _GOLDEN_IMAGES, _GOLDEN_SEED = 4, 1
 
 
@@ -236,7 +232,7 @@ def _write(model: nn.Module, origin: Origin, request: Request, folder: Path) -> 
         runtime=request.runtime,
         precision=request.precision,
         input=_input(job),
-        num_classes=_reference(model, origin, golden[:1])[0][0].shape[1],
+        num_classes=reference(model, origin.image_transform, golden[:1])[0][0].shape[1],
         **kept,
         task_settings={} if origin.form is None else origin.form.settings,
         output=job.outputs[0],
@@ -247,13 +243,16 @@ def _write(model: nn.Module, origin: Origin, request: Request, folder: Path) -> 
         versions=_versions(runtime),
     )
     predictor = _opened(folder, about)
-    about = dataclasses.replace(about, parity=_verified(model, origin, about, predictor, images))
+    outputs, transforms = origin.outputs, origin.image_transform
+    parity = verified(model, outputs, transforms, about, predictor, images.checked, images.kind)
+    about = dataclasses.replace(about, parity=parity)
     if origin.script:
         pixels = lines_to_logits(job.kind, preprocess) if origin.form is None else []
         lines = runtime.script(request.precision)
         script = run_script(origin.script_does, pixels, preprocess.exif, lines, origin.script)
         (folder / SCRIPT).write_text(script, encoding="utf-8")
-    _write_golden(model, origin, folder, about, predictor, golden)
+    few = golden if origin.form is None else golden[:1]  # maps are large
+    write_golden(model, transforms, folder, about, predictor, few)
     if runtime.carries_code:
         record(files, origin.source)
     write_about(folder, about)
@@ -336,69 +335,6 @@ def _images(request: Request, preprocess: Preprocess) -> _Images:
         list(read_images(others or checked, preprocess.exif)) if quantised else [],
         "given",
     )
-
-
-def _verified(model: nn.Module, origin: Origin, about: About, predictor: Predictor, images: _Images) -> dict[str, Any]:
-    """How far the outputs are from the network's: the first one's agreement, and `more` by name for the others.
-
-    Raises:
-        OvertoneError: the runtime cannot run the network here, or an output does not agree.
-    """
-    title, found = runtime_named(about.runtime).title, dict[str, dict[str, Any]]()
-    first = _reference(model, origin, images.checked[:1])
-    most = max(_MOST_VALUES // sum(output[0].size for output in first), _FEWEST)
-    checked = images.checked[:most]
-    with in_one_line(f"{title} cannot run this network in {about.precision} on this machine"):
-        outputs = _outputs(predictor, origin, about, checked)
-    references = [ours + rest for ours, rest in zip(first, _reference(model, origin, checked[1:]), strict=True)]
-    bound = bound_of(about.precision, about.input.kind)
-    for spec, reference, output in zip(origin.outputs, references, outputs, strict=True):
-        agreement = compare(_joined(reference), _joined(output), bound, images.kind, spec, len(checked))
-        agreement.check(f"the {title} form in {about.precision}")
-        found[spec.name] = to_dict(agreement)
-    main, *others = found.items()
-    return main[1] | ({"more": dict(others)} if others else {})
-
-
-def _outputs(
-    predictor: Predictor, origin: Origin, about: About, images: Sequence[Image.Image]
-) -> list[list[np.ndarray]]:
-    """Each output of an export, (1, …) for every image."""
-    transform = origin.image_transform(about.input.kind)
-    runs = [predictor.outputs(as_batch(transform, image).numpy()) for image in images]
-    return [list(parts) for parts in zip(*runs, strict=True)]
-
-
-def _reference(model: nn.Module, origin: Origin, images: Sequence[Image.Image]) -> list[list[np.ndarray]]:
-    """Each output of the network itself, (1, …) for every image."""
-    transform = origin.image_transform("normalised")
-    with torch.inference_mode():
-        runs = [tree_leaves(model(as_batch(transform, image))) for image in images]
-    return [[part.numpy() for part in parts] for parts in zip(*runs, strict=True)] or [[] for _ in origin.outputs]
-
-
-def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Outputs (1, K, …) as (B, K, …), or as (1, K, N) where their sizes differ: N positions of all of them."""
-    if len({part.shape for part in parts}) == 1:
-        return np.concatenate(parts)
-    return np.concatenate([part.reshape(*part.shape[:2], -1) for part in parts], axis=2)
-
-
-def _write_golden(
-    model: nn.Module, origin: Origin, folder: Path, about: About, predictor: Predictor, images: list[Image.Image]
-) -> None:
-    """Inputs and first outputs for generated images: a user's own are not copied. Maps are large: of one image then."""
-    transform = origin.image_transform(about.input.kind)
-    images = images if origin.form is None else images[:1]
-    inputs = [as_batch(transform, image).numpy()[0] for image in images]
-    kept = [image for image, values in zip(images, inputs, strict=True) if values.shape == inputs[0].shape]
-    np.savez(
-        folder / GOLDEN,
-        inputs=np.stack([values for values in inputs if values.shape == inputs[0].shape]),
-        outputs=np.concatenate(_outputs(predictor, origin, about, kept)[0]),
-        reference=np.concatenate(_reference(model, origin, kept)[0]),
-    )
-    images[0].save(folder / GOLDEN_IMAGE)
 
 
 def _versions(runtime: Runtime) -> dict[str, str]:

@@ -5,6 +5,7 @@ filter written as two matrix products whose weights are computed from the image'
 whole grey levels between and after them as Pillow does.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -33,10 +34,9 @@ def input_transform(kind: InputKind, preprocess: Preprocess) -> ImageTransform:
     return ImageTransform([*geometry, _pixels], preprocess.exif)
 
 
-def as_batch(transform: ImageTransform, image: Image.Image) -> Tensor:
+def as_batch(transform: Callable[[Any], Any], image: Image.Image) -> Tensor:
     """An image as a batch of one, as the network takes it."""
-    tensor: Any = transform(image)
-    return tensor.unsqueeze(0)
+    return transform(image).unsqueeze(0)
 
 
 def _pixels(image: Image.Image) -> Tensor:

@@ -58,7 +58,7 @@ def run_script(
 
 
 def lines_to_logits(kind: InputKind, preprocess: Preprocess) -> list[str]:
-    """Lines from `image` to `logits` of a classifier; the part of the preprocessing that is in the graph is left out."""
+    """Lines from `image` to `logits` of a classifier, without the part of the preprocessing that is in the graph."""
     return [*_to_images(kind, preprocess), "logits = run(images)[0][0]"]
 
 

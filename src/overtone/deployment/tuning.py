@@ -15,7 +15,7 @@ from overtone.deployment.timing.lane import Lane, LaneError
 from overtone.deployment.timing.race import race
 from overtone.errors import OvertoneError
 
-CHECKED = 64  # images for which the best class is compared
+CHECKED = 64  # images for which outputs are compared
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Candidate:
         about: what its `model.json` says.
         milliseconds: median latency of one image; `spread` is the distance between the quartiles.
         reason: why it is left out.
-        top1: percent on labelled images, where they were given.
+        score: of the task's report on labelled images, where they were given.
     """
 
     runtime: str
@@ -36,7 +36,7 @@ class Candidate:
     about: About | None = None
     milliseconds: float | None = None
     spread: float | None = None
-    top1: float | None = None
+    score: float | None = None
     reason: str | None = None
 
 

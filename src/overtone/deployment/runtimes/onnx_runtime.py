@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from overtone.deployment.quiet import quiet
+from overtone.deployment.rewrites.adaptive_pools import make_pools_products
 from overtone.deployment.runtimes.onnx_file import external_files
 from overtone.deployment.runtimes.runtime import INPUT, Job, Predictor, Runtime
 from overtone.errors import OvertoneError
@@ -41,6 +42,8 @@ class OnnxRuntime(Runtime):
     def write(self, job: Job, folder: Path) -> None:
         """Write model.onnx."""
         self.import_library()
+        if job.dynamic_size:
+            make_pools_products(job.net)
         program = job.program()
         with quiet(), torch.no_grad():
             converted = torch.onnx.export(

@@ -60,7 +60,8 @@ def logits_of(run: Run, pixels: Any, settings: Any) -> Any:
     window = settings["window"]
     if settings["pad"]:
         pixels = numpy.pad(pixels, ((0, 0), (0, 0), (0, max(window - height, 0)), (0, max(window - width, 0))))
-    total, count = 0, numpy.zeros(pixels.shape[2:], "float32")
+    total: Any = 0
+    count = numpy.zeros(pixels.shape[2:], "float32")
     for top in starts(pixels.shape[2], window, settings["stride"]):
         for left in starts(pixels.shape[3], window, settings["stride"]):
             part = numpy.ascontiguousarray(pixels[:, :, top : top + window, left : left + window])
@@ -84,7 +85,7 @@ def classes_of(run: Run, image: Any, settings: Any, preprocess: Any) -> Any:
     if len(settings["scales"]) == 1 and not settings["flip"]:
         pixels = scaled(image, settings["scales"][0], settings, preprocess)
         return resized(logits_of(run, pixels, settings), height, width).argmax(axis=0).astype("uint8")
-    total = 0
+    total: Any = 0
     for factor in settings["scales"]:
         pixels = scaled(image, factor, settings, preprocess)
         total = total + probabilities(resized(logits_of(run, pixels, settings), height, width))
@@ -103,8 +104,8 @@ def colours(count: int) -> Any:
     return numpy.rint(255 * numpy.array(rows)).astype("uint8")
 
 
-def write(classes: Any, image: Any, names: Any, folder: Any, stem: str) -> None:
-    """Write the indices of the classes with a palette, and the image tinted by them; print the share of each."""
+def written(classes: Any, image: Any, names: Any, folder: Any, stem: str) -> Any:
+    """Write the indices of the classes with a palette, and the image tinted by them; lines with the share of each."""
     index, overlay = folder / f"{stem}.mask.png", folder / f"{stem}.overlay.png"
     palette = colours(len(names))
     drawn = Image.fromarray(classes)
@@ -113,16 +114,17 @@ def write(classes: Any, image: Any, names: Any, folder: Any, stem: str) -> None:
     tinted = numpy.rint(0.55 * palette[classes] + 0.45 * numpy.asarray(image, "float32"))
     Image.fromarray(tinted.astype("uint8")).save(overlay)
     counts = numpy.bincount(classes.ravel(), minlength=len(names))
+    lines = []
     for i in sorted(numpy.flatnonzero(counts), key=lambda i: -counts[i]):
         name = "".join(c if c.isprintable() else "?" for c in str(names[i]))
-        print(f"{100 * counts[i] / classes.size:.2f} %", name)
-    print(f"written: {index} {overlay}")
+        lines.append(f"{100 * counts[i] / classes.size:.2f} % {name}")
+    return [*lines, f"written: {index} {overlay}"]
 
 
-def main(run: Run, image: Any, about: Any, arguments: Any) -> None:
-    """Segment an image; arguments: its path and, if not the current one, the folder to write to."""
+def main(run: Run, image: Any, about: Any, arguments: Any) -> Any:
+    """Segment an image; arguments: its path and, if not the current one, the folder to write to. Lines to print."""
     found = classes_of(run, image, about["task_settings"], about["preprocess"])
     folder = pathlib.Path(arguments[1] if len(arguments) > 1 else ".")
     folder.mkdir(parents=True, exist_ok=True)
     names = about["labels"] or range(about["num_classes"])
-    write(found, image, names, folder, pathlib.Path(arguments[0]).stem)
+    return written(found, image, names, folder, pathlib.Path(arguments[0]).stem)

@@ -178,7 +178,7 @@ class Segmentation:
         """The functions of `standalone`."""
         functions = inspect.getsource(standalone).partition(_COPIED)[2].replace("run: Run", "run")
         imports = ("import colorsys", "from typing import Any", "")
-        return (*imports, *functions.splitlines(), "", "", "main(run, image, about, sys.argv[1:])")
+        return (*imports, *functions.splitlines(), "", "", "print(*main(run, image, about, sys.argv[1:]), sep=chr(10))")
 
 
 def class_weights(source: Source, num_classes: int, power: float) -> Tensor:
