@@ -43,6 +43,7 @@ from overtone.tasks.task import ExportForm, OutputSpec
 
 CHECKED, CALIBRATED = 32, 256
 _GOLDEN_IMAGES, _GOLDEN_SEED = 4, 1
+_OPEN_SIZE = 96
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,10 @@ class Request:
     image_folder: Path | None = None
     checked: int = CHECKED
     dynamic_size: bool = False
+
+    def generated_size(self, preprocess: Preprocess) -> int:
+        """For which size images are generated: networks that take any have a least one, of a few strides."""
+        return max(preprocess.size, _OPEN_SIZE) if self.dynamic_size else preprocess.size
 
     def kind(self, preprocess: Preprocess) -> InputKind:
         """What the artifact takes.
@@ -225,7 +230,7 @@ def _write(model: nn.Module, origin: Origin, request: Request, folder: Path) -> 
     files = {name: sha256(folder / name) for name in runtime.files if (folder / name).is_file()}
     unknown = sorted(path.name for path in folder.iterdir() if path.name not in files)
     assert not unknown, f"{runtime.title} wrote {unknown}, which Runtime.files lacks"
-    golden = generated_images(_GOLDEN_IMAGES, preprocess.size, _GOLDEN_SEED)
+    golden = generated_images(_GOLDEN_IMAGES, request.generated_size(preprocess), _GOLDEN_SEED)
     names = {field.name for field in dataclasses.fields(origin)} - {"outputs", "script", "script_does", "form"}
     kept = {name: getattr(origin, name) for name in names}
     about = About(
@@ -325,7 +330,7 @@ def _images(request: Request, preprocess: Preprocess) -> _Images:
     """Those to check with, and for int8 others to calibrate with where there are enough."""
     quantised = request.precision.startswith("int8")
     if request.image_folder is None:
-        return _Images(generated_images(request.checked, preprocess.size), [], "generated")
+        return _Images(generated_images(request.checked, request.generated_size(preprocess)), [], "generated")
     paths = given_images(request.image_folder, request.checked + (CALIBRATED if quantised else 0))
     every = max(2, round(len(paths) / request.checked)) if quantised else 1
     checked = paths[::every][: request.checked]
