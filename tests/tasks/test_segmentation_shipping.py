@@ -224,7 +224,8 @@ def test_settings_that_no_task_has_are_damage(trained, tmp_path):
 
 
 def test_tuned_and_measured(trained, tmp_path, capfd):
-    root, run = trained
+    run = trained[1]
+    root = draw(draw(tmp_path / "large", 4, size=(90, 110)), 2, "val", size=(80, 66))
     words = (
         "--data.root",
         root,
@@ -241,6 +242,8 @@ def test_tuned_and_measured(trained, tmp_path, capfd):
     (candidate,) = found["candidates"]
     assert found["score_name"] == "mIoU" and candidate["reason"] is None and 0 <= candidate["score"] <= 100
     assert candidate["parity"]["same_decisions"] == 1 and (tmp_path / "tuned" / "run.py").is_file()
+    # As the network sees whole images, so does what was tuned, where the runtime takes any size.
+    assert json.loads((tmp_path / "tuned" / "model.json").read_text())["input"]["shape"] == [1, 3, None, None]
     measured = printed(capfd, "benchmark", run, "--runtime", "torch", "--rounds", 1, "--no-memory", "--size", 32)
     assert measured["rows"][0]["multiply_adds"] > 0 and not measured["left_out"]
 

@@ -309,6 +309,18 @@ def _job(
     )
 
 
+def takes_any_size(model: nn.Module, origin: Origin) -> bool:
+    """Whether a network can be exported for any height and width."""
+    if origin.form is None:
+        return False
+    example = example_input("normalised", origin.preprocess, 1, any_size=True)
+    try:
+        _check_any_size(deploy(model, origin.preprocess.size), origin.architecture, example)
+    except OvertoneError:
+        return False
+    return True
+
+
 def _check_any_size(net: nn.Module, name: str, example: Tensor) -> None:
     """Make sure that a network in its fastest exact form takes images of another size than it was made for."""
     try:

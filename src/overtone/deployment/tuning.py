@@ -63,20 +63,32 @@ def candidates(runtimes: Sequence[str], precisions: Sequence[str], image_folder:
 def export_all(
     model: nn.Module,
     origin: Origin,
+    of_any_size: Origin | None,
     tried: Sequence[Candidate],
     image_folder: Path | None,
     folder: Path,
     report: Callable[[str], object],
 ) -> list[Candidate]:
-    """Export every candidate into a folder of its own; one that does not agree, or cannot be written, gets a reason."""
+    """Export every candidate into a folder of its own; one that does not agree, or cannot be written, gets a reason.
+
+    With an origin `of_any_size`, runtimes that can take any size do: they then see images as the network does.
+    """
     made = []
     for candidate in tried:
         if candidate.reason is None:
             report(f"{candidate.runtime}, {candidate.precision}")
             out = folder / f"{candidate.runtime}-{candidate.precision}"
-            request = Request(candidate.runtime, candidate.precision, image_folder=image_folder, checked=CHECKED)
+            any_size = of_any_size is not None and RUNTIMES[candidate.runtime].takes_any_size
+            request = Request(
+                candidate.runtime,
+                candidate.precision,
+                image_folder=image_folder,
+                checked=CHECKED,
+                dynamic_size=any_size,
+            )
+            source = of_any_size if any_size and of_any_size is not None else origin
             try:
-                candidate = replace(candidate, about=export(model, origin, request, out), folder=out)
+                candidate = replace(candidate, about=export(model, source, request, out), folder=out)
             except OvertoneError as error:
                 candidate = replace(candidate, reason=str(error))
         made.append(candidate)

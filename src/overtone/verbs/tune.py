@@ -11,7 +11,7 @@ import torch
 
 from overtone import options
 from overtone.deployment.artifact import FILES
-from overtone.deployment.export import check_folder, check_size
+from overtone.deployment.export import check_folder, check_size, takes_any_size
 from overtone.deployment.images import given_images
 from overtone.deployment.origin import default_folder, origin_for
 from overtone.deployment.tuning import Candidate, candidates, export_all, measure_all
@@ -35,6 +35,7 @@ def tune(chosen: options.Tune) -> int:
     loaded = network_of(chosen)
     origin = origin_for(loaded, chosen.size)
     check_size(loaded.model, origin.architecture, origin.preprocess)
+    of_any_size = origin_for(loaded, chosen.size, any_size=True)
     out = chosen.out or default_folder(loaded, "auto")
     check_folder(out, chosen.overwrite)
     if calibration != chosen.calibration:
@@ -44,7 +45,13 @@ def tune(chosen: options.Tune) -> int:
     try:
         with replacing_folder(out, FILES) as new:
             tried = export_all(
-                loaded.model, origin, tried, calibration, new.parent, lambda what: note(f"exporting: {what}")
+                loaded.model,
+                origin,
+                of_any_size if takes_any_size(loaded.model, of_any_size) else None,
+                tried,
+                calibration,
+                new.parent,
+                lambda what: note(f"exporting: {what}"),
             )
             tried = _agreeing(chosen, tried)
             note(f"measuring: {sum(one.reason is None for one in tried)} in turns, {chosen.rounds} rounds")
