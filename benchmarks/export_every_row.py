@@ -41,7 +41,7 @@ def measure(row: Published) -> dict[str, object]:
     return {
         "passes": True,
         "largest": about.parity["largest"],
-        "same_top1": about.parity["same_top1"],
+        "same_decisions": about.parity["same_decisions"],
         "megabytes": round(about.bytes / 1e6, 1),
         "seconds": round(time.perf_counter() - started, 1),
         "onnxruntime": about.versions["onnxruntime"],

@@ -223,6 +223,7 @@ def export(
     size: int | None = None,
     calibration: str | Path | None = None,
     dynamic_batch: bool = False,
+    dynamic: bool = False,
     with_preprocessing: bool = False,
     overwrite: bool = False,
     **loading: Any,
@@ -238,6 +239,7 @@ def export(
         calibration: folder of images like those to come, for int8 and for the check; None: generated images for the
             check.
         dynamic_batch: any number of images in a call, rather than one.
+        dynamic: any height and width, rather than one size, for outputs that are maps.
         with_preprocessing: the normalisation in the graph, and the resize where the runtime can.
         overwrite: replace an earlier export in that folder.
         loading: further arguments of `load` about which weights are meant.
@@ -249,7 +251,7 @@ def export(
     if is_export(Path(spec)):
         raise OvertoneError(f"{spec} is an export already; give the network that it was made from")
     calibrated_on = None if calibration is None else Path(calibration)
-    request = Request(to, precision, dynamic_batch, with_preprocessing, calibrated_on)
+    request = Request(to, precision, dynamic_batch, with_preprocessing, calibrated_on, dynamic_size=dynamic)
     check_request(request)  # before the network is loaded
     loaded = loaded_model(str(spec), **loading)
     return export_loaded(loaded, request, None if out is None else Path(out), size=size, overwrite=overwrite)

@@ -406,6 +406,8 @@ class Export(Checked):
     """Side of the square input, pixels; default: the model's own."""
     dynamic_batch: bool = False
     """Any number of images in a call, rather than one."""
+    dynamic: bool = False
+    """Any height and width, rather than one size; for outputs that are maps, where the network takes them."""
     with_preprocessing: bool = False
     """Put the normalisation into the graph, and the resize where the runtime can: it then takes uint8 images."""
     calibration: Path | None = None
@@ -449,9 +451,9 @@ class Tune(Checked):
     data: EvaluationData = EvaluationData()
     """Labelled images: a candidate that loses more than --max-loss on them is rejected."""
     max_loss: Percent = 1.0
-    """Percentage points of the score (top-1, say) that may be lost on the labelled images."""
+    """Percentage points of the score (top-1 or mIoU, say) that may be lost on the labelled images."""
     min_agreement: Percent = 95.0
-    """Without labelled images: percent of the images whose top-1 must equal that of the network."""
+    """Without labelled images: percent of the images, or pixels, whose best class must be that of the network."""
     calibration: Path | None = None
     """Folder of representative images, for int8 and for the check; default: train/ of data.root, or data.root (or the
     table's folder)."""

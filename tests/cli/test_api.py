@@ -113,7 +113,7 @@ def test_an_export_from_python_is_the_verbs(trained, tmp_path, overtone_json):
     pytest.importorskip("onnxruntime")
     done = overtone.export(trained / "run", "onnx", tmp_path / "onnx", size=64)
     assert done.folder == tmp_path / "onnx" and (done.folder / "model.onnx").is_file()
-    assert done.about.preprocess.size == 64 and done.about.parity["same_top1"] == 1
+    assert done.about.preprocess.size == 64 and done.about.parity["same_decisions"] == 1
     printed = overtone_json("export", trained / "run", "--to", "onnx", "--out", tmp_path / "verb", "--size", "64")
     assert printed["parity"] == done.about.parity and printed["labels"] == list(done.about.labels or ())
     image = trained / "photos" / "red" / "0.png"

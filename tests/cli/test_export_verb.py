@@ -128,7 +128,7 @@ def test_tune_writes_the_fastest_that_is_right_where_a_name_is_free(overtone, tr
     tried = {candidate["runtime"]: candidate for candidate in outcome.json["candidates"]}
     out = tmp_path / "exports" / "hbonet_x010-auto"
     assert set(tried) == {"openvino", "torch"} and outcome.json["out"] == "exports/hbonet_x010-auto"
-    assert all(c["milliseconds"] > 0 and c["reason"] is None and c["top1"] is not None for c in tried.values())
+    assert all(c["milliseconds"] > 0 and c["reason"] is None and c["score"] is not None for c in tried.values())
     assert all(c["parity"]["pictures"] == "given" for c in tried.values())
     fastest = min(tried, key=lambda runtime: tried[runtime]["milliseconds"])
     assert json.loads((out / "model.json").read_text())["runtime"] == fastest

@@ -31,7 +31,7 @@ def exported(request, tmp_path_factory):
 def test_it_says_what_the_network_says(exported):
     net, folder, _, about = exported
     assert about.parity["largest"] <= 1e-4
-    assert about.parity["same_top1"] == about.parity["agreement"] == 1
+    assert about.parity["same_decisions"] == about.parity["agreement"] == 1
     assert (about.parity["images"], about.parity["pictures"]) == (4, "generated")
     predictor, _ = open_export(folder)
     expected = logits_of(net, 5)

@@ -108,6 +108,7 @@ class Regression:
     report_type: ClassVar[type[Errors]] = Errors
     settings_type: ClassVar[type[TaskSettings]] = ToySettings
     prediction_columns: ClassVar[tuple[str, ...]] = ("brightness",)
+    script_does: ClassVar[str] = "says how bright an image is"
 
     def __init__(self, setup: Setup) -> None:
         self.labels, self.settings, self.recipe = setup.labels, setup.settings, setup.recipe
@@ -153,6 +154,9 @@ class Regression:
 
     def outputs(self) -> tuple[OutputSpec, ...]:
         return (OutputSpec("number", lambda reference, other, tie: (1.0, 1.0)),)
+
+    def export_form(self, size: int | None, *, any_size: bool) -> None:
+        """The centre of an image."""
 
     def script(self) -> tuple[str, ...]:
         return ("print(float(logits[0]))",)

@@ -172,7 +172,7 @@ def test_tuned_by_the_verb(tmp_path: Path, tagged: Path, capsys: pytest.CaptureF
     words += ["--max-loss", "100"]  # of six images, one that changes places with another is points of mAP
     assert cli.main(["tune", str(tmp_path / "run"), *words, "--out", str(tmp_path / "tuned")]) == 0
     (candidate,) = json.loads(capsys.readouterr().out)["candidates"]
-    assert candidate["reason"] is None and candidate["top1"] is not None
+    assert candidate["reason"] is None and candidate["score"] is not None
 
 
 def test_resumed_bitwise(tmp_path: Path, tagged: Path) -> None:

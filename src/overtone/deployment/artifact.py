@@ -19,6 +19,7 @@ from overtone.deployment.runtimes.runtime import INPUT, LOGITS
 from overtone.deployment.trust import check_trusted, record, sha256
 from overtone.errors import OvertoneError
 from overtone.plain_json import parse_json
+from overtone.tasks import recipe_from_dict
 
 FORMAT = 1
 ABOUT, SCRIPT, GOLDEN, GOLDEN_IMAGE = "model.json", "run.py", "golden.npz", "golden.png"
@@ -59,6 +60,7 @@ class About:
         source: where the weights come from; `proof` is the hash that was compared, `published` the row of the published
             table; `trained` is False for random weights.
         task: what the network does; `settings` are what its training found beside the weights, such as thresholds.
+        task_settings: the recipe's settings of the task, for those whose exports need them (`tasks.task.ExportForm`).
         data: how the images of its training were split, if it was trained with overtone; never where they are.
         output: name of the first output; `more_outputs` are those of the others.
         files: SHA-256 of every file that the runtime reads.
@@ -83,6 +85,7 @@ class About:
     data: Mapping[str, Any] | None = None
     task: str = "classification"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    task_settings: Mapping[str, Any] = field(default_factory=dict)
     output: str = LOGITS
     more_outputs: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
@@ -184,8 +187,11 @@ def _check(about: About) -> None:
     """
     preprocess, kind, names = about.preprocess, about.input.kind, (about.classes, about.labels)
     numbers = (*preprocess.mean, *preprocess.std, preprocess.crop_fraction)
-    open_sizes = {"image": (None, None, None, 3)}
-    shape = open_sizes.get(kind) or input_shape(kind, preprocess.size)
+    shapes: list[tuple[int | None, ...]] = [(None, None, None, 3)]
+    if kind != "image":
+        shapes = [input_shape(kind, preprocess.size)]
+    if kind == "normalised":
+        shapes.append((1, 3, None, None))
     runtime = RUNTIMES.get(about.runtime)
     conditions = {
         "runtime": runtime is not None,
@@ -193,17 +199,20 @@ def _check(about: About) -> None:
         "preprocess": preprocess.size <= _LARGEST_SIZE and len(numbers) == 7 and all(map(math.isfinite, numbers)),
         "num_classes": type(about.num_classes) is int and 1 <= about.num_classes <= _MOST_CLASSES,
         "classes or labels": all(found is None or len(found) == about.num_classes for found in names),
-        "input.shape": about.input.shape[1:] == shape[1:] and about.input.shape[:1] in ((None,), (1,)),
+        "input.shape": about.input.shape[1:] in [shape[1:] for shape in shapes]
+        and about.input.shape[:1] in ((None,), (1,)),
         "input": (about.input.name, about.input.dtype) == (INPUT, "float32" if kind == "normalised" else "uint8"),
         "output": len(set(about.outputs)) == len(about.outputs),
         "files": _are_hashes(about.files) and runtime is not None and runtime.file in about.files,
         "parity, versions or settings": all(
-            isinstance(found, Mapping) for found in (about.parity, about.versions, about.settings)
+            isinstance(found, Mapping) for found in (about.parity, about.versions, about.settings, about.task_settings)
         ),
     }
     for name, holds in conditions.items():
         if not holds:
             raise ValueError(f"{name} is not what an export has")
+    if about.task_settings:
+        recipe_from_dict({"task": about.task, "settings": about.task_settings})
     if about.data is not None:
         if not isinstance(about.data, Mapping) or {"root", "preprocess"} & set(about.data):
             raise ValueError("data is not what an export has")

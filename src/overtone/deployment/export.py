@@ -5,24 +5,20 @@ import errno
 import os
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
-from torch import nn
-from torch.utils._pytree import tree_leaves
+from torch import Tensor, nn
 
 from overtone import __version__
-from overtone.config import Preprocess, to_dict
+from overtone.config import Preprocess
 from overtone.deployment.artifact import (
     FILES,
-    GOLDEN,
-    GOLDEN_IMAGE,
     SCRIPT,
     About,
     Input,
@@ -32,19 +28,22 @@ from overtone.deployment.artifact import (
 )
 from overtone.deployment.images import generated_images, given_images, read_images
 from overtone.deployment.inputs import InputKind, as_batch, example_input, input_transform, with_input
-from overtone.deployment.parity import LOGITS_OF_CLASSES, bound_of, compare
+from overtone.deployment.parity import LOGITS_OF_CLASSES
 from overtone.deployment.rewrites.deploy import deploy
-from overtone.deployment.run_script import run_script
+from overtone.deployment.run_script import lines_to_logits, run_script
 from overtone.deployment.runtimes import runtime_named
 from overtone.deployment.runtimes.runtime import LOGITS, Job, Predictor, Runtime, first_line, in_one_line
 from overtone.deployment.trust import record, sha256
+from overtone.deployment.verifying import reference, verified, write_golden
 from overtone.errors import OvertoneError
 from overtone.replacing import check_replaceable, flush, replacing_folder
 from overtone.tasks.classification.task import SCRIPT as CLASSIFY
-from overtone.tasks.task import OutputSpec
+from overtone.tasks.classification.task import Classification
+from overtone.tasks.task import ExportForm, OutputSpec
 
 CHECKED, CALIBRATED = 32, 256
 _GOLDEN_IMAGES, _GOLDEN_SEED = 4, 1
+_OPEN_SIZE = 96
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,12 @@ class Origin:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     outputs: tuple[OutputSpec, ...] = (LOGITS_OF_CLASSES,)
     script: tuple[str, ...] = CLASSIFY
+    script_does: str = Classification.script_does
+    form: ExportForm | None = None
+
+    def image_transform(self, kind: InputKind) -> Callable[[Any], Any]:
+        """From Pillow's image in RGB to an input of the export, without the batch dimension."""
+        return input_transform(kind, self.preprocess) if self.form is None else self.form.inputs
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,7 @@ class Request:
         runtime: see `runtimes.RUNTIMES`.
         precision: see `runtime.PRECISIONS`.
         dynamic_batch: any number of images in a call, rather than one.
+        dynamic_size: any height and width, rather than one size; for tasks that have a form for it.
         with_preprocessing: normalisation in the graph, and the resize where runtime and precision allow it.
         image_folder: folder of images to check with, and to take int8's ranges from; None: generated ones.
         checked: how many images to check with.
@@ -85,6 +91,11 @@ class Request:
     with_preprocessing: bool = False
     image_folder: Path | None = None
     checked: int = CHECKED
+    dynamic_size: bool = False
+
+    def generated_size(self, preprocess: Preprocess) -> int:
+        """For which size images are generated: networks that take any have a least one, of a few strides."""
+        return max(preprocess.size, _OPEN_SIZE) if self.dynamic_size else preprocess.size
 
     def kind(self, preprocess: Preprocess) -> InputKind:
         """What the artifact takes.
@@ -122,6 +133,7 @@ def export(model: nn.Module, origin: Origin, request: Request, out: Path, *, ove
     """
     check_request(request)
     check_folder(out, overwrite)
+    _check_form(request, origin.form, origin.task)
     check_size(model, origin.architecture, origin.preprocess)
     try:
         with replacing_folder(out, FILES) as folder:
@@ -146,11 +158,23 @@ def check_request(request: Request) -> None:
         )
     if request.dynamic_batch and not runtime.takes_any_batch:
         raise OvertoneError(f"{runtime.title} takes a fixed number of images here; remove --dynamic-batch")
+    if request.dynamic_size and not runtime.takes_any_size:
+        raise OvertoneError(f"{runtime.title} takes images of one size here; export for one size, without --dynamic")
     if request.image_folder is not None:
         given_images(request.image_folder, 1)
 
 
-def predictor_for(model: nn.Module, preprocess: Preprocess, request: Request, folder: Path) -> Predictor:
+def _check_form(request: Request, form: ExportForm | None, task: str) -> None:
+    """Refuse an input that the task's networks do not take."""
+    if form is None and request.dynamic_size:
+        raise OvertoneError(f"--dynamic is for outputs that are maps; a {task} takes square crops, of --size pixels")
+    if form is not None and request.with_preprocessing:
+        raise OvertoneError(f"--with-preprocessing is for square crops, and a {task} takes none; remove it")
+
+
+def predictor_for(
+    model: nn.Module, preprocess: Preprocess, request: Request, folder: Path, form: ExportForm | None = None
+) -> Predictor:
     """A network in a runtime, without a check: the artifact goes into `folder`, which must outlive the predictor.
 
     Raises:
@@ -159,7 +183,8 @@ def predictor_for(model: nn.Module, preprocess: Preprocess, request: Request, fo
     check_request(request)
     check_size(model, "the network", preprocess)
     runtime = runtime_named(request.runtime)
-    job = _job(model, preprocess, request, _images(request, preprocess))
+    origin = Origin("the network", preprocess, "", form=form)
+    job = _job(model, origin, request, _images(request, preprocess))
     _convert(runtime, job, folder)
     return runtime.open(folder, request.precision, None if request.dynamic_batch else 1)
 
@@ -200,20 +225,21 @@ def _opened(folder: Path, about: About) -> Predictor:
 def _write(model: nn.Module, origin: Origin, request: Request, folder: Path) -> About:
     runtime, preprocess = runtime_named(request.runtime), origin.preprocess
     images = _images(request, preprocess)
-    job = _job(model, preprocess, request, images, tuple(spec.name for spec in origin.outputs))
+    job = _job(model, origin, request, images, tuple(spec.name for spec in origin.outputs))
     _convert(runtime, job, folder)
     files = {name: sha256(folder / name) for name in runtime.files if (folder / name).is_file()}
     unknown = sorted(path.name for path in folder.iterdir() if path.name not in files)
     assert not unknown, f"{runtime.title} wrote {unknown}, which Runtime.files lacks"
-    golden = generated_images(_GOLDEN_IMAGES, preprocess.size, _GOLDEN_SEED)
-    names = {field.name for field in dataclasses.fields(origin)} - {"outputs", "script"}
+    golden = generated_images(_GOLDEN_IMAGES, request.generated_size(preprocess), _GOLDEN_SEED)
+    names = {field.name for field in dataclasses.fields(origin)} - {"outputs", "script", "script_does", "form"}
     kept = {name: getattr(origin, name) for name in names}
     about = About(
         runtime=request.runtime,
         precision=request.precision,
         input=_input(job),
-        num_classes=_reference(model, preprocess, golden[:1])[0].shape[1],
+        num_classes=reference(model, origin.image_transform, golden[:1])[0][0].shape[1],
         **kept,
+        task_settings={} if origin.form is None else origin.form.settings,
         output=job.outputs[0],
         more_outputs=job.outputs[1:],
         files=files,
@@ -222,11 +248,16 @@ def _write(model: nn.Module, origin: Origin, request: Request, folder: Path) -> 
         versions=_versions(runtime),
     )
     predictor = _opened(folder, about)
-    about = dataclasses.replace(about, parity=_verified(model, origin, about, predictor, images))
+    outputs, transforms = origin.outputs, origin.image_transform
+    parity = verified(model, outputs, transforms, about, predictor, images.checked, images.kind)
+    about = dataclasses.replace(about, parity=parity)
     if origin.script:
-        script = run_script(job.kind, preprocess, *runtime.script(request.precision), origin.script)
+        pixels = lines_to_logits(job.kind, preprocess) if origin.form is None else []
+        lines = runtime.script(request.precision)
+        script = run_script(origin.script_does, pixels, preprocess.exif, lines, origin.script)
         (folder / SCRIPT).write_text(script, encoding="utf-8")
-    _write_golden(model, folder, about, predictor, golden)
+    few = golden if origin.form is None else golden[:1]  # maps are large
+    write_golden(model, transforms, folder, about, predictor, few)
     if runtime.carries_code:
         record(files, origin.source)
     write_about(folder, about)
@@ -243,7 +274,8 @@ def _convert(runtime: Runtime, job: Job, folder: Path) -> None:
         OvertoneError: the converter of the runtime cannot take this network; their exceptions are of every kind.
     """
     try:
-        with in_one_line(f"{runtime.title} cannot take this network in {job.precision}"):
+        how = ", at any size as --dynamic asks" if job.dynamic_size else ""
+        with in_one_line(f"{runtime.title} cannot take this network in {job.precision}{how}"):
             runtime.write(job, folder)
     except OvertoneError as error:
         if shutil.disk_usage(folder).free < _bytes_of(job.net):  # not every converter says why it could not write
@@ -256,35 +288,61 @@ def _bytes_of(net: nn.Module) -> int:
 
 
 def _job(
-    model: nn.Module, preprocess: Preprocess, request: Request, images: _Images, outputs: tuple[str, ...] = (LOGITS,)
+    model: nn.Module, origin: Origin, request: Request, images: _Images, outputs: tuple[str, ...] = (LOGITS,)
 ) -> Job:
+    preprocess = origin.preprocess
     kind = request.kind(preprocess)
-    transform = input_transform(kind, preprocess)
+    transform = origin.image_transform(kind)
+    net = with_input(deploy(model, preprocess.size), kind, preprocess)
+    example = example_input(kind, preprocess, 1, any_size=request.dynamic_size)
+    if request.dynamic_size:
+        _check_any_size(net, origin.architecture, example)
     return Job(
-        net=with_input(deploy(model, preprocess.size), kind, preprocess),
-        example=example_input(kind, preprocess, 1),
+        net=net,
+        example=example,
         kind=kind,
         precision=request.precision,
         dynamic_batch=request.dynamic_batch,
+        dynamic_size=request.dynamic_size,
         calibration=tuple(as_batch(transform, image).numpy() for image in images.calibrated),
         outputs=outputs,
     )
 
 
+def takes_any_size(model: nn.Module, origin: Origin) -> bool:
+    """Whether a network can be exported for any height and width."""
+    if origin.form is None:
+        return False
+    example = example_input("normalised", origin.preprocess, 1, any_size=True)
+    try:
+        _check_any_size(deploy(model, origin.preprocess.size), origin.architecture, example)
+    except OvertoneError:
+        return False
+    return True
+
+
+def _check_any_size(net: nn.Module, name: str, example: Tensor) -> None:
+    """Make sure that a network in its fastest exact form takes images of another size than it was made for."""
+    try:
+        with torch.inference_mode():
+            net(example)
+    except (RuntimeError, ValueError, AssertionError, OvertoneError) as error:
+        raise OvertoneError(
+            f"{name} takes images of one size once it is deployed ({first_line(error)}); export without --dynamic"
+        ) from error
+
+
 def _input(job: Job) -> Input:
-    shape: list[int | None] = list(job.example.shape)
-    if job.dynamic_batch:
-        shape[0] = None
-    if job.kind == "image":
-        shape[1] = shape[2] = None
-    return Input(job.kind, tuple(shape), str(job.example.dtype).removeprefix("torch."))
+    sizes = job.open_sizes()
+    shape = tuple(None if axis in sizes else side for axis, side in enumerate(job.example.shape))
+    return Input(job.kind, shape, str(job.example.dtype).removeprefix("torch."))
 
 
 def _images(request: Request, preprocess: Preprocess) -> _Images:
     """Those to check with, and for int8 others to calibrate with where there are enough."""
     quantised = request.precision.startswith("int8")
     if request.image_folder is None:
-        return _Images(generated_images(request.checked, preprocess.size), [], "generated")
+        return _Images(generated_images(request.checked, request.generated_size(preprocess)), [], "generated")
     paths = given_images(request.image_folder, request.checked + (CALIBRATED if quantised else 0))
     every = max(2, round(len(paths) / request.checked)) if quantised else 1
     checked = paths[::every][: request.checked]
@@ -294,55 +352,6 @@ def _images(request: Request, preprocess: Preprocess) -> _Images:
         list(read_images(others or checked, preprocess.exif)) if quantised else [],
         "given",
     )
-
-
-def _verified(model: nn.Module, origin: Origin, about: About, predictor: Predictor, images: _Images) -> dict[str, Any]:
-    """How far the outputs are from the network's: the first one's agreement, and `more` by name for the others.
-
-    Raises:
-        OvertoneError: the runtime cannot run the network here, or an output does not agree.
-    """
-    title, found = runtime_named(about.runtime).title, dict[str, dict[str, Any]]()
-    with in_one_line(f"{title} cannot run this network in {about.precision} on this machine"):
-        outputs = _outputs(predictor, about, images.checked)
-    references = _reference(model, about.preprocess, images.checked)
-    for spec, reference, output in zip(origin.outputs, references, outputs, strict=True):
-        agreement = compare(reference, output, bound_of(about.precision, about.input.kind), images.kind, spec)
-        agreement.check(f"the {title} form in {about.precision}")
-        found[spec.name] = to_dict(agreement)
-    first, *others = found.items()
-    return first[1] | ({"more": dict(others)} if others else {})
-
-
-def _outputs(predictor: Predictor, about: About, images: Sequence[Image.Image]) -> list[np.ndarray]:
-    """Each output of an export, (B, …), image by image."""
-    transform = input_transform(about.input.kind, about.preprocess)
-    runs = [predictor.outputs(as_batch(transform, image).numpy()) for image in images]
-    return [np.concatenate(parts) for parts in zip(*runs, strict=True)]
-
-
-def _reference(model: nn.Module, preprocess: Preprocess, images: Sequence[Image.Image]) -> list[np.ndarray]:
-    """Each output of the network itself, (B, …), image by image."""
-    transform = input_transform("normalised", preprocess)
-    with torch.inference_mode():
-        runs = [tree_leaves(model(as_batch(transform, image))) for image in images]
-    return [torch.cat(parts).numpy() for parts in zip(*runs, strict=True)]
-
-
-def _write_golden(
-    model: nn.Module, folder: Path, about: About, predictor: Predictor, images: list[Image.Image]
-) -> None:
-    """Inputs and first outputs for generated images: a user's own are not copied."""
-    transform = input_transform(about.input.kind, about.preprocess)
-    inputs = [as_batch(transform, image).numpy()[0] for image in images]
-    kept = [image for image, values in zip(images, inputs, strict=True) if values.shape == inputs[0].shape]
-    np.savez(
-        folder / GOLDEN,
-        inputs=np.stack([values for values in inputs if values.shape == inputs[0].shape]),
-        outputs=_outputs(predictor, about, kept)[0],
-        reference=_reference(model, about.preprocess, kept)[0],
-    )
-    images[0].save(folder / GOLDEN_IMAGE)
 
 
 def _versions(runtime: Runtime) -> dict[str, str]:

@@ -5,6 +5,7 @@ filter written as two matrix products whose weights are computed from the image'
 whole grey levels between and after them as Pillow does.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -33,10 +34,9 @@ def input_transform(kind: InputKind, preprocess: Preprocess) -> ImageTransform:
     return ImageTransform([*geometry, _pixels], preprocess.exif)
 
 
-def as_batch(transform: ImageTransform, image: Image.Image) -> Tensor:
+def as_batch(transform: Callable[[Any], Any], image: Image.Image) -> Tensor:
     """An image as a batch of one, as the network takes it."""
-    tensor: Any = transform(image)
-    return tensor.unsqueeze(0)
+    return transform(image).unsqueeze(0)
 
 
 def _pixels(image: Image.Image) -> Tensor:
@@ -59,9 +59,11 @@ def input_shape(kind: InputKind, size: int) -> tuple[int, int, int, int]:
     return 1, height, width, 3
 
 
-def example_input(kind: InputKind, preprocess: Preprocess, batch: int) -> Tensor:
+def example_input(kind: InputKind, preprocess: Preprocess, batch: int, *, any_size: bool = False) -> Tensor:
     """Zeros of the shape and type that a network of this kind of input takes."""
     shape = (batch, *input_shape(kind, preprocess.size)[1:])
+    if any_size:  # large enough for every network, and as no other dimension
+        shape = (batch, 3, preprocess.size + 77, preprocess.size + 93)
     return torch.zeros(shape, dtype=torch.float32 if kind == "normalised" else torch.uint8)
 
 

@@ -21,10 +21,12 @@ class Exported:
     Attributes:
         folder: where.
         about: what its `model.json` holds; `about.parity` is how far its outputs are from the network's.
+        script_does: what its `run.py` does, after its name; None where it has none.
     """
 
     folder: Path
     about: About
+    script_does: str | None = None
 
 
 def export_loaded(
@@ -48,12 +50,13 @@ def export_loaded(
         OvertoneError: as `export` and `origin_for`.
     """
     check_request(request)
-    origin = origin_for(loaded, size)
+    origin = origin_for(loaded, size, any_size=request.dynamic_size)
     out = out or default_folder(loaded, f"{request.runtime}-{request.precision}")
-    return Exported(out, export(loaded.model, origin, request, out, overwrite=overwrite))
+    about = export(loaded.model, origin, request, out, overwrite=overwrite)
+    return Exported(out, about, origin.script_does if origin.script else None)
 
 
-def origin_for(loaded: LoadedModel, size: int | None) -> Origin:
+def origin_for(loaded: LoadedModel, size: int | None, *, any_size: bool = False) -> Origin:
     """The origin of an export with the labels that the weights have, if any.
 
     Raises:
@@ -63,11 +66,16 @@ def origin_for(loaded: LoadedModel, size: int | None) -> Origin:
         raise OvertoneError(f"size is {size}; it must be at least 1 pixel")
     num_outputs(loaded)
     classes = classes_of(loaded) if loaded.trained else None
-    return origin_of(loaded, size, classes, None if classes is None else names_of(loaded))
+    return origin_of(loaded, size, classes, None if classes is None else names_of(loaded), any_size=any_size)
 
 
 def origin_of(
-    loaded: LoadedModel, size: int | None, classes: Sequence[str] | None, labels: Sequence[str] | None
+    loaded: LoadedModel,
+    size: int | None,
+    classes: Sequence[str] | None,
+    labels: Sequence[str] | None,
+    *,
+    any_size: bool = False,
 ) -> Origin:
     """The origin of an export.
 
@@ -76,6 +84,7 @@ def origin_of(
         size: pixels, side of the input; None: the network's own.
         classes: names of its outputs, as of class folders; None where the weights have none.
         labels: the same to display.
+        any_size: any height and width go, where the task has a form for that.
     """
     preprocess = loaded.preprocess
     if size is not None:
@@ -86,6 +95,9 @@ def origin_of(
         data = {key: value for key, value in kept if key not in ("root", "preprocess")} or None
     shown = labels if labels is not None else [str(index) for index in range(getattr(loaded.model, "num_classes", 0))]
     task = task_of(loaded, shown, preprocess)
+    form = task.export_form(size, any_size=any_size)
+    if form is not None:
+        preprocess = dataclasses.replace(preprocess, size=form.size)
     return Origin(
         architecture=loaded.architecture,
         preprocess=preprocess,
@@ -100,6 +112,8 @@ def origin_of(
         settings=task.settings,
         outputs=task.outputs(),
         script=task.script(),
+        script_does=task.script_does,
+        form=form,
     )
 
 

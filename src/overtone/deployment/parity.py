@@ -2,7 +2,7 @@
 
 Which decisions an output stands for belongs to a task: its `OutputSpec` counts those that are equal. The bounds:
 
-| precision | largest difference of a logit | root mean square | equal decisions |
+| precision | largest difference of a logit | root mean square | equal decisions (of images, or of their pixels) |
 |---|---|---|---|
 | float32 | 1e-4 | - | all |
 | float32 with the resize in the graph | 2e-3 | - | all |
@@ -63,7 +63,7 @@ class Parity:
         scale: largest absolute logit of the network.
         largest: largest absolute difference, divided by `scale`.
         rms: root mean square of the difference over that of the network's logits, each image's mean subtracted.
-        same_top1: share of the images with the same best class.
+        same_decisions: share of the images, or of their pixels, with the same best class.
         agreement: share of those whose best class is the network's or within the tie.
         bound: that applies.
     """
@@ -73,7 +73,7 @@ class Parity:
     scale: float
     largest: float
     rms: float
-    same_top1: float
+    same_decisions: float
     agreement: float
     bound: Bound
 
@@ -86,7 +86,7 @@ class Parity:
             failures.append(f"the logits differ by {self.rms:.3f} (root mean square), above {bound.rms}")
         if not self.agreement >= bound.agreement:
             failures.append(
-                f"the best class is equal for {self.agreement:.1%} of the images, below {bound.agreement:.0%}"
+                f"the best class is equal for {self.agreement:.1%} of what is classified, below {bound.agreement:.0%}"
             )
         return failures
 
@@ -110,7 +110,12 @@ class Parity:
 
 
 def compare(
-    reference: np.ndarray, found: np.ndarray, bound: Bound, images: str, spec: OutputSpec = LOGITS_OF_CLASSES
+    reference: np.ndarray,
+    found: np.ndarray,
+    bound: Bound,
+    images: str,
+    spec: OutputSpec = LOGITS_OF_CLASSES,
+    count: int | None = None,
 ) -> Parity:
     """Compare an output (B, K, ...) of an export with the network's.
 
@@ -120,6 +125,7 @@ def compare(
         bound: that applies.
         images: kind of images, `given` or `generated`.
         spec: the output.
+        count: how many images they are of; None: B.
 
     Raises:
         OvertoneError: values of another shape.
@@ -136,12 +142,12 @@ def compare(
     tiny = np.finfo(np.float64).tiny
     same, near = spec.agreement(reference, found, bound.tie * scale)
     return Parity(
-        images=len(reference),
+        images=len(reference) if count is None else count,
         pictures=images,
         scale=scale,
         largest=float(np.abs(difference).max()) / max(scale, tiny),
         rms=float(np.sqrt((error**2).mean()) / max(float(np.sqrt((centred**2).mean())), tiny)),
-        same_top1=same,
+        same_decisions=same,
         agreement=near,
         bound=bound,
     )

@@ -1,4 +1,6 @@
-"""`run.py` of an export: it classifies an image with NumPy, Pillow and the runtime, without overtone."""
+"""`run.py` of an export: what a task does with an image, by NumPy, Pillow and the runtime, without overtone."""
+
+from collections.abc import Sequence
 
 from overtone.config import Preprocess
 from overtone.deployment.inputs import InputKind
@@ -7,24 +9,27 @@ from overtone.deployment.telemetry import SWITCHES
 _PILLOW = {"nearest": "NEAREST", "bilinear": "BILINEAR", "bicubic": "BICUBIC", "lanczos": "LANCZOS"}
 
 
-def run_script(kind: InputKind, preprocess: Preprocess, imports: str, lines: str, answer: tuple[str, ...]) -> str:
+def run_script(
+    does: str, pixels: Sequence[str], exif: str, runtime: tuple[str, str, str], answer: Sequence[str]
+) -> str:
     """The text of `run.py`.
 
     Args:
-        kind: the network's kind of input.
-        preprocess: from a decoded image to the normalised input; the part of it that is in the graph is left out.
-        imports: what the runtime's lines need, a module or a statement in each line.
-        lines: of the runtime: from `images` (a batch of one) to `logits` (K,).
-        answer: of the task: from `logits` and `about` to what is printed.
+        does: of the task, such as `classifies an image`.
+        pixels: lines from `image` to `logits`; none where the task's own lines do that.
+        exif: `Preprocess.exif`.
+        runtime: what is imported, a module or a statement in each line, lines that open `net`, and its outputs.
+        answer: of the task: see `Task.script`.
     """
+    imports, opens, outputs = runtime
     statements = [line for line in imports.splitlines() if line.startswith("from ")]
     modules = ", ".join(["numpy", *(line for line in imports.splitlines() if line not in statements)])
     opened = "Image.open(sys.argv[1])"
-    if preprocess.exif == "apply":
+    if exif == "apply":
         opened = f"ImageOps.exif_transpose({opened})"
     return "\n".join(
         [
-            "# Classify an image: python run.py image.jpg",
+            f"# python run.py image.jpg {does}",
             "import json, os, pathlib, sys",
             *SWITCHES,
             f"import {modules}",
@@ -37,17 +42,27 @@ def run_script(kind: InputKind, preprocess: Preprocess, imports: str, lines: str
             "except Exception as error:",
             '    print(f"{sys.argv[1:2]}: not an image that can be read ({type(error).__name__})", file=sys.stderr)',
             "    sys.exit(2)",
-            *_pixels(kind, preprocess),
-            lines,
             'about = json.loads((here / "model.json").read_text("utf-8"))',
+            opens,
+            "",
+            "",
+            "def run(images):",
+            f"    return {outputs}",
+            "",
+            "",
+            *pixels,
             *answer,
             "",
         ]
     )
 
 
-def _pixels(kind: InputKind, preprocess: Preprocess) -> list[str]:
-    """Lines from `image` to `images`."""
+def lines_to_logits(kind: InputKind, preprocess: Preprocess) -> list[str]:
+    """Lines from `image` to `logits` of a classifier, without the part of the preprocessing that is in the graph."""
+    return [*_to_images(kind, preprocess), "logits = run(images)[0][0]"]
+
+
+def _to_images(kind: InputKind, preprocess: Preprocess) -> list[str]:
     lines = [] if kind == "image" else _geometry(preprocess)
     if kind != "normalised":
         return [*lines, "images = numpy.array(image)[None]"]

@@ -6,6 +6,7 @@ import tempfile
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,7 +19,8 @@ from overtone.deployment.rewrites.deploy import deploy
 from overtone.deployment.runtimes import runtime_named
 from overtone.deployment.runtimes.runtime import RuntimeModule, check_compiler
 from overtone.errors import OvertoneError
-from overtone.zoo import LoadedModel
+from overtone.tasks.task import ExportForm
+from overtone.zoo import LoadedModel, num_outputs, task_of
 
 _IN_PYTORCH = ("torch", "compile")
 
@@ -53,7 +55,8 @@ def loaded_export(folder: Path) -> LoadedModel:
     predictor, about = open_export(folder)
     title = f"{runtime_named(about.runtime).title}, {about.precision}"
     model = RuntimeModule(predictor, about.num_classes, about.input.kind, about.outputs, title)
-    model.transform = input_transform(about.input.kind, about.preprocess)
+    if about.input.kind != "normalised":  # the task's own otherwise
+        model.transform = input_transform(about.input.kind, about.preprocess)
     return LoadedModel(
         model=model,
         architecture=about.architecture,
@@ -88,18 +91,19 @@ def in_runtime(loaded: LoadedModel, wanted: Computation) -> tuple[LoadedModel, C
         return dataclasses.replace(loaded, model=torch.compile(deploy(loaded.model, size))), wanted
     if wanted.threads is not None and wanted.threads >= 1:
         torch.set_num_threads(wanted.threads)  # what the runtime is opened with
-    request = _request(wanted)
+    preprocess = dataclasses.replace(loaded.preprocess, size=size)
+    form = task_of(loaded, loaded.labels or ("",), preprocess).export_form(None, any_size=True)
+    request = dataclasses.replace(_request(wanted), dynamic_size=form is not None)
     check_request(request)
-    model = _module(loaded, dataclasses.replace(loaded.preprocess, size=size), request)
-    return dataclasses.replace(loaded, model=model), outside
+    return dataclasses.replace(loaded, model=_module(loaded, preprocess, request, form)), outside
 
 
-def _module(loaded: LoadedModel, preprocess: Preprocess, request: Request) -> RuntimeModule:
+def _module(loaded: LoadedModel, preprocess: Preprocess, request: Request, form: ExportForm | None) -> RuntimeModule:
     """The network in its runtime, from an artifact in a temporary folder that goes with the module."""
     try:
         folder = Path(tempfile.mkdtemp(prefix="overtone-"))
         try:
-            predictor = predictor_for(loaded.model, preprocess, request, folder)
+            predictor = predictor_for(loaded.model, preprocess, request, folder, form)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -108,7 +112,7 @@ def _module(loaded: LoadedModel, preprocess: Preprocess, request: Request) -> Ru
             f"{tempfile.gettempdir()}, the folder for temporary files, cannot be used ({error.strerror or error}); "
             "free some space, or set TMPDIR to another folder"
         ) from error
-    model = RuntimeModule(predictor, int(getattr(loaded.model, "num_classes", 0)))
+    model = RuntimeModule(predictor, int(getattr(loaded.model, "num_classes", 0)) or num_outputs(loaded))
     weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
     return model
 
@@ -164,9 +168,16 @@ def _check_export(loaded: LoadedModel, wanted: Computation) -> None:
 
 def _manifest(about: About) -> Manifest | None:
     """What its training found, and how it split the images, so that the same ones are held out for its evaluation."""
-    if about.classes is None:
+    recipe: dict[str, Any] = {} if about.data is None else {"data": dict(about.data)}
+    if about.task_settings:
+        recipe |= {"task": about.task, "model": {"name": about.architecture}, "settings": dict(about.task_settings)}
+    elif about.classes is None:
         return None
-    recipe = None if about.data is None else {"data": dict(about.data)}
     return Manifest(
-        about.architecture, about.classes, about.preprocess, recipe=recipe, task=about.task, settings=about.settings
+        about.architecture,
+        about.classes or tuple(map(str, range(about.num_classes))),
+        about.preprocess,
+        recipe=recipe or None,
+        task=about.task,
+        settings=about.settings,
     )

@@ -15,7 +15,7 @@ from overtone.deployment.timing.lane import Lane, LaneError
 from overtone.deployment.timing.race import race
 from overtone.errors import OvertoneError
 
-CHECKED = 64  # images for which the best class is compared
+CHECKED = 64  # images for which outputs are compared
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Candidate:
         about: what its `model.json` says.
         milliseconds: median latency of one image; `spread` is the distance between the quartiles.
         reason: why it is left out.
-        top1: percent on labelled images, where they were given.
+        score: of the task's report on labelled images, where they were given.
     """
 
     runtime: str
@@ -36,7 +36,7 @@ class Candidate:
     about: About | None = None
     milliseconds: float | None = None
     spread: float | None = None
-    top1: float | None = None
+    score: float | None = None
     reason: str | None = None
 
 
@@ -63,20 +63,32 @@ def candidates(runtimes: Sequence[str], precisions: Sequence[str], image_folder:
 def export_all(
     model: nn.Module,
     origin: Origin,
+    of_any_size: Origin | None,
     tried: Sequence[Candidate],
     image_folder: Path | None,
     folder: Path,
     report: Callable[[str], object],
 ) -> list[Candidate]:
-    """Export every candidate into a folder of its own; one that does not agree, or cannot be written, gets a reason."""
+    """Export every candidate into a folder of its own; one that does not agree, or cannot be written, gets a reason.
+
+    With an origin `of_any_size`, runtimes that can take any size do: they then see images as the network does.
+    """
     made = []
     for candidate in tried:
         if candidate.reason is None:
             report(f"{candidate.runtime}, {candidate.precision}")
             out = folder / f"{candidate.runtime}-{candidate.precision}"
-            request = Request(candidate.runtime, candidate.precision, image_folder=image_folder, checked=CHECKED)
+            any_size = of_any_size is not None and RUNTIMES[candidate.runtime].takes_any_size
+            request = Request(
+                candidate.runtime,
+                candidate.precision,
+                image_folder=image_folder,
+                checked=CHECKED,
+                dynamic_size=any_size,
+            )
+            source = of_any_size if any_size and of_any_size is not None else origin
             try:
-                candidate = replace(candidate, about=export(model, origin, request, out), folder=out)
+                candidate = replace(candidate, about=export(model, source, request, out), folder=out)
             except OvertoneError as error:
                 candidate = replace(candidate, reason=str(error))
         made.append(candidate)

@@ -43,6 +43,10 @@ class Segmenter(nn.Module):
         self.auxiliary_head = auxiliary_head
         self.auxiliary_map = auxiliary_map
 
+    def plain(self) -> "Segmenter":
+        """The same without the auxiliary head, which only training needs; see `deployment.rewrites.deploy`."""
+        return Segmenter(self.backbone, self.decode_head, None, self.auxiliary_map).train(self.training)
+
     def get_classifier(self) -> nn.Module:
         """The heads: all but the backbone."""
         heads = [head for head in (self.decode_head, self.auxiliary_head) if head is not None]

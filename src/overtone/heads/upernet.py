@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from overtone.errors import OvertoneError
-from overtone.layers.gnconv import GnConv
+from overtone.layers.affine import fold_batch_norm
+from overtone.layers.gnconv import ChannelsFirstGnConv, DeployedGnConv, GnConv
 
 POOL_SIZES = (1, 2, 3, 6)
 GLOBAL_FILTER_SIZE = (32, 32)  # of the maps that the published global filter of the head is stored for: (32, 17)
@@ -54,9 +55,33 @@ class GnConvBN(GnConv):
         gated = super().forward(x.permute(0, 2, 3, 1))
         return F.relu(self.bn(gated.permute(0, 3, 1, 2)))
 
+    def deployed(self, shape: tuple[int, ...] | None) -> nn.Module:
+        """The fastest exact form for inference on maps of `shape` (B, C, H, W)."""
+        return self if shape is None else DeployedGnConvBN(self, (shape[2], shape[3]))
+
     def multiply_adds(self, inputs: tuple[Tensor, ...], output: Tensor) -> int:
         """See `GnConv`, whose maps are (B, H, W, C)."""
         return super().multiply_adds(inputs, output.permute(0, 2, 3, 1))
+
+
+class DeployedGnConvBN(nn.Module):
+    """A `GnConvBN` whose batch norm is in its last product, from the one it is to replace.
+
+    Args:
+        source: what is replaced; it is left as it is.
+        map_size: height and width of its maps; only a global filter depends on it.
+    """
+
+    def __init__(self, source: GnConvBN, map_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.gnconv: DeployedGnConv | ChannelsFirstGnConv = DeployedGnConv(source, map_size)
+        fold_batch_norm(self.gnconv.out, source.bn)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_chs, H, W) -> (B, out_chs, H, W)."""
+        if isinstance(self.gnconv, ChannelsFirstGnConv):
+            return F.relu(self.gnconv(x))
+        return F.relu(self.gnconv(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
 
 
 class UPerHead(nn.Module):
@@ -151,7 +176,9 @@ class AuxiliaryHead(nn.Module):
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear resizing of (B, C, H, W) to `size` = (height, width), corners not aligned."""
-    if tuple(x.shape[-2:]) == tuple(size):
+    sizes = (tuple(x.shape[-2:]), tuple(size))
+    # Sizes that an export leaves open must not be compared: the graph would be of those that happen to be equal.
+    if all(isinstance(side, int) for one in sizes for side in one) and sizes[0] == sizes[1]:
         return x  # the weights of every pixel are 1 and 0: the same numbers
     return F.interpolate(x, size=(size[0], size[1]), mode="bilinear", align_corners=False)
 

@@ -179,6 +179,21 @@ class OutputSpec:
 
 
 @dataclass(frozen=True)
+class ExportForm:
+    """How a task's network is exported where it does not take a classifier's square crops.
+
+    Attributes:
+        size: pixels, side of the square that an export of one size takes.
+        inputs: from Pillow's image in RGB to float32 (3, H, W): what an export is verified with.
+        settings: those of the recipe's task as plain values, as evaluation and prediction with the export need them.
+    """
+
+    size: int
+    inputs: Callable[[Any], Tensor]
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Setup:
     """What a task is made from.
 
@@ -207,6 +222,7 @@ class Task(Protocol[R_co]):
         target: key of a record that holds what is learned.
         report_type: class of its reports.
         prediction_columns: headings of a printed table of predictions, after the image's.
+        script_does: what an export's `run.py` does, after its name, such as `classifies an image`.
         labels: names of the outputs.
         settings: what the task found beside the weights, to be kept with them.
     """
@@ -215,6 +231,7 @@ class Task(Protocol[R_co]):
     target: ClassVar[str]
     report_type: ClassVar[type[Any]]
     prediction_columns: ClassVar[tuple[str, ...]]
+    script_does: ClassVar[str]
     labels: tuple[str, ...]
     settings: Mapping[str, Any]
 
@@ -281,8 +298,21 @@ class Task(Protocol[R_co]):
         """The outputs of its networks."""
         ...
 
+    def export_form(self, size: int | None, *, any_size: bool) -> ExportForm | None:
+        """How its networks are exported; None: as a classifier, which takes the centre of an image.
+
+        Args:
+            size: pixels, side of the square that the export takes; None: the task's choice.
+            any_size: any height and width go instead; not every task that has a form has one for this.
+        """
+        ...
+
     def script(self) -> tuple[str, ...]:
-        """Lines of an export's `run.py`: from `logits` of an image and `about` (model.json) to what is printed."""
+        """Lines of an export's `run.py`, from an image to what it prints or writes; none: no such file.
+
+        They find `about` (model.json), `run(images)`, which gives the outputs of a batch as arrays, and `image`
+        (Pillow's, RGB); without an `export_form`, also `logits`, the first output for that image.
+        """
         ...
 
 

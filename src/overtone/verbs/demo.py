@@ -100,7 +100,7 @@ def compare_latency(run: Path, exported: Path) -> str:
         f"One image, median of {len(after.seconds)} calls: {before.median:.2f} ms as trained in PyTorch, "
         f"{after.median:.2f} ms in {RUNTIMES[about.runtime].title}, {before.median / after.median:.1f}x; the largest "
         f"difference of a logit is {about.parity['largest']:.0e} of their scale, the same best class for "
-        f"{100 * about.parity['same_top1']:.0f} % of {about.parity['images']} digits."
+        f"{100 * about.parity['same_decisions']:.0f} % of {about.parity['images']} digits."
     )
 
 

@@ -29,6 +29,7 @@ def export(chosen: options.Export) -> int:
         runtime=triton.backend_for(chosen.precision) if repository else chosen.to,
         precision=chosen.precision,
         dynamic_batch=chosen.dynamic_batch,
+        dynamic_size=chosen.dynamic,
         with_preprocessing=chosen.with_preprocessing,
         image_folder=chosen.calibration,
     )
@@ -44,15 +45,15 @@ def export(chosen: options.Export) -> int:
     if chosen.json:
         print_json({"folder": str(folder), **to_dict(about)})
     else:
-        show(folder, about)
+        show(folder, about, done.script_does)
     return 0
 
 
-def show(out: Path, about: About) -> None:
-    """Report what was written, and how it compares."""
+def show(out: Path, about: About, script_does: str | None) -> None:
+    """Report what was written, how it compares, and what its `run.py` does, if it has one."""
     parity = about.parity
     print_table(
-        ("export", "size", "images", "largest difference", "rms", "same top-1"),
+        ("export", "size", "images", "largest difference", "rms", "same decisions"),
         [
             (
                 out,
@@ -60,12 +61,12 @@ def show(out: Path, about: About) -> None:
                 f"{parity['images']} {parity['pictures']}",
                 f"{parity['largest']:.1e}",
                 f"{parity['rms']:.1e}",
-                f"{100 * parity['same_top1']:.1f} %",
+                f"{100 * parity['same_decisions']:.1f} %",
             )
         ],
     )
-    classifies = f", {SCRIPT} classifies an image" if (out / SCRIPT).is_file() else ""
-    print_line(f"differences are relative to the logits' scale; {ABOUT} has all figures{classifies}")
+    script = f", {SCRIPT} {script_does}" if script_does is not None and (out / SCRIPT).is_file() else ""
+    print_line(f"differences are relative to the logits' scale; {ABOUT} has all figures{script}")
     note(f"{out}: written")
 
 
@@ -75,8 +76,10 @@ def _tuning(chosen: options.Export) -> options.Tune:
     Raises:
         OvertoneError: an option without effect in a comparison of runtimes.
     """
-    if chosen.dynamic_batch or chosen.with_preprocessing:
-        raise OvertoneError("--to auto measures single normalised images; choose a runtime with --to for other inputs")
+    if chosen.dynamic_batch or chosen.dynamic or chosen.with_preprocessing:
+        raise OvertoneError(
+            "--to auto measures single normalised images of one size; choose a runtime with --to for other inputs"
+        )
     if chosen.precision != "float32":
         raise OvertoneError("--to auto tries every precision; overtone tune --precisions restricts them")
     return options.Tune(

@@ -11,12 +11,13 @@ import torch
 
 from overtone import options
 from overtone.deployment.artifact import FILES
-from overtone.deployment.export import check_folder, check_size
+from overtone.deployment.export import check_folder, check_size, takes_any_size
 from overtone.deployment.images import given_images
 from overtone.deployment.origin import default_folder, origin_for
 from overtone.deployment.tuning import Candidate, candidates, export_all, measure_all
 from overtone.errors import OvertoneError
 from overtone.replacing import replacing_folder
+from overtone.tasks import task_named
 from overtone.verbs.console import note, print_json, print_line, print_table
 from overtone.verbs.evaluate import report_of
 from overtone.verbs.exporting import network_of
@@ -34,29 +35,37 @@ def tune(chosen: options.Tune) -> int:
     loaded = network_of(chosen)
     origin = origin_for(loaded, chosen.size)
     check_size(loaded.model, origin.architecture, origin.preprocess)
+    of_any_size = origin_for(loaded, chosen.size, any_size=True)
     out = chosen.out or default_folder(loaded, "auto")
     check_folder(out, chosen.overwrite)
     if calibration != chosen.calibration:
         note(f"images for int8 and for the check: {calibration} (choose others with --calibration)")
+    score_name = task_named(loaded.task).report_type.score_name
     tried = candidates(chosen.runtimes, chosen.precisions, calibration)
     try:
         with replacing_folder(out, FILES) as new:
             tried = export_all(
-                loaded.model, origin, tried, calibration, new.parent, lambda what: note(f"exporting: {what}")
+                loaded.model,
+                origin,
+                of_any_size if takes_any_size(loaded.model, of_any_size) else None,
+                tried,
+                calibration,
+                new.parent,
+                lambda what: note(f"exporting: {what}"),
             )
             tried = _agreeing(chosen, tried)
             note(f"measuring: {sum(one.reason is None for one in tried)} in turns, {chosen.rounds} rounds")
             tried = _accurate(chosen, measure_all(tried, chosen.rounds))
             kept = [candidate for candidate in tried if candidate.reason is None]
             if not kept:
-                _show(chosen, tried, None)
+                _show(chosen, tried, None, score_name)
                 raise OvertoneError("no runtime of this machine runs it and agrees with it; the reasons are above")
             best = min(kept, key=lambda candidate: candidate.milliseconds or float("inf"))
             assert best.folder is not None
             os.replace(best.folder, new)
     except OSError as error:
         raise OvertoneError(f"{out} could not be written: {error.strerror or error}; choose another --out") from error
-    _show(chosen, tried, out)
+    _show(chosen, tried, out, score_name)
     return 0
 
 
@@ -84,7 +93,7 @@ def _agreeing(chosen: options.Tune, tried: list[Candidate]) -> list[Candidate]:
         if candidate.reason is None and candidate.about is not None:
             equal = 100 * candidate.about.parity["agreement"]
             if equal < chosen.min_agreement:
-                reason = f"the best class is equal for {equal:.1f} % of the images, below {chosen.min_agreement:g} %"
+                reason = f"decisions are equal for {equal:.1f} %, below {chosen.min_agreement:g} %"
                 candidate = dataclasses.replace(candidate, reason=reason)
         kept.append(candidate)
     return kept
@@ -101,34 +110,35 @@ def _accurate(chosen: options.Tune, tried: list[Candidate]) -> list[Candidate]:
     measured = []
     for candidate in tried:
         if candidate.reason is None:
-            top1 = report_of(str(candidate.folder), settings, chosen).score
-            lost = own.score - top1
+            score = report_of(str(candidate.folder), settings, chosen).score
+            lost = own.score - score
             reason = None if lost <= chosen.max_loss else f"loses {lost:.2f} percentage points of {name}"
-            candidate = dataclasses.replace(candidate, top1=top1, reason=reason)
+            candidate = dataclasses.replace(candidate, score=score, reason=reason)
         measured.append(candidate)
     return measured
 
 
-def _show(chosen: options.Tune, tried: Sequence[Candidate], out: Path | None) -> None:
+def _show(chosen: options.Tune, tried: Sequence[Candidate], out: Path | None, score_name: str) -> None:
     if chosen.json:
         print_json(
             {
                 "out": None if out is None else str(out),
                 "threads": torch.get_num_threads(),
+                "score_name": score_name,
                 "candidates": [_as_dict(candidate) for candidate in tried],
             }
         )
         return
     print_table(
-        ("runtime", "precision", "ms", "±", "same top-1", "top-1", "size", ""),
+        ("runtime", "precision", "ms", "±", "same decisions", score_name, "size", ""),
         [
             (
                 one.runtime,
                 one.precision,
                 f"{one.milliseconds:.2f}",
                 f"{one.spread:.2f}",
-                f"{100 * one.about.parity['same_top1']:.1f} %",
-                None if one.top1 is None else f"{one.top1:.2f} %",
+                f"{100 * one.about.parity['same_decisions']:.1f} %",
+                None if one.score is None else f"{one.score:.2f} %",
                 f"{one.about.bytes / 1e6:.1f} MB",
                 None if one.reason is None else "left out",
             )
@@ -156,7 +166,7 @@ def _as_dict(candidate: Candidate) -> dict[str, Any]:
         "precision": candidate.precision,
         "milliseconds": candidate.milliseconds,
         "spread": candidate.spread,
-        "top1": candidate.top1,
+        "score": candidate.score,
         "parity": None if candidate.about is None else dict(candidate.about.parity),
         "reason": candidate.reason,
     }

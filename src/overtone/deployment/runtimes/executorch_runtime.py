@@ -40,6 +40,7 @@ class ExecuTorch(Runtime):
     precisions = ("float32", "int8")
     takes_images = False
     takes_any_batch = False
+    takes_any_size = False
 
     def import_library(self) -> Any:
         """Import ExecuTorch's runtime."""
@@ -63,11 +64,13 @@ class ExecuTorch(Runtime):
         """Read model.pte."""
         return ExecuTorchPredictor(folder / self.file, batch)
 
-    def script(self, precision: str) -> tuple[str, str]:
+    def script(self, precision: str) -> tuple[str, str, str]:
         """Lines for run.py."""
-        return "torch\nfrom executorch.runtime import Runtime", (
-            f'net = Runtime.get().load_program(here / "{self.file}").load_method("forward")\n'
-            "logits = net.execute([torch.from_numpy(images)])[0].numpy()[0]"
+        return (
+            "torch\nfrom executorch.runtime import Runtime",
+            # The method lives on the program's memory.
+            f'program = Runtime.get().load_program(here / "{self.file}")\nnet = program.load_method("forward")',
+            "[output.clone().numpy() for output in net.execute([torch.from_numpy(images)])]",
         )
 
     def version(self) -> dict[str, str]:

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from overtone.deployment.quiet import quiet
+from overtone.deployment.rewrites.adaptive_pools import make_pools_products
 from overtone.deployment.runtimes.onnx_file import external_files
-from overtone.deployment.runtimes.runtime import INPUT, LOGITS, Job, Predictor, Runtime
+from overtone.deployment.runtimes.runtime import INPUT, Job, Predictor, Runtime
 from overtone.errors import OvertoneError
 
 
@@ -41,6 +42,8 @@ class OnnxRuntime(Runtime):
     def write(self, job: Job, folder: Path) -> None:
         """Write model.onnx."""
         self.import_library()
+        if job.dynamic_size:
+            make_pools_products(job.net)
         program = job.program()
         with quiet(), torch.no_grad():
             converted = torch.onnx.export(
@@ -68,11 +71,12 @@ class OnnxRuntime(Runtime):
         """Read model.onnx."""
         return OnnxPredictor(self.import_library(), folder / self.file, batch)
 
-    def script(self, precision: str) -> tuple[str, str]:
+    def script(self, precision: str) -> tuple[str, str, str]:
         """Lines for run.py."""
-        return "onnxruntime", (
-            f'net = onnxruntime.InferenceSession(str(here / "{self.file}"), providers=["CPUExecutionProvider"])\n'
-            f'logits = net.run(["{LOGITS}"], {{"{INPUT}": images}})[0][0]'
+        return (
+            "onnxruntime",
+            f'net = onnxruntime.InferenceSession(str(here / "{self.file}"), providers=["CPUExecutionProvider"])',
+            f'net.run(None, {{"{INPUT}": images}})',
         )
 
     def version(self) -> dict[str, str]:

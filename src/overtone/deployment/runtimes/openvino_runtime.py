@@ -61,8 +61,8 @@ class OpenVino(Runtime):
         with quiet():
             model = openvino.convert_model(program)
             if job.kind != "image":  # sizes that are left open cost speed
-                images = -1 if job.dynamic_batch else len(job.example)
-                model.reshape([images, *job.example.shape[1:]])
+                sizes = job.open_sizes()
+                model.reshape([-1 if axis in sizes else side for axis, side in enumerate(job.example.shape)])
             model.inputs[0].get_tensor().set_names({INPUT})
             for output, name in zip(model.outputs, job.outputs, strict=True):
                 output.get_tensor().set_names({name})
@@ -81,12 +81,13 @@ class OpenVino(Runtime):
         """Read model.xml."""
         return OpenVinoPredictor(self.import_library(), folder / self.file, precision, batch)
 
-    def script(self, precision: str) -> tuple[str, str]:
+    def script(self, precision: str) -> tuple[str, str, str]:
         """Lines for run.py."""
-        return "openvino", (
-            f'settings = {{"INFERENCE_PRECISION_HINT": "{_hint(precision)}"}}\n'
-            f'net = openvino.Core().compile_model(here / "{self.file}", "CPU", settings)\n'
-            "logits = net(images)[0][0]"
+        hint = f'{{"INFERENCE_PRECISION_HINT": "{_hint(precision)}"}}'
+        return (
+            "openvino",
+            f'net = openvino.Core().compile_model(here / "{self.file}", "CPU", {hint})',
+            "net(images).to_tuple()",
         )
 
     def version(self) -> dict[str, str]:

@@ -98,6 +98,7 @@ class Job:
         kind: of the input.
         precision: of the arithmetic.
         dynamic_batch: whether any number of images is to go; otherwise `example`'s.
+        dynamic_size: whether any height and width are to go; otherwise `example`'s.
         calibration: inputs (1, …) that int8 takes its ranges from.
         outputs: names of what the network returns, in order.
     """
@@ -107,6 +108,7 @@ class Job:
     kind: InputKind
     precision: str
     dynamic_batch: bool = False
+    dynamic_size: bool = False
     calibration: tuple[np.ndarray, ...] = ()
     outputs: tuple[str, ...] = (LOGITS,)
 
@@ -114,13 +116,24 @@ class Job:
         """The network as a graph (`torch.export`)."""
         # A size of 1 in an example is taken for a constant.
         example = self.example.repeat(2, *[1] * (self.example.dim() - 1)) if self.dynamic_batch else self.example
+        with quiet(), torch.no_grad():
+            return torch.export.export(
+                self.net if net is None else net,
+                (example,),
+                dynamic_shapes=(self.open_sizes() or None,),
+                strict=False,
+                # What a pool of odd sizes needs holds for all of them, which the exporter cannot always show.
+                prefer_deferred_runtime_asserts_over_guards=self.dynamic_size,
+            )
+
+    def open_sizes(self) -> dict[int, Any]:
+        """The dimensions of the input that are left open, as `torch.export` takes them."""
         sizes: dict[int, Any] = {0: Dim("batch")} if self.dynamic_batch else {}
         if self.kind == "image":
             sizes |= {1: Dim("height", min=2), 2: Dim("width", min=2)}
-        with quiet(), torch.no_grad():
-            return torch.export.export(
-                self.net if net is None else net, (example,), dynamic_shapes=(sizes or None,), strict=False
-            )
+        if self.dynamic_size:
+            sizes |= {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}  # from the least size on that the network takes
+        return sizes
 
 
 class Runtime(ABC):
@@ -143,6 +156,8 @@ class Runtime(ABC):
     """Whether the resize of images of any size can be in the graph."""
     takes_any_batch = True
     """Whether the number of images can be left open."""
+    takes_any_size = True
+    """Whether the height and width of the images can be left open."""
 
     @property
     def file(self) -> str:
@@ -212,8 +227,11 @@ class Runtime(ABC):
         """What `open` returns; exceptions of the runtime's own are translated there."""
 
     @abstractmethod
-    def script(self, precision: str) -> tuple[str, str]:
-        """For `run.py`: what is imported, and lines that make `logits` (K,) from `images` (numpy, a batch of one)."""
+    def script(self, precision: str) -> tuple[str, str, str]:
+        """For `run.py`: what is imported, lines that open `net`, and its outputs for `images` as an expression.
+
+        `images` is numpy's, a batch of one; the expression is a sequence of arrays.
+        """
 
     def version(self) -> dict[str, str]:
         """Versions of what it consists of."""
@@ -251,8 +269,10 @@ class RuntimeModule(nn.Module):
         Raises:
             OvertoneError: the runtime returns other outputs than the export declares.
         """
-        arrays = self.predictor.outputs(images.cpu().numpy())
-        if len(arrays) != len(self.names) or (len(arrays) == 1 and arrays[0].shape != (len(images), self.num_classes)):
+        with in_one_line(f"the network cannot take a batch of shape {tuple(images.shape)}"):
+            arrays = self.predictor.outputs(images.cpu().numpy())
+        is_one = len(arrays) == 1  # logits of images, or of their pixels
+        if len(arrays) != len(self.names) or (is_one and arrays[0].shape[:2] != (len(images), self.num_classes)):
             raise OvertoneError(
                 f"the export returns outputs of shape {', '.join(str(array.shape) for array in arrays)} instead of "
                 f"{', '.join(self.names)} with {self.num_classes} classes; export again"

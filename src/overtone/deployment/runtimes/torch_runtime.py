@@ -13,6 +13,9 @@ from overtone.deployment.quiet import quiet
 from overtone.deployment.runtimes.pt2_archive import load_program, save_program
 from overtone.deployment.runtimes.runtime import Job, Predictor, Runtime, check_compiler
 
+_IMPORTS = "torch\nfrom torch.utils._pytree import tree_leaves"
+_CALL = "[output.detach().numpy() for output in tree_leaves(net(torch.from_numpy(images)))]"  # of run.py
+
 
 class InBfloat16(nn.Module):
     """A network whose weights and arithmetic are bfloat16, between an input and outputs in float32."""
@@ -61,12 +64,9 @@ class TorchExported(Runtime):
             module = load_program(folder / self.file).module()
         return TorchPredictor(module, batch)
 
-    def script(self, precision: str) -> tuple[str, str]:
+    def script(self, precision: str) -> tuple[str, str, str]:
         """Lines for run.py."""
-        return "torch", (
-            f'net = torch.export.load(here / "{self.file}").module()\n'
-            "logits = net(torch.from_numpy(images)).detach().numpy()[0]"
-        )
+        return _IMPORTS, f'net = torch.export.load(here / "{self.file}").module()', _CALL
 
     def version(self) -> dict[str, str]:
         """PyTorch's version is in every model.json."""
@@ -97,12 +97,9 @@ class AheadOfTime(TorchExported):
         with quiet():
             return TorchPredictor(torch._inductor.aoti_load_package(str(folder / self.file)), batch)
 
-    def script(self, precision: str) -> tuple[str, str]:
+    def script(self, precision: str) -> tuple[str, str, str]:
         """Lines for run.py."""
-        return "torch", (
-            f'net = torch._inductor.aoti_load_package(str(here / "{self.file}"))\n'
-            "logits = net(torch.from_numpy(images)).numpy()[0]"
-        )
+        return _IMPORTS, f'net = torch._inductor.aoti_load_package(str(here / "{self.file}"))', _CALL
 
 
 def _in_precision(job: Job) -> nn.Module:

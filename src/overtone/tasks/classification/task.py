@@ -65,6 +65,7 @@ class Classification:
     target: ClassVar[str] = "label"
     report_type: ClassVar[type[ClassificationReport]] = ClassificationReport
     prediction_columns: ClassVar[tuple[str, ...]] = ("class", "probability")
+    script_does: ClassVar[str] = "classifies an image"
 
     def __init__(self, setup: Setup) -> None:
         recipe = setup.recipe
@@ -183,6 +184,9 @@ class Classification:
     def outputs(self) -> tuple[OutputSpec, ...]:
         """Logits, whose best class must be the same."""
         return (OutputSpec("logits", agreement_of_classes, shift_free=True),)
+
+    def export_form(self, size: int | None, *, any_size: bool) -> None:
+        """The centre of an image."""
 
     def script(self) -> tuple[str, ...]:
         """The five most probable classes."""

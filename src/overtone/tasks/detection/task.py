@@ -37,6 +37,7 @@ class Detection:
     target: ClassVar[str] = "boxes"
     report_type: ClassVar[type[DetectionReport]] = DetectionReport
     prediction_columns: ClassVar[tuple[str, ...]] = ("object", "score", "box")
+    script_does: ClassVar[str] = "finds the objects of an image"
 
     def __init__(self, setup: Setup) -> None:
         recipe = setup.recipe
@@ -167,6 +168,9 @@ class Detection:
     def learned(self, report: DetectionReport) -> Mapping[str, Any]:
         """Nothing beside the weights."""
         return self.settings
+
+    def export_form(self, size: int | None, *, any_size: bool) -> None:
+        """Nothing of its own yet."""
 
     def script(self) -> tuple[str, ...]:
         """Nothing: an export of a detection has no `run.py` yet."""

@@ -69,6 +69,7 @@ class Multilabel:
     target: ClassVar[str] = "labels"
     report_type: ClassVar[type[MultilabelReport]] = MultilabelReport
     prediction_columns: ClassVar[tuple[str, ...]] = ("label", "probability", "threshold")
+    script_does: ClassVar[str] = "names the labels of an image"
 
     def __init__(self, setup: Setup) -> None:
         recipe = setup.recipe
@@ -179,6 +180,9 @@ class Multilabel:
             return float(same.mean()), float((same | near).mean())
 
         return (OutputSpec("logits", agreement),)
+
+    def export_form(self, size: int | None, *, any_size: bool) -> None:
+        """The centre of an image."""
 
     def script(self) -> tuple[str, ...]:
         """The labels whose probability reaches their threshold."""

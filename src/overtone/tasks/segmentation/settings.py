@@ -38,6 +38,9 @@ class SegmentationSettings(TaskSettings):
     """`slide`: side of the windows, pixels; none: that of the crops."""
     stride: Pixels | None = None
     """`slide`: pixels from window to window; none: two thirds of the window."""
+    pad: bool = False
+    """`slide`: pad images that are smaller than a window with zeros, as training pads crops; off: the window is then as
+    small as the image."""
     scales: tuple[Positive, ...] = (1.0,)
     """Evaluate at these factors and average the probabilities."""
     flip: bool = False
@@ -49,7 +52,14 @@ class SegmentationSettings(TaskSettings):
         """Refuse values that no run could use."""
         super().__post_init__()
         require(self.ratio[0] <= self.ratio[1], "settings.ratio", self.ratio, "two factors, the smaller one first")
+        if self.window is not None and self.stride is not None:
+            require(self.stride <= self.window, "settings.stride", self.stride, f"at most the window, {self.window}")
         require(bool(self.scales), "settings.scales", self.scales, "one factor or more")
+
+    def windows(self, crop: int) -> tuple[int, int]:
+        """Side and distance of sliding windows, pixels, where crops have sides of `crop`."""
+        window = self.window or crop
+        return window, self.stride or max(2 * window // 3, 1)
 
 
 SETTINGS = SegmentationSettings

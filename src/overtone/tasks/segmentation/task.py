@@ -1,11 +1,15 @@
 """A class for every pixel: any head on any backbone, whole images or sliding windows, mean IoU."""
 
+import dataclasses
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as moved
 
 from overtone import config
 from overtone.data.decoding import BadImage, as_pixels
@@ -15,14 +19,26 @@ from overtone.data.sources import Source
 from overtone.errors import OvertoneError
 from overtone.heads import TrainingLogits, build_segmenter, checked_head_options, create_segmenter, parse_segmenter
 from overtone.heads.segmentation_inference import mean_probabilities, sliding_window_logits, whole_image_logits
+from overtone.heads.upernet import resize
 from overtone.models.arguments import MODEL_ARGS, checked_model_args
+from overtone.tasks.segmentation import standalone
 from overtone.tasks.segmentation.losses import counted_pixels, pixel_loss
 from overtone.tasks.segmentation.prediction import MaskPrediction
 from overtone.tasks.segmentation.report import SegmentationReport, SegmentationTally, check_maps
 from overtone.tasks.segmentation.settings import SegmentationSettings
 from overtone.tasks.segmentation.transforms import MaskPipeline, TrainingChanges, Views
-from overtone.tasks.task import Forward, OutputSpec, Setup, View, agreement_of_classes, blank_images, split_evenly
+from overtone.tasks.task import (
+    ExportForm,
+    Forward,
+    OutputSpec,
+    Setup,
+    View,
+    agreement_of_classes,
+    blank_images,
+    split_evenly,
+)
 
+_COPIED = "# --- copied from here on\n"  # in the source of `standalone`
 _POWERS = {"sqrt": 0.5, "balanced": 1.0}
 _OPTIONS = ("auxiliary", "size_divisor", "head_args")  # of `build_segmenter`; all other arguments are the backbone's
 
@@ -34,6 +50,7 @@ class Segmentation:
     target: ClassVar[str] = "mask"
     report_type: ClassVar[type[SegmentationReport]] = SegmentationReport
     prediction_columns: ClassVar[tuple[str, ...]] = ("class", "share of pixels")
+    script_does: ClassVar[str] = "writes an image's mask and overlay"
 
     def __init__(self, setup: Setup) -> None:
         recipe = setup.recipe
@@ -126,8 +143,11 @@ class Segmentation:
         def logits_of(images: Tensor) -> Tensor:
             if wanted.inference == "whole":
                 return whole_image_logits(network, images, size)
-            window = wanted.window or self._recipe.data.preprocess.size
-            return sliding_window_logits(network, images, window, wanted.stride or max(2 * window // 3, 1), size)
+            window, stride = wanted.windows(self._recipe.data.preprocess.size)
+            height, width = images.shape[-2:]
+            if wanted.pad:
+                images = F.pad(images, (0, max(window - width, 0), 0, max(window - height, 0)))
+            return resize(sliding_window_logits(network, images, window, stride)[..., :height, :width], size)
 
         if len(pixels) == 1 and not wanted.flip:
             return logits_of(pixels[0])
@@ -163,9 +183,31 @@ class Segmentation:
         """Logits (B, K, h, w) at the stride of the head, whose best classes must be the same."""
         return (OutputSpec("logits", agreement_of_classes, shift_free=True),)
 
+    def export_form(self, size: int | None, *, any_size: bool) -> ExportForm:
+        """Images as the recipe scales them, of any size, or windows of one size, slid over them.
+
+        An export of one size sees nothing but windows: smaller images are padded.
+        """
+        side = size or self._wanted.windows(self._recipe.data.preprocess.size)[0]
+        window, stride = dataclasses.replace(self._wanted, window=side, stride=None).windows(side)
+        if self._wanted.stride is not None and self._wanted.stride <= side:
+            stride = self._wanted.stride
+        settings = dataclasses.replace(self._wanted, window=window, stride=stride)
+        if not any_size:
+            settings = dataclasses.replace(settings, inference="slide", pad=True)
+        views = MaskPipeline(self._recipe.data.preprocess, dataclasses.replace(settings, scales=(1.0,))).views
+
+        def inputs(image: Any) -> Tensor:
+            pixels = views(as_pixels(image).permute(2, 0, 1)).pixels[0][0]
+            return pixels if any_size else moved.center_crop(pixels, [side, side])
+
+        return ExportForm(side, inputs, config.to_dict(settings))
+
     def script(self) -> tuple[str, ...]:
-        """Nothing: an export of a segmentation has no `run.py` yet."""
-        return ()
+        """The functions of `standalone`."""
+        functions = inspect.getsource(standalone).partition(_COPIED)[2].replace("run: Run", "run")
+        imports = ("import colorsys", "from typing import Any", "")
+        return (*imports, *functions.splitlines(), "", "", "print(*main(run, image, about, sys.argv[1:]), sep=chr(10))")
 
 
 def class_weights(source: Source, num_classes: int, power: float) -> Tensor:
