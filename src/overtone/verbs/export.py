@@ -35,17 +35,18 @@ def export(chosen: options.Export) -> int:
     )
     check_request(request)  # before the network is loaded
     network, size, overwrite = network_of(chosen), chosen.size, chosen.overwrite
+    script_does: str | None = None
     if repository:
         folder, about = triton.export_repository(network, request, chosen.out, size=size, overwrite=overwrite)
     else:
         done = export_loaded(network, request, chosen.out, size=size, overwrite=overwrite)
-        folder, about = done.folder, done.about
+        folder, about, script_does = done.folder, done.about, done.script_does
     if about.calibrated and about.calibrated < _FEW:
         warn(f"int8 took its ranges from {about.calibrated} images; several hundred are more reliable")
     if chosen.json:
         print_json({"folder": str(folder), **to_dict(about)})
     else:
-        show(folder, about, done.script_does)
+        show(folder, about, script_does)
     return 0
 
 
