@@ -8,8 +8,7 @@ from typing import Any
 
 from overtone.config import Data
 from overtone.data.imagenet import NUM_CLASSES, synsets
-from overtone.data.sources import ImageList, Part, Source, open_evaluation
-from overtone.data.sources.class_folders import relabelled
+from overtone.data.sources import ImageList, Part, ShardImages, Source, open_evaluation
 from overtone.engine.distributed import World
 from overtone.engine.inference import Inference, trained_on
 from overtone.engine.loop import evaluate
@@ -118,9 +117,10 @@ def check_labels(loaded: LoadedModel, source: Source, data: Data) -> None:
 
 def _matched(loaded: LoadedModel, source: Source, data: Data, say: Callable[[str], object]) -> Source:
     """The samples with the network's labels: as they have them, or ImageNet's where theirs are part of it."""
-    with_labels = getattr(source, "relabelled", None)
-    if with_labels is not None and loaded.labels is not None and set(source.labels) <= set(loaded.labels):
-        return with_labels(loaded.labels)
+    relabelled = getattr(source, "relabelled", None)
+    has_all = loaded.labels is not None and set(source.labels) <= set(loaded.labels)
+    if relabelled is not None and has_all and task_named(loaded.task).target == "boxes":
+        return relabelled(loaded.labels)  # images of a detection need not show every class
     classes = classes_of(loaded) if loaded.trained else None
     of_imagenet = _of_imagenet(source)
     if classes is None or not of_imagenet or not set(source.labels) <= set(classes):
@@ -132,13 +132,13 @@ def _matched(loaded: LoadedModel, source: Source, data: Data, say: Callable[[str
     supposed = supposed_classes(loaded)
     if supposed is not None:
         say(f"weights: {supposed}")
-    assert isinstance(source, ImageList)
-    return relabelled(source, classes)
+    assert relabelled is not None
+    return relabelled(classes)
 
 
 def _of_imagenet(source: Source) -> bool:
-    """Whether these are class folders named by WordNet ids of ImageNet-1K."""
-    return isinstance(source, ImageList) and set(source.labels) <= set(synsets())
+    """Whether these are classes named by WordNet ids of ImageNet-1K, by folders or in shards."""
+    return isinstance(source, (ImageList, ShardImages)) and set(source.labels) <= set(synsets())
 
 
 def _has_more_than_imagenet(loaded: LoadedModel) -> bool:

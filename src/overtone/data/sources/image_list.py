@@ -120,6 +120,12 @@ class ImageList:
         chosen = np.asarray(positions, dtype=np.int64)
         return ImageList(self.labels, self.paths.chosen(chosen), self.targets[chosen], origin, self.root)
 
+    def relabelled(self, labels: Sequence[str]) -> "ImageList":
+        """The same images with targets that are positions in other labels, which hold all of theirs."""
+        position = {name: target for target, name in enumerate(labels)}
+        targets = np.array([position[name] for name in self.labels], dtype=np.int64)[self.targets]
+        return ImageList(labels, self.paths, targets, self.origin, self.root)
+
     def __eq__(self, other: object) -> bool:
         """Whether these are the same files with the same labels from the same place."""
         if not isinstance(other, ImageList):

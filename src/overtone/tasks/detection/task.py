@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from overtone import config
 from overtone.data.pipeline import Batch
 from overtone.data.segments import mask_module
-from overtone.data.sources import BoxedImages
 from overtone.errors import OvertoneError
 from overtone.heads import checked_head_options
 from overtone.heads.detectors import create_detector, learns_masks, parse_detector
@@ -48,7 +47,7 @@ class Detection:
             return
         engine_name()  # the first validation comes late to say what is not installed
         _check(recipe)
-        if self._masks and isinstance(setup.train, BoxedImages) and not setup.train.has_outlines:
+        if self._masks and not getattr(setup.train, "has_outlines", True):
             raise OvertoneError(
                 f"{model.head or model.name} learns masks, and {setup.train.origin} has boxes alone; choose a head "
                 "without masks, such as --model.head faster_rcnn"
