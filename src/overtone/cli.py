@@ -23,7 +23,7 @@ from typing import Any
 
 from overtone import __version__
 from overtone.config import Recipe, Run
-from overtone.errors import OvertoneError, Preempted, printable
+from overtone.errors import OvertoneError, Preempted, ReportedElsewhere, printable
 from overtone.failures import correctable
 from overtone.recipes import check_start, list_recipes, load_recipe, needs_weights, recipe_document
 from overtone.verb_table import GROUPS, VERBS, Verb
@@ -54,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (`| head`) has gone; what is still in the buffer has nowhere to go at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except ReportedElsewhere as error:
+        return _report(str(error), 2, debug) if debug else 2
     except Exception as error:
         message = str(error) if isinstance(error, OvertoneError) else correctable(error)
         if message is not None:

@@ -10,6 +10,7 @@ from overtone.config import Data
 from overtone.data.imagenet import NUM_CLASSES, synsets
 from overtone.data.sources import ImageList, Part, ShardImages, Source, open_evaluation
 from overtone.engine.distributed import World
+from overtone.engine.first_scan import scanned_first
 from overtone.engine.inference import Inference, trained_on
 from overtone.engine.loop import evaluate
 from overtone.errors import OvertoneError, some
@@ -34,7 +35,9 @@ class Evaluation:
     seconds: float
 
 
-def model_and_source(load: Load, data: Data, part: Part, say: Callable[[str], object]) -> tuple[LoadedModel, Source]:
+def model_and_source(
+    load: Load, data: Data, part: Part, say: Callable[[str], object], world: World | None = None
+) -> tuple[LoadedModel, Source]:
     """A network and the samples to measure it on, with the network's labels.
 
     A network of ImageNet-22K is reduced to the classes of ImageNet-1K where the samples are of these: the published way
@@ -45,6 +48,7 @@ def model_and_source(load: Load, data: Data, part: Part, say: Callable[[str], ob
         data: where the samples are.
         part: which part of them.
         say: called with a line for each thing that had to be assumed.
+        world: the processes that evaluate together.
 
     Raises:
         OvertoneError: no such network or data, or labels that are not the network's.
@@ -52,7 +56,8 @@ def model_and_source(load: Load, data: Data, part: Part, say: Callable[[str], ob
     loaded = load()
     if data.ignore_index is None:
         data = dataclasses.replace(data, ignore_index=_ignored_in_training(loaded))
-    source = open_evaluation(data, task_named(loaded.task).target, part, trained_on(loaded))
+    target, chosen = task_named(loaded.task).target, data
+    source = scanned_first(world or World(), lambda: open_evaluation(chosen, target, part, trained_on(loaded)))
     if not loaded.trained:
         loaded = load(num_classes=len(source.labels))
     elif _of_imagenet(source) and _has_more_than_imagenet(loaded):

@@ -36,7 +36,7 @@ def _evaluate(chosen: options.Evaluate, world: World) -> int:
     _refuse_to_overwrite(chosen, [_REPORT])  # before it takes its time
     say, alarm = (note, warn) if world.is_first else (_nothing, _nothing)
     data, part = chosen.data.as_data(), chosen.data.split
-    loaded, source = model_and_source(functools.partial(loaded_for, chosen), data, part, say)
+    loaded, source = model_and_source(functools.partial(loaded_for, chosen), data, part, say, world)
     if world.is_first:
         introduce(loaded)
     running, settings = in_runtime(loaded, chosen)

@@ -9,6 +9,7 @@ from overtone.data.sources import ImageList, Source, find_images
 from overtone.data.sources.shard_list import is_shards
 from overtone.data.sources.shards import unlabelled_shards
 from overtone.engine.distributed import World, joined
+from overtone.engine.first_scan import scanned_first
 from overtone.engine.inference import ready
 from overtone.engine.prediction import predict as predictions_of
 from overtone.engine.prediction_parts import Wanted, write_parts
@@ -90,7 +91,7 @@ def _to_parts(chosen: options.Predict, folder: Path, world: World) -> int:
         introduce(loaded)
     running, settings = in_runtime(loaded, chosen)
     inference = ready(running, names, computing(settings))
-    source = _source(chosen, names)
+    source = scanned_first(world, lambda: _source(chosen, names))
     wanted = Wanted(chosen.top_k, chosen.features, chosen.features_dtype)
     alarm = warn if world.is_first else str
     with progress("predicting", -(-len(source) // world.size)) as done:

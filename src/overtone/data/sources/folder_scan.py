@@ -8,7 +8,7 @@ import hashlib
 import os
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 from overtone.data.caching import data_cache, write_whole
 from overtone.data.folders import SUFFIXES
 from overtone.data.packed_texts import PackedTexts
+from overtone.data.scan_progress import counted
 from overtone.data.sources.image_list import Paths
 from overtone.errors import OvertoneError
 
@@ -62,8 +63,8 @@ def scan(folders: Mapping[str, Path]) -> tuple[Paths, np.ndarray] | None:
         return found
     started = time.time_ns()
     try:
-        with ThreadPoolExecutor(_THREADS) as pool:
-            listings = list(pool.map(_listed, roots))
+        with counted(f"scanning {os.path.dirname(roots[0])}: files") as add, ThreadPoolExecutor(_THREADS) as pool:
+            listings = list(pool.map(lambda root: _listed(root, add), roots))
     except _Links:
         return None
     lengths = np.concatenate([listing.lengths for listing in listings] or [np.empty(0, np.int64)])
@@ -78,7 +79,7 @@ def scan(folders: Mapping[str, Path]) -> tuple[Paths, np.ndarray] | None:
     return paths, counts
 
 
-def _listed(root: str) -> _Listing:
+def _listed(root: str, add: Callable[[int], None]) -> _Listing:
     """The images below a folder, sorted by name.
 
     Raises:
@@ -107,6 +108,7 @@ def _listed(root: str) -> _Listing:
             raise OvertoneError(
                 f"{folder} cannot be read: {error.strerror}; check the folder and its permissions"
             ) from error
+    add(len(names))
     names.sort()
     start = os.path.join(root, "")
     encoded = [os.fsencode(start + name) for name in names]

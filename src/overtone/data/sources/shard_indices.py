@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from overtone.data.opening import read_at
+from overtone.data.scan_progress import counted
 from overtone.data.shard_files import ShardFiles
 from overtone.data.shard_index import SUFFIX, ShardIndex, cached_path, index_of, listed_members, read_index
 from overtone.data.sources.shard_list import TAR
@@ -21,17 +22,23 @@ def indexed(addresses: Sequence[str], hashes: Mapping[str, str], cache: int) -> 
     Raises:
         OvertoneError: a shard that cannot be reached, or that has another checksum than it should.
     """
-    with ThreadPoolExecutor(max(2 * (os.cpu_count() or 1), 4)) as pool:
+    with counted("reading the indices of shards") as add, ThreadPoolExecutor(max(2 * (os.cpu_count() or 1), 4)) as pool:
         stamps = list(pool.map(stamp, addresses))
         known = [hashes.get(address.rpartition("/")[2], "") for address in addresses]
         files = ShardFiles(addresses, stamps, cache, known)
         try:
-            return files, list(pool.map(lambda at: _index(files, at), range(len(addresses))))
+            return files, list(pool.map(lambda at: _index(files, at, add), range(len(addresses))))
         except Changed as error:
             raise OvertoneError(f"{error} changes while it is read; wait until it is written") from error
 
 
-def _index(files: ShardFiles, at: int) -> ShardIndex:
+def _index(files: ShardFiles, at: int, add: Callable[[int], None]) -> ShardIndex:
+    index = _found_index(files, at)
+    add(1)
+    return index
+
+
+def _found_index(files: ShardFiles, at: int) -> ShardIndex:
     """The index of a shard: from the cache, from beside it, or made and kept in the cache."""
     address, wanted = files.addresses[at], files.stamps[at]
     kept = cached_path(address)
