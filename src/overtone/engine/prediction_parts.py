@@ -114,7 +114,7 @@ def write_parts(
                 bad += [(rows.name(at), reason) for at, reason in batch.bad]
                 done += batch.num_samples + len(batch.bad)
                 for at, complete in rows.complete():
-                    table = arrow.Table.from_pylist(complete, schema=_schema(arrow, wanted, complete))
+                    table = arrow.Table.from_pylist(complete, schema=_schema(arrow, wanted, complete, inference.task))
                     path = _path(folder, missing[at])
                     write_whole(path, lambda part, table=table: parquet.write_table(table, part))
                 if progress is not None:
@@ -183,7 +183,7 @@ def _answers(inference: Inference, top_k: int) -> Callable[[Tensor], list[dict[s
 
     def answer(inputs: Tensor) -> list[dict[str, Any]]:
         outputs = inference.task.predict(forward, inputs)
-        return [one.to_dict() for one in inference.task.predictions(outputs, top_k)]
+        return [getattr(one, "to_row", one.to_dict)() for one in inference.task.predictions(outputs, top_k)]
 
     return answer
 
@@ -211,7 +211,7 @@ def _features(inference: Inference, dtype: Dtype) -> Callable[[Tensor], list[dic
     return answer
 
 
-def _schema(arrow: Any, wanted: Wanted, rows: Sequence[dict[str, Any]]) -> Any:
+def _schema(arrow: Any, wanted: Wanted, rows: Sequence[dict[str, Any]], task: Any) -> Any:
     """Columns of a part; those of answers are found from its rows."""
     columns = [("position", arrow.int64()), ("key", arrow.string()), ("error", arrow.string())]
     if wanted.features:
@@ -219,8 +219,16 @@ def _schema(arrow: Any, wanted: Wanted, rows: Sequence[dict[str, Any]]) -> Any:
         return arrow.schema([*columns, ("features", arrow.list_(kind))])
     found = next((row for row in rows if row["error"] is None), {})
     names = [name for name in found if name not in ("position", "key", "error")]
-    inferred = arrow.Table.from_pylist([{name: row.get(name) for name in names} for row in rows]) if names else None
-    return arrow.schema([*columns, *((field.name, field.type) for field in (inferred.schema if inferred else ()))])
+    answers = [{name: row.get(name) for name in names} for row in rows]
+    examples = [{name: example.get(name) for name in names} for example in _examples(task)]
+    inferred = arrow.Table.from_pylist([*answers, *examples]).schema if names else ()
+    return arrow.schema([*columns, *((field.name, field.type) for field in inferred)])
+
+
+def _examples(task: Any) -> list[dict[str, Any]]:
+    """A row with every field, where the task gives one: lists that are empty in all images leave their types open."""
+    example = getattr(task, "example_row", None)
+    return [] if example is None else [example]
 
 
 def _path(folder: Path, part: int) -> Path:

@@ -130,7 +130,10 @@ class Tally(Protocol[R_co]):
 
 
 class Prediction(Protocol):
-    """What a network says of one image."""
+    """What a network says of one image.
+
+    It may have a `to_row() -> dict`: what a Parquet row holds of it, where that is more than `to_dict`.
+    """
 
     def to_dict(self) -> dict[str, Any]:
         """It as JSON values."""

@@ -6,11 +6,13 @@ from typing import Any
 from overtone import options
 from overtone.config import Run
 from overtone.data.sources import ImageList, Source, find_images
+from overtone.data.sources.image_tables import unlabelled_tables
 from overtone.data.sources.shard_list import is_shards
 from overtone.data.sources.shards import unlabelled_shards
 from overtone.engine.distributed import World, joined
 from overtone.engine.first_scan import scanned_first
 from overtone.engine.inference import ready
+from overtone.engine.interrupt import StopRequest
 from overtone.engine.prediction import predict as predictions_of
 from overtone.engine.prediction_parts import Wanted, write_parts
 from overtone.errors import OvertoneError
@@ -19,6 +21,8 @@ from overtone.verbs.console import note, print_json, print_table, progress, warn
 from overtone.verbs.loading import computing, introduce, loaded_for
 from overtone.verbs.running import in_runtime
 from overtone.zoo import names_of, supposed_classes
+
+_WEEK = 7 * 24 * 3600.0
 
 
 def predict(chosen: options.Predict) -> int:
@@ -30,7 +34,8 @@ def predict(chosen: options.Predict) -> int:
     if not chosen.images:
         raise OvertoneError("no images are given; add image files or a folder after the model")
     if chosen.parts is not None:
-        with joined(Run(device=chosen.run.device)) as world:
+        # a share may take hours longer than another, so nobody is given up for that
+        with StopRequest().handled(), joined(Run(device=chosen.run.device, timeout=_WEEK)) as world:
             return _to_parts(chosen, chosen.parts, world)
     if chosen.features:
         raise OvertoneError("features are written as Parquet parts; add --parts DIR")
@@ -76,9 +81,11 @@ def predict(chosen: options.Predict) -> int:
 
 
 def _source(chosen: options.Predict, labels: tuple[str, ...]) -> Source:
-    """The images, in files or in shards."""
+    """The images, in files, in shards or in Parquet files."""
     if len(chosen.images) == 1 and is_shards(chosen.images[0]):
         return unlabelled_shards(chosen.images[0])
+    if len(chosen.images) == 1 and (tables := unlabelled_tables(chosen.images[0])) is not None:
+        return tables
     paths = find_images(chosen.images)
     return ImageList(labels, paths, [0] * len(paths))
 
@@ -92,7 +99,7 @@ def _to_parts(chosen: options.Predict, folder: Path, world: World) -> int:
     running, settings = in_runtime(loaded, chosen)
     inference = ready(running, names, computing(settings))
     source = scanned_first(world, lambda: _source(chosen, names))
-    wanted = Wanted(chosen.top_k, chosen.features, chosen.features_dtype)
+    wanted = Wanted(chosen.top_k, chosen.features, chosen.features_dtype, chosen.part_size)
     alarm = warn if world.is_first else str
     with progress("predicting", -(-len(source) // world.size)) as done:
         written = write_parts(

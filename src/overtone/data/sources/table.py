@@ -239,7 +239,7 @@ class Table:
 
     def lists(self, column: str) -> tuple[list[str], np.ndarray]:
         """Names of all labels and uint8 `(rows, labels)`, of a column of lists or of text with separators."""
-        rows = [_words(value) for value in self._columns[column]]
+        rows = [words_in(value) for value in self._columns[column]]
         labels = sorted({word for words in rows for word in words})
         if not labels:
             raise OvertoneError(f"{self.path}: the column {column} holds no label; fill it in or name another column")
@@ -352,7 +352,7 @@ def _read_file(path: Path) -> dict[str, list[Any]]:
     return {name: table.column(name).to_pylist() for name in table.column_names}
 
 
-def _words(value: Any) -> list[str]:
+def words_in(value: Any) -> list[str]:
     """The labels of a cell: a list, or text with separators."""
     words = value if isinstance(value, list) else _SEPARATORS.split("" if value is None else str(value))
     return [word for word in (str(word).strip() for word in words) if word]

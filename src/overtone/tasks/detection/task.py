@@ -34,6 +34,11 @@ class Detection:
     target: ClassVar[str] = "boxes"
     report_type: ClassVar[type[DetectionReport]] = DetectionReport
     prediction_columns: ClassVar[tuple[str, ...]] = ("object", "score", "box")
+    example_row: ClassVar[dict[str, Any]] = {
+        "width": 1,
+        "height": 1,
+        "predictions": [{"index": 0, "label": "", "score": 0.0, "box": [0.0], "mask": ""}],
+    }
 
     def __init__(self, setup: Setup) -> None:
         recipe = setup.recipe

@@ -59,6 +59,9 @@ class Multilabel:
     target: ClassVar[str] = "labels"
     report_type: ClassVar[type[MultilabelReport]] = MultilabelReport
     prediction_columns: ClassVar[tuple[str, ...]] = ("label", "probability", "threshold")
+    example_row: ClassVar[dict[str, Any]] = {
+        "predictions": [{"index": 0, "label": "", "probability": 0.0, "threshold": 0.0}]
+    }
 
     def __init__(self, setup: Setup) -> None:
         recipe = setup.recipe

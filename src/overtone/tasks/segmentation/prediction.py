@@ -1,6 +1,7 @@
 """What a network says of the pixels of one image, and the files that show it."""
 
 import colorsys
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,6 +48,12 @@ class MaskPrediction:
             "height": height,
             "predictions": [dict(zip(keys, values, strict=True)) for values in self.shares()],
         }
+
+    def to_row(self) -> dict[str, Any]:
+        """As `to_dict`, with the `mask`: a PNG file of class indices, as bytes."""
+        content = io.BytesIO()
+        Image.fromarray(self.classes).save(content, "PNG")
+        return {**self.to_dict(), "mask": content.getvalue()}
 
     def rows(self) -> list[tuple[Any, ...]]:
         """A line for each of the largest classes."""
