@@ -3,7 +3,7 @@
 import contextlib
 import io
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -49,8 +49,6 @@ def _found_index(files: ShardFiles, at: int) -> ShardIndex:
         index = _fetched_index(address, wanted, kept)
         if index is not None:
             return index
-    if is_remote(address) and not files.cache_bytes:
-        return _made(_buffered(files, at), wanted, None, kept)
     if not is_remote(address):
         path = Path(address)
         beside = path.with_name(path.name.removesuffix(TAR) + SUFFIX)
@@ -58,10 +56,24 @@ def _found_index(files: ShardFiles, at: int) -> ShardIndex:
         index = read_index(beside, wanted.size) if beside.exists() and _is_older(path, beside) else None
         if index is not None:
             return index
+    with reader_of(files, at) as read:
+        return _made(read, wanted, None if is_remote(address) else Path(address), kept)
+
+
+@contextlib.contextmanager
+def reader_of(files: ShardFiles, at: int) -> Iterator[Callable[[int, int], bytes]]:
+    """Gives bytes of a shard from an offset on, of some length; it is read mostly from its beginning to its end.
+
+    Raises:
+        Changed: it has another size or version than in its stamp.
+        OvertoneError: it cannot be read.
+    """
+    if is_remote(files.addresses[at]) and not files.cache_bytes:
+        yield _buffered(files, at)
+        return
     descriptor = files.open(at)
     try:
-        local = None if is_remote(address) else Path(address)
-        return _made(lambda start, length: read_at(descriptor, start, length), wanted, local, kept)
+        yield lambda start, length: read_at(descriptor, start, length)
     finally:
         os.close(descriptor)
 
