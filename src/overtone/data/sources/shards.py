@@ -17,7 +17,7 @@ from overtone.data.sources.shard_indices import indexed
 from overtone.data.sources.shard_list import ShardList, find_shards, is_shards
 from overtone.data.sources.shard_table import ShardTable, table_of
 from overtone.data.sources.source import Part, Record, Source, Splits
-from overtone.data.storage import is_remote
+from overtone.data.storage import address_of, is_remote
 from overtone.errors import OvertoneError, some
 from overtone.plain_json import parse_json
 
@@ -187,19 +187,19 @@ class Shards:
         """
         found, images = self._open(data)
         if "train" not in found.parts:
-            raise OvertoneError(f"{data.root} has shards of {some(found.parts)} but none to train on (train-*.tar)")
+            raise OvertoneError(f"{_place(data)} has shards of {some(found.parts)} but none to train on (train-*.tar)")
         if len(images.labels) < 2 and self.target == "label":
-            raise OvertoneError(f"{data.root} has one class only, {', '.join(images.labels)}; add shards of another")
+            raise OvertoneError(f"{_place(data)} has one class only, {', '.join(images.labels)}; add shards of another")
         by_part = {part: self._part(images, found, part, data) for part in found.parts}
         if self.target == "boxes" and data.drop_empty:
             by_part["train"] = by_part["train"].part(by_part["train"].usable(), by_part["train"].origin)
         train, val, test = by_part["train"], by_part.get("val"), by_part.get("test")
         if val is None and test is not None and data.validate_on == "test":
-            return Splits(train, test, f"train and test shards of {data.root}")
+            return Splits(train, test, f"train and test shards of {_place(data)}")
         if val is None:
             seeded = self._seeded(train, data)
             return Splits(seeded.train, seeded.val, seeded.origin, seeded.seeded, test)
-        return Splits(train, val, f"train and val shards of {data.root}", test=test)
+        return Splits(train, val, f"train and val shards of {_place(data)}", test=test)
 
     def evaluation(self, data: Data, part: Part, trained_on: Data | None) -> Source:
         """The samples of a part, chosen as of folders.
@@ -216,7 +216,9 @@ class Shards:
         if part in found.parts and (part != "train" or (trained_on is None and len(found.parts) > 1)):
             return self._part(images, found, part, data)
         if part == "test" or "train" not in found.parts:
-            raise OvertoneError(f"{data.root} has no shards of {part}; it has {some(found.parts)}: choose one, or all")
+            raise OvertoneError(
+                f"{_place(data)} has no shards of {part}; it has {some(found.parts)}: choose one, or all"
+            )
         splits = self._seeded(self._part(images, found, "train", data), trained_on or data)
         return splits.train if part == "train" else splits.val
 
@@ -228,15 +230,17 @@ class Shards:
         shard = np.repeat(np.arange(len(indices), dtype=np.int32), [len(index) for index in indices])
         train = np.isin(shard, [at for at, address in enumerate(addresses) if address in found.parts.get("train", ())])
         if self.target in ("mask", "boxes") and not found.labels:
-            raise OvertoneError(f"{data.root} names no classes; put classes.txt beside the shards, a name in each line")
+            raise OvertoneError(
+                f"{_place(data)} names no classes; put classes.txt beside the shards, a name in each line"
+            )
         labels, table = table_of(indices, shard, train, found.labels, self.target, data.ignore_index)
         everything = np.arange(len(shard), dtype=np.int64)
-        origin = f"all samples of {data.root}"
+        origin = f"all samples of {_place(data)}"
         return found, ShardImages(labels, files, table, everything, self.target, origin, data.shuffle_shards)
 
     def _part(self, images: ShardImages, found: ShardList, part: str, data: Data) -> ShardImages:
         shards = frozenset(found.parts[part])
-        return images.in_shards(shards.__contains__, f"{part} shards of {data.root}")
+        return images.in_shards(shards.__contains__, f"{part} shards of {_place(data)}")
 
     def _seeded(self, images: ShardImages, data: Data) -> Splits:
         if data.val_fraction == 0:
@@ -249,6 +253,12 @@ class Shards:
         if not len(val):
             raise OvertoneError(f"{images.origin} hold too few samples to hold any out; add some, or val shards")
         return Splits(train, val, origin, seeded=True)
+
+
+def _place(data: Data) -> str:
+    """What names the shards, for messages."""
+    assert data.root is not None
+    return address_of(data.root)
 
 
 def unlabelled_shards(root: Path, cache_gb: float = 20.0) -> ShardImages:
