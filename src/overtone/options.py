@@ -214,6 +214,11 @@ class Evaluate(Checked):
     """Use the averaged weights (EMA) of a training checkpoint."""
     allow_bad: bool = False
     """Exit with 0 even if some images could not be read (they are excluded and counted either way)."""
+    parts: Path | None = None
+    """Write what the network says of each image into this folder as Parquet parts too; processes of torchrun or Slurm
+    share the images, and a call that was stopped is continued by the same call."""
+    part_size: PositiveInt = 8192
+    """Images of a part."""
     out: Path | None = None
     """Write evaluation.json and the plots, such as confusion.png, into this folder."""
     overwrite: bool = False

@@ -20,6 +20,8 @@ from overtone.data.segments import decoded
 from overtone.data.sources import ImageList, Record, find_images
 from overtone.engine import prediction_parts
 from overtone.engine.distributed import World
+from overtone.engine.evaluation import measure
+from overtone.engine.evaluation_parts import measure_parts
 from overtone.engine.inference import Computing, Inference, ready
 from overtone.engine.placement import place
 from overtone.engine.prediction_parts import Wanted, write_parts
@@ -114,6 +116,34 @@ def test_features(inference: Inference, source: ImageList, tmp_path: Path, dtype
     with torch.inference_mode():
         outputs = network.get_classifier()(torch.tensor(features[:4], dtype=torch.float32))
         torch.testing.assert_close(outputs, network(batch.inputs), rtol=2e-2, atol=2e-2)
+
+
+def test_an_evaluation_in_parts_has_the_figures_of_a_whole_one(
+    inference: Inference, source: ImageList, tmp_path: Path, monkeypatch
+) -> None:
+    labelled = ImageList(LABELS, source.paths, [n // 8 for n in range(24)])
+    whole = measure(inference, labelled, warn=pytest.fail).report
+
+    def measured(**more: Any) -> Any:
+        wanted = Wanted(2, part_size=5)
+        return measure_parts(inference, labelled, tmp_path / "out", wanted, model="m", warn=pytest.fail, **more)
+
+    monkeypatch.setattr(World, "from_first", lambda world, value: value)
+    monkeypatch.setattr(World, "gather", lambda world, value: [value])
+    assert measured(world=World(1, 2)) is None and len(rows(tmp_path / "out")) == 10
+    for damaged in (tmp_path / "out").glob("part-000001.*"):
+        damaged.unlink()
+    there = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("part-*")}
+    found = measured()
+    assert found.correct_top1 == whole.correct_top1 and found.confusion == whole.confusion
+    assert found.loss == pytest.approx(whole.loss, rel=1e-5) and found.bad == whole.bad and len(found.bad) == 1
+    assert [row["expected"] for row in rows(tmp_path / "out")] == [LABELS[n // 8] for n in range(24)]
+    assert there and all((tmp_path / "out" / name).read_bytes() == content for name, content in there.items())
+    (tmp_path / "out" / "part-000002.counts.safetensors").write_bytes(b"?")
+    with pytest.raises(OvertoneError, match=r"part-000002\.counts"):
+        measured()
+    with pytest.raises(OvertoneError, match="kind"):
+        write(inference, labelled, tmp_path / "out")
 
 
 class Slow:

@@ -21,6 +21,8 @@ from overtone.config import Run
 from overtone.errors import OvertoneError
 
 T = TypeVar("T")
+WEEK = 7 * 24 * 3600.0
+"""Seconds: a timeout for processes that meet only when all have done their shares."""
 _DIAGNOSIS_SECONDS = 10.0
 # by whom the process was started: rank, number of processes, rank on this machine
 _ENVIRONMENTS = (

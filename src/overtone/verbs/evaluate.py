@@ -2,14 +2,21 @@
 
 import functools
 import os
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from overtone import options
 from overtone.checkpoint import write_text
 from overtone.config import Run, to_dict
-from overtone.engine.distributed import World, joined
+from overtone.data.sources import Source
+from overtone.engine.distributed import WEEK, World, joined
 from overtone.engine.evaluation import Evaluation, measure, model_and_source
+from overtone.engine.evaluation_parts import measure_parts
 from overtone.engine.inference import Inference, ready
+from overtone.engine.interrupt import StopRequest
+from overtone.engine.prediction_parts import Wanted
 from overtone.errors import OvertoneError
 from overtone.reports.plots import Artist
 from overtone.verbs.console import as_json, note, print_json, print_tables, progress, warn
@@ -28,7 +35,11 @@ def evaluate(chosen: options.Evaluate) -> int:
     Raises:
         OvertoneError: no such model or data, labels that are not the model's, or files that would be overwritten.
     """
-    with joined(Run(device=chosen.run.device)) as world:
+    if chosen.parts is None:
+        with joined(Run(device=chosen.run.device)) as world:
+            return _evaluate(chosen, world)
+    # a share may take hours longer than another, so nobody is given up for that
+    with StopRequest().handled(), joined(Run(device=chosen.run.device, timeout=WEEK)) as world:
         return _evaluate(chosen, world)
 
 
@@ -45,8 +56,26 @@ def _evaluate(chosen: options.Evaluate, world: World) -> int:
     where = "" if chosen.runtime == "torch" else f"; in {runtime_of(loaded, chosen)}"
     say(f"{name}: {len(source)} images of {len(source.labels)} classes, {source.origin}{where}")
     with progress("evaluating", len(source)) as done:
-        found = measure(inference, source, done, warn=alarm, world=world)
+        if chosen.parts is None:
+            found = measure(inference, source, done, warn=alarm, world=world)
+        else:
+            found = _measure_parts(chosen, chosen.parts, inference, source, name, done, world)
     return _finish(chosen, loaded, inference, found) if world.is_first else 0
+
+
+def _measure_parts(
+    chosen: options.Evaluate,
+    folder: Path,
+    inference: Inference,
+    source: Source,
+    name: str,
+    done: Callable[[int], object],
+    world: World,
+) -> Evaluation:
+    alarm, started = warn if world.is_first else _nothing, time.perf_counter()
+    wanted = Wanted(part_size=chosen.part_size)
+    report = measure_parts(inference, source, folder, wanted, model=name, warn=alarm, progress=done, world=world)
+    return Evaluation(report, source, time.perf_counter() - started)
 
 
 def _finish(chosen: options.Evaluate, loaded: LoadedModel, inference: Inference, found: Evaluation) -> int:

@@ -9,7 +9,7 @@ from overtone.data.sources import ImageList, Source, find_images
 from overtone.data.sources.image_tables import unlabelled_tables
 from overtone.data.sources.shard_list import is_shards
 from overtone.data.sources.shards import unlabelled_shards
-from overtone.engine.distributed import World, joined
+from overtone.engine.distributed import WEEK, World, joined
 from overtone.engine.first_scan import scanned_first
 from overtone.engine.inference import ready
 from overtone.engine.interrupt import StopRequest
@@ -22,8 +22,6 @@ from overtone.verbs.loading import computing, introduce, loaded_for
 from overtone.verbs.running import in_runtime
 from overtone.zoo import names_of, supposed_classes
 
-_WEEK = 7 * 24 * 3600.0
-
 
 def predict(chosen: options.Predict) -> int:
     """Predict and print; 1 if images could not be read, which does not stop the others.
@@ -35,7 +33,7 @@ def predict(chosen: options.Predict) -> int:
         raise OvertoneError("no images are given; add image files or a folder after the model")
     if chosen.parts is not None:
         # a share may take hours longer than another, so nobody is given up for that
-        with StopRequest().handled(), joined(Run(device=chosen.run.device, timeout=_WEEK)) as world:
+        with StopRequest().handled(), joined(Run(device=chosen.run.device, timeout=WEEK)) as world:
             return _to_parts(chosen, chosen.parts, world)
     if chosen.features:
         raise OvertoneError("features are written as Parquet parts; add --parts DIR")
