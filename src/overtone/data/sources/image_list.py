@@ -7,6 +7,7 @@ from typing import Protocol, overload
 
 import numpy as np
 
+from overtone.data.mapped_bytes import MappedBytes
 from overtone.data.sources.source import Record
 from overtone.data.storage import address_of
 
@@ -18,11 +19,11 @@ class Paths(Sequence[Path]):
 
     def __init__(self, paths: Iterable[str | Path]) -> None:
         names = [os.fsencode(path) for path in paths]
-        self._names = b"".join(names)
+        self._names: bytes | MappedBytes = b"".join(names)
         self._ends = np.cumsum([len(name) for name in names], dtype=np.int64)
 
     @classmethod
-    def packed(cls, names: bytes, ends: np.ndarray) -> "Paths":
+    def packed(cls, names: bytes | MappedBytes, ends: np.ndarray) -> "Paths":
         """Paths that are one run of bytes already; `ends` int64 `(n,)`."""
         paths = cls(())
         paths._names, paths._ends = names, ends
@@ -60,11 +61,11 @@ class Paths(Sequence[Path]):
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Paths):
-            return self._names == other._names and np.array_equal(self._ends, other._ends)
+            return self._names[:] == other._names[:] and np.array_equal(self._ends, other._ends)
         return tuple(self) == other
 
     def __hash__(self) -> int:
-        return hash(self._names)
+        return hash(self._names[:])
 
 
 class Contents(Protocol):
