@@ -1,5 +1,6 @@
 """Predictions as Parquet parts: every image once, by any number of processes, also after a stop."""
 
+import copy
 import dataclasses
 import importlib
 import io
@@ -103,6 +104,10 @@ def test_a_stop_is_continued(inference: Inference, source: ImageList, tmp_path: 
     assert [row["key"] for row in rows(tmp_path / "out")] == [source.name(n) for n in range(24)]
     with pytest.raises(OvertoneError, match="kind"):
         write(inference, source, tmp_path / "out", Wanted(3, part_size=5))
+    trained_on = copy.deepcopy(inference.model)
+    next(trained_on.parameters()).data += 1
+    with pytest.raises(OvertoneError, match="weights"):
+        write(dataclasses.replace(inference, model=trained_on), source, tmp_path / "out")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

@@ -64,7 +64,7 @@ def measure_parts(
     world = world or World()
     _to_json(inference.task.tally().counted(), [])
     pyarrow_modules()
-    begin(folder, source, wanted, model, world, f"evaluation, {wanted.top_k} answers at most")
+    begin(folder, inference, source, wanted, model, world, f"evaluation, {wanted.top_k} answers at most")
     number, done = -(-len(source) // wanted.part_size), 0
     for part in range(world.rank, number, world.size):
         span = range(part * wanted.part_size, min((part + 1) * wanted.part_size, len(source)))

@@ -94,7 +94,7 @@ def write_parts(
     """
     world = world or World()
     arrow, parquet = pyarrow_modules()
-    begin(folder, source, wanted, model, world)
+    begin(folder, inference, source, wanted, model, world)
     answer = _features(inference, wanted.dtype) if wanted.features else _answers(inference, wanted.top_k)
     mine = range(world.rank, -(-len(source) // wanted.part_size), world.size)
     missing = [part for part in mine if not part_path(folder, part).exists()]
@@ -241,7 +241,9 @@ def part_path(folder: Path, part: int) -> Path:
     return folder / f"part-{part:06}.parquet"
 
 
-def begin(folder: Path, source: Source, wanted: Wanted, model: str, world: World, kind: str = "") -> None:
+def begin(
+    folder: Path, inference: Inference, source: Source, wanted: Wanted, model: str, world: World, kind: str = ""
+) -> None:
     """Make the folder, or make sure that what is there is of the same images, network and kind.
 
     Raises:
@@ -249,7 +251,7 @@ def begin(folder: Path, source: Source, wanted: Wanted, model: str, world: World
     """
     problem = ""
     if world.is_first:
-        about = _about(source, wanted, model, kind)
+        about = _about(source, wanted, model, kind) | _of_network(inference)
         path = folder / ABOUT
         try:
             if path.exists():
@@ -279,6 +281,16 @@ def _about(source: Source, wanted: Wanted, model: str, kind: str) -> dict[str, A
         "part_size": wanted.part_size,
         "names_sha256": names.hexdigest(),
     }
+
+
+def _of_network(inference: Inference) -> dict[str, str]:
+    """What the answers depend on: a run that was trained further has the same name."""
+    digest = hashlib.sha256()
+    for key, values in inference.model.state_dict().items():
+        digest.update(key.encode())
+        if isinstance(values, Tensor):
+            digest.update(values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return {"weights_sha256": digest.hexdigest(), "preprocess": str(inference.preprocess)}
 
 
 def pyarrow_modules() -> tuple[Any, Any]:
