@@ -11,11 +11,14 @@ import pytest
 from ranks import run_ranks
 
 from overtone import cli
+from overtone.config import Run
 from overtone.data import scan_progress, storage
 from overtone.engine import first_scan
 from overtone.engine.distributed import World
 from overtone.engine.first_scan import scanned_first
 from overtone.errors import OvertoneError, ReportedElsewhere
+from overtone.recipes import load_recipe
+from overtone.verbs import train as train_verb
 
 
 def _scan(world: World, folder: Path) -> tuple[float, float]:
@@ -54,6 +57,19 @@ def test_an_unreachable_address_is_one_error(tmp_path: Path) -> None:
     (code, printed), others = run_ranks(_command, 2, command, join=False)
     assert code == 2 and printed.count("\n") == 1 and address in printed and "cannot be read" in printed
     assert others == (2, "") and not (tmp_path / "run" / "log.txt").exists()
+
+
+@pytest.mark.parametrize(("rank", "expected"), [("0", ["ended"]), ("1", [])])
+def test_the_first_process_prints_how_a_training_ended(
+    monkeypatch: pytest.MonkeyPatch, rank: str, expected: list[str]
+) -> None:
+    printed: list[str] = []
+    monkeypatch.setattr(train_verb, "run_training", lambda *_, **__: "ended")
+    monkeypatch.setattr(train_verb, "print_summary", printed.append)
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    train_verb.train(load_recipe("scratch"), Run(), "scratch")
+    assert printed == expected
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])

@@ -254,6 +254,11 @@ def check_shared_evenly(batch_size: int, world: World) -> None:
     )
 
 
+def is_first(environment: Mapping[str, str]) -> bool:
+    """Whether this process is the first of those that torchrun or Slurm has started, or the only one."""
+    return _place_in(environment)[0] == 0
+
+
 def _place_in(environment: Mapping[str, str]) -> tuple[int, int, int]:
     for names in _ENVIRONMENTS:
         if names[0] in environment and names[1] in environment:
