@@ -23,7 +23,7 @@ from typing import Any
 
 from overtone import __version__
 from overtone.config import Recipe, Run
-from overtone.errors import OvertoneError, Preempted, printable
+from overtone.errors import OvertoneError, Preempted, ReportedElsewhere, printable
 from overtone.failures import correctable
 from overtone.recipes import check_start, list_recipes, load_recipe, needs_weights, recipe_document
 from overtone.verb_table import GROUPS, VERBS, Verb
@@ -54,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (`| head`) has gone; what is still in the buffer has nowhere to go at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except ReportedElsewhere as error:
+        return _report(str(error), 2, debug) if debug else 2
     except Exception as error:
         message = str(error) if isinstance(error, OvertoneError) else correctable(error)
         if message is not None:
@@ -102,7 +104,7 @@ def _verb_in(words: Sequence[str]) -> tuple[str, list[str]]:
 
 def _call(name: str, words: list[str]) -> int:
     chosen = _parse(name, words)
-    return _function(VERBS[name])(chosen)
+    return _function(VERBS[name].function)(chosen)
 
 
 def _parse(name: str, words: list[str]) -> Any:
@@ -119,6 +121,10 @@ def _parse(name: str, words: list[str]) -> Any:
 
 def _launch_slurm(words: list[str]) -> int:
     """Parse both halves of the command line now, so that a mistake is found before the job waits in the queue."""
+    if words[:1] == ["predict"]:
+        own, predicted = _split_prediction(words[1:])
+        chosen = _parse("launch slurm", ["predict", *own])
+        return _function("overtone.verbs.launch:launch_prediction")(chosen, _parse("predict", predicted), predicted)
     own, trained = _split_training(words)
     chosen = _parse("launch slurm", own)
     if chosen.folder is not None:
@@ -129,7 +135,7 @@ def _launch_slurm(words: list[str]) -> int:
     training = _parse_training(chosen.recipe, trained, load_recipe(chosen.recipe))
     check_start(chosen.recipe, training)
     _check_data(training)
-    return _function(VERBS["launch slurm"])(chosen, training, trained)
+    return _function(VERBS["launch slurm"].function)(chosen, training, trained)
 
 
 def _split_training(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -142,6 +148,21 @@ def _split_training(words: Sequence[str]) -> tuple[list[str], list[str]]:
             kind = trained if "." in word.partition("=")[0] else own
         kind.append(word)
     return own, trained
+
+
+def _split_prediction(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split into the launch's own options, with their values, and the words of the prediction."""
+    from overtone.options import LaunchSlurm
+
+    names = {f"--{field.name}".replace("_", "-") for field in fields(LaunchSlurm)}
+    own: list[str] = []
+    predicted: list[str] = []
+    kind = predicted
+    for word in words:
+        if word.startswith("-"):
+            kind = own if word.partition("=")[0] in names | {"-h", "--help"} else predicted
+        kind.append(word)
+    return own, predicted
 
 
 def _train(words: list[str]) -> int:
@@ -158,7 +179,7 @@ def _train(words: list[str]) -> int:
 
         training = _parse_training(name, words, fitted_to_weights(training))
     recipe = Recipe(**{field.name: getattr(training, field.name) for field in fields(Recipe)})
-    _function(VERBS["train"])(recipe, training.run, name)
+    _function(VERBS["train"].function)(recipe, training.run, name)
     return 0
 
 
@@ -202,8 +223,8 @@ def _parse_training(name: str, words: list[str], recipe: Any) -> Any:
     )
 
 
-def _function(verb: Verb) -> Callable[..., Any]:
-    module, _, function = verb.function.partition(":")
+def _function(place: str) -> Callable[..., Any]:
+    module, _, function = place.partition(":")
     return getattr(importlib.import_module(module), function)
 
 

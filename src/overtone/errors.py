@@ -57,6 +57,10 @@ class OvertoneError(Exception):
         return printable(super().__str__())
 
 
+class ReportedElsewhere(OvertoneError):
+    """What another process of the same command reports: this one ends with the same exit code and prints nothing."""
+
+
 def system_refusal(error: OSError) -> str:
     """What to say of an error of the operating system that nothing nearer to it has explained.
 

@@ -78,10 +78,12 @@ class Training(Recipe):
 
 @dataclass(frozen=True)
 class LaunchSlurm(Checked):
-    """Train on a Slurm cluster; options with a dot, such as --data.root and --run.out, are those of the training."""
+    """Train on a Slurm cluster; options with a dot, such as --data.root and --run.out, are those of the training. After
+    `predict` all options that are not listed here are those of the prediction.
+    """
 
     recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
-    """The recipe (overtone train --help lists them)."""
+    """The recipe (overtone train --help lists them); or predict, MODEL, SOURCE and --parts."""
     folder: DataFolder = None
     """The images: the same as --data.root, or --data.table for a .csv or .parquet file."""
     nodes: PositiveInt = 1
@@ -253,6 +255,11 @@ class Evaluate(Checked):
     """Use the averaged weights (EMA) of a training checkpoint."""
     allow_bad: bool = False
     """Exit with 0 even if some images could not be read (they are excluded and counted either way)."""
+    parts: Path | None = None
+    """Write what the network says of each image into this folder as Parquet parts too; processes of torchrun or Slurm
+    share the images, and a call that was stopped is continued by the same call."""
+    part_size: PositiveInt = 8192
+    """Images of a part."""
     out: Path | None = None
     """Write evaluation.json, the plots, such as confusion.png, for masks the worst images beside their truth, and of a
     classifier images.jsonl, what each image was taken for, into this folder; the page of overtone serve --runs shows
@@ -284,12 +291,14 @@ class Predict(Checked):
     """Published weights (overtone weights list), run folder, file of weights of any layout, architecture, or
     hf-hub:owner/name; or the folder of an export."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE|DIR …")]
-    """Image files, or folders, which are searched recursively."""
+    """Image files, or folders, which are searched recursively; or shards or Parquet files, as training takes them."""
     top_k: PositiveInt = 5
     """Number of classes to report per image."""
     parts: Path | None = None
     """Write the predictions into this folder as Parquet parts instead of printing them; processes of torchrun or Slurm
     share the images, and a call that was stopped is continued by the same call."""
+    part_size: PositiveInt = 8192
+    """Images of a part."""
     features: bool = False
     """Write the pooled features before the classifier into the parts, instead of classes."""
     features_dtype: Literal["float32", "float16"] = "float32"

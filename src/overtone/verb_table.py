@@ -37,11 +37,12 @@ VERBS = {
     "launch slurm": Verb(
         options="LaunchSlurm",
         function="overtone.verbs.launch:launch_slurm",
-        summary="Train on a Slurm cluster: write the job and submit it.",
+        summary="Train or predict on a Slurm cluster: write the job and submit it.",
         examples=(
             "overtone launch slurm hornet_tiny_7x7_in1k imagenet --nodes 4 --gpus 8 --run.out runs/hornet",
             "overtone launch slurm scratch photos --gpus 1 --partition short --time 2:00:00 --dry-run",
             "overtone launch slurm scratch photos --env WANDB_MODE=offline --sbatch-option exclusive",
+            "overtone launch slurm predict runs/a shards --parts predictions --nodes 4 --gpus 8",
         ),
         notes="Options with a dot, such as --optim.lr, are the training's: overtone train RECIPE --help shows them.",
     ),

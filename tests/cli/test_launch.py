@@ -248,3 +248,15 @@ def test_a_training_starts_in_the_folder_of_its_script(slurm, overtone, tmp_path
     outcome = overtone(*shlex.split(command))
     assert outcome.code == 0, outcome.err
     assert Path("runs/a/summary.json").is_file() and Path("runs/a/slurm/job.sh").is_file()
+
+
+def test_a_prediction_is_launched_with_its_own_words(slurm, overtone, tmp_path):
+    words = ["predict", "mobilenetv2_x010", "shards", "--parts", "out", "--nodes", 2, "--gpus", 8, "--run.size", 32]
+    assert overtone("launch", "slurm", *words).code == 0
+    text = (tmp_path / "out" / "slurm" / "job.sh").read_text()
+    assert "--ntasks-per-node=8" in sbatch_lines(text) and "--nodes=2" in sbatch_lines(text)
+    assert re.findall(r"-m overtone (.*) &$", text, flags=re.M) == [
+        "predict mobilenetv2_x010 shards --parts out --run.size 32"
+    ]
+    assert "--parts" in overtone("launch", "slurm", "predict", "mobilenetv2_x010", "shards").error
+    assert "--top-kk" in overtone("launch", "slurm", *words, "--top-kk", 3).error

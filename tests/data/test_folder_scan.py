@@ -1,6 +1,7 @@
 """The scan of many files: what it finds, what it keeps, and when it looks again."""
 
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,10 @@ def test_the_index_is_kept_and_renewed(tree: Path, cache: Path, monkeypatch: pyt
     wanted = listed(tree)
     assert not (cache / "data").exists()  # the folders have just changed, and may change again unnoticed
     age(tree)
-    assert listed(tree) == wanted and len(list((cache / "data" / "folders").iterdir())) == 1
+    assert listed(tree) == wanted
+    assert sorted(path.suffix for path in (cache / "data" / "folders").iterdir()) == [".names", ".npz"]
+    shared = scan(class_folders(tree))
+    assert shared is not None and shared[0] == pickle.loads(pickle.dumps(shared[0])) == Paths(wanted[0])
     look = folder_scan._listed
     monkeypatch.setattr(folder_scan, "_listed", lambda *_: pytest.fail("scanned again"))
     assert listed(tree) == wanted
@@ -71,8 +75,13 @@ def test_the_index_is_kept_and_renewed(tree: Path, cache: Path, monkeypatch: pyt
     assert listed(tree)[1] == [1, 5, 1]
     (tree / "a" / "1.jpg").rename(tree / "a" / "9.jpg")
     assert listed(tree)[0][0].endswith("a/9.jpg")
-    next((cache / "data" / "folders").iterdir()).write_bytes(b"PK broken")
-    assert listed(tree)[1] == [1, 5, 1]
+    age(tree)
+    for suffix, content in ((".npz", b"PK broken"), (".names", b""), (".names", b"short")):
+        listed(tree)
+        (path,) = (cache / "data" / "folders").glob(f"*{suffix}")
+        path.unlink()  # as a file that is mapped is replaced
+        path.write_bytes(content)
+        assert listed(tree)[1] == [1, 5, 1]
 
 
 def test_few_files_keep_nothing(tree: Path, cache: Path) -> None:

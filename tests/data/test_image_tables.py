@@ -1,19 +1,23 @@
 """Parquet files with images in them, and folders of `save_to_disk`, read with pyarrow alone."""
 
 import importlib
+import io
 import json
 import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from made_shards import COLOURS, image_bytes
+from made_shards import COLOURS, SIZE, image_bytes
+from PIL import Image
 
 from overtone.config import Data, Preprocess
 from overtone.data.decoding import BadImage
 from overtone.data.loader import Loader
 from overtone.data.pipeline import class_images
 from overtone.data.sources import ImageList, open_evaluation, open_splits
+from overtone.data.sources.image_tables import unlabelled_tables
 from overtone.data.transforms import evaluation_transform
 from overtone.errors import OvertoneError
 
@@ -88,10 +92,46 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
     parquet.write_table(made.drop_columns(["label"]), tmp_path / "a.parquet")
     with pytest.raises(OvertoneError, match=r"a\.parquet has no column of labels"):
         open_splits(Data(root=tmp_path), "label")
+    assert unlabelled_tables(tmp_path).read(1) == {"image": image_bytes(list(COLOURS)[1], 1)}  # type: ignore[union-attr]
     empty = made.set_column(0, "image", pa.array([{"bytes": b"", "path": None}] * 12))
     parquet.write_table(empty, tmp_path / "a.parquet")
     with pytest.raises(BadImage, match="no image"):
         open_evaluation(Data(root=tmp_path), "label", "all").read(0)
+
+
+@pytest.mark.parametrize("form", ["words", "numbers", "text"])
+def test_several_labels(tmp_path: Path, form: str) -> None:
+    rows: list[Any] = [["a", "c"], [], None, ["b"]]
+    if form != "words":
+        rows = [None if row is None else ["abc".index(word) for word in row] for row in rows]
+    if form == "text":
+        rows = ["a|c", "", None, "b"]
+    made = table(0, 4, named=False).drop_columns(["label"]).append_column("labels", pa.array(rows))
+    if form == "numbers":
+        feature = {"feature": {"names": ["a", "b", "c"], "_type": "ClassLabel"}, "_type": "Sequence"}
+        made = made.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": {"labels": feature}}})})
+    parquet.write_table(made, tmp_path / "train.parquet")
+    source: Any = open_evaluation(Data(root=tmp_path), "labels", "all")
+    assert source.labels == ("a", "b", "c") and source.counts() == (1, 1, 1)
+    assert [source.read(n)["labels"] for n in (0, 1, 3)] == [[0, 2], [], [1]]
+    assert source.entry(0)[1] == "a|c"
+    with pytest.raises(BadImage, match="label"):
+        source.read(2)
+
+
+def test_masks(tmp_path: Path) -> None:
+    made = table(0, 3, named=False).drop_columns(["label"])
+    content = io.BytesIO()
+    Image.fromarray(np.full((SIZE, SIZE), 1, dtype=np.uint8)).save(content, "PNG")
+    masks = [{"bytes": content.getvalue(), "path": None}] * 2 + [{"bytes": None, "path": None}]
+    parquet.write_table(made.append_column("annotation", pa.array(masks)), tmp_path / "train.parquet")
+    with pytest.raises(OvertoneError, match=r"classes\.txt"):
+        open_evaluation(Data(root=tmp_path), "mask", "all")
+    (tmp_path / "classes.txt").write_text("road\ncar\n")
+    source: Any = open_evaluation(Data(root=tmp_path), "mask", "all")
+    assert source.labels == ("road", "car") and (source.read(1)["mask"].pixels() == 1).all()
+    with pytest.raises(BadImage, match="annotation"):
+        source.read(2)
 
 
 def test_tables_of_paths_are_still_read_as_such(tmp_path: Path) -> None:

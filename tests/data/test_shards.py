@@ -90,17 +90,15 @@ def test_numbers_are_positions(tmp_path: Path) -> None:
     assert opened(tmp_path).labels == ("0", "1", "2") and opened(tmp_path).counts() == (1, 0, 2)
     (tmp_path / "classes.txt").write_text("ant\nbee\ncat\n")
     assert labels_of(opened(tmp_path)) == {"0": "cat", "1": "ant", "2": "cat"}
+    assert labels_of(opened(tmp_path).relabelled(("cat", "x", "bee", "ant"))) == labels_of(opened(tmp_path))
 
 
-def test_labels_masks_and_boxes(tmp_path: Path) -> None:
-    mask = image_bytes("red", 5, "PNG")
+def test_several_labels(tmp_path: Path) -> None:
     image = image_bytes("blue", 1)
-    about = {"labels": ["a", "b"], "boxes": [[1, 2, 3, 4]]}
-    write_tar(tmp_path / "train-0.tar", [("7.jpg", image), ("7.png", mask), ("7.json", to_json(**about))])
+    write_tar(tmp_path / "train-0.tar", [("7.jpg", image), ("7.json", to_json(labels=["a", "b"]))])
     (tmp_path / "classes.txt").write_text("a\nb\nc\n")
     assert opened(tmp_path, "labels").read(0) == {"image": image, "labels": [0, 1]}
-    assert opened(tmp_path, "mask").read(0) == {"image": image, "mask": mask}
-    assert opened(tmp_path, "boxes").read(0) == {"image": image, "boxes": about}
+    assert opened(tmp_path, "labels").relabelled(("c", "b", "x", "a")).read(0)["labels"] == [1, 3]
     assert problems(opened(tmp_path)) == {"7": "no label (cls or json member)"}
 
 
@@ -155,11 +153,16 @@ def test_a_shard_that_changes(tmp_path: Path) -> None:
     assert "changed" in problems(source)["s/0006"] and problems(opened(tmp_path)) == {}
 
 
+def test_a_system_without_pread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "pread")
+    assert labels_of(opened(write_shards(tmp_path))) == WANTED
+
+
 def test_the_index_is_made_once(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = labels_of(opened(write_shards(tmp_path)))
     kept = sorted((cache / "data" / "indices").iterdir())
     assert len(kept) == 3
-    made = "overtone.data.sources.shards.index_of"
+    made = "overtone.data.sources.shard_indices.index_of"
     monkeypatch.setattr(made, lambda *_: pytest.fail("made again"))
     assert labels_of(opened(tmp_path)) == wanted
     monkeypatch.undo()

@@ -8,7 +8,7 @@ import torch
 from http_store import HttpStore
 from made_shards import image_bytes, sample, write_folders, write_tar
 
-from overtone import api, cli
+from overtone import api, cli, create_model
 from overtone.checkpoint import read_checkpoint
 from overtone.config import Augment, Data, Model, Optim, Preprocess, Recipe, Run, Train
 from overtone.data.natural_parts import natural_parts
@@ -70,6 +70,44 @@ def test_bad_samples_are_counted(tmp_path: Path, shards: Path, capsys: pytest.Ca
         train(recipe(shards), run_in(tmp_path / "few"), "shards")
     train(recipe(shards, max_bad_fraction=0.2), run_in(tmp_path / "run"), "shards")
     assert "train-000009.tar#new" in capsys.readouterr().err + (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_evaluation_leaves_bad_samples_out_and_names_them(
+    tmp_path: Path, shards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(recipe(shards), run_in(tmp_path / "run", max_steps=1), "shards")
+    twice = [*sample("twice", 0, 0), *sample("between", 1, 1), *sample("twice", 0, 0)]
+    wrong = [("text.jpg", b"no image"), ("text.cls", b"0"), ("bare.jpg", image_bytes("red", 1))]
+    write_tar(shards / "val-000008.tar", [*twice, *wrong, *sample("zebra", 2, "zebra"), ("alone.cls", b"0")])
+    cut = write_tar(shards / "val-000009.tar", [*sample("whole", 0, 0), *sample("lost", 1, 1)])
+    cut.write_bytes(cut.read_bytes()[:2700])
+    command = ["evaluate", str(tmp_path / "run"), str(shards), "--json", "--run.workers", "0"]
+    assert cli.main(command) == 1
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)
+    named = {name.partition("#")[2] for name in found["bad"]}
+    assert named == {"twice (again)", "text", "bare", "zebra", "alone", "(end)"}
+    assert found["num_expected"] - found["num_used"] == len(named)
+    assert all(f"val-000008.tar#{key} could not be read" in printed.err for key in ("text", "bare", "zebra", "alone"))
+    assert cli.main([*command, "--allow-bad"]) == 0
+
+
+def test_published_networks_know_the_wordnet_ids_of_shards(tmp_path: Path) -> None:
+    wnids = ("n02110341", "n01440764", "n03478589")
+    for at, colour in enumerate(write_folders(tmp_path / "photos", each=2).iterdir()):
+        colour.rename(tmp_path / "photos" / wnids[at])
+    pack(natural_parts(Data(root=tmp_path / "photos"), "label"), tmp_path / "packed", Packing())
+    write_tar(tmp_path / "named" / "a.tar", [file for n in range(3) for file in sample(str(n), n, wnids[n])])
+    torch.manual_seed(0)
+    torch.save(create_model("mobilenetv2_x010").state_dict(), tmp_path / "mobilenetv2_0.1.pth")
+    reports = [
+        api.evaluate(
+            tmp_path / "mobilenetv2_0.1.pth", tmp_path / form, workers=0, size=64, architecture="mobilenetv2_x010"
+        )
+        for form in ("photos", "packed", "named")
+    ]
+    folder, packed, named = (found.report for found in reports)
+    assert packed.loss == pytest.approx(folder.loss, rel=1e-5) and packed.num_used == 6 and named.num_used == 3
 
 
 def test_by_the_command_line(tmp_path: Path, shards: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from overtone.data.decoding import BadImage, decode_stored
+from overtone.data.decoding import BadImage, Encoded, decode_stored
 from overtone.data.opening import read_file
 from overtone.errors import OvertoneError
 
@@ -56,30 +56,34 @@ class ClassList:
     indices: Mapping[int, int]
     colours: Mapping[Colour, int] = field(default_factory=dict)
 
-    def decoded(self, path: Path) -> np.ndarray:
+    def decoded(self, source: Encoded, name: str) -> np.ndarray:
         """The class of every pixel of a mask file, uint8 `(H, W)`.
+
+        Args:
+            source: the file or its bytes.
+            name: of the mask, for messages.
 
         Raises:
             BadImage: it cannot be read, or holds an index or a colour that stands for no class.
         """
+        path = source if isinstance(source, Path) else None
         try:
-            values, palette = decode_stored(path)
+            values, palette = decode_stored(source)
         except BadImage as error:
-            raise BadImage(path, f"mask {path.name}: {error.reason}") from error
-        if self.colours:
-            return self._of_colours(path, _coloured(path, values, palette))
+            raise BadImage(path, f"mask {name}: {error.reason}") from error
+        try:
+            return self._of_colours(_coloured(values, palette)) if self.colours else self._of_indices(values)
+        except ValueError as error:
+            raise BadImage(path, f"mask {name} {error}") from error
+
+    def _of_indices(self, values: np.ndarray) -> np.ndarray:
         if values.ndim == 3:
             if not (values == values[..., :1]).all():
-                raise BadImage(
-                    path, f"mask {path.name} is coloured, and no classes.csv says what its colours stand for"
-                )
+                raise ValueError("is coloured, and no classes.csv says what its colours stand for")
             values = values[..., 0]
-        return self._of_indices(path, values)
-
-    def _of_indices(self, path: Path, values: np.ndarray) -> np.ndarray:
         largest = int(values.max(initial=0))
         if values.min(initial=0) < 0 or largest > 65535:
-            raise BadImage(path, f"mask {path.name} holds values outside of 0..65535")
+            raise ValueError("holds values outside of 0..65535")
         table = np.full(max(largest, IGNORED) + 1, -1, dtype=np.int16)
         for index, label in self.indices.items():
             if index < len(table):
@@ -88,10 +92,10 @@ class ClassList:
         if (found < 0).any():
             first = int(values[found < 0].min())
             known = f"{min(self.indices)} to {max(i for i in self.indices if i != IGNORED)}"
-            raise BadImage(path, f"mask {path.name} holds the index {first}, which is no class (they are {known})")
+            raise ValueError(f"holds the index {first}, which is no class (they are {known})")
         return found.astype(np.uint8)
 
-    def _of_colours(self, path: Path, values: np.ndarray) -> np.ndarray:
+    def _of_colours(self, values: np.ndarray) -> np.ndarray:
         packed = _packed(values.astype(np.int64))
         known = np.array(sorted((_packed(np.array(colour)), label) for colour, label in self.colours.items()))
         at = np.minimum(np.searchsorted(known[:, 0], packed), len(known) - 1)
@@ -99,8 +103,15 @@ class ClassList:
         if unknown.any():
             row, column = np.argwhere(unknown)[0]
             colour = tuple(int(value) for value in values[row, column])
-            raise BadImage(path, f"mask {path.name} holds the colour {colour}, which is no class of the list")
+            raise ValueError(f"holds the colour {colour}, which is no class of the list")
         return known[at, 1].astype(np.uint8)
+
+    def relabelled(self, labels: Sequence[str]) -> "ClassList":
+        """The same masks by other labels, which hold all of these."""
+        position = {label: labels.index(name) for label, name in enumerate(self.labels)} | {IGNORED: IGNORED}
+        indices = {index: position[label] for index, label in self.indices.items()}
+        colours = {colour: position[label] for colour, label in self.colours.items()}
+        return ClassList(tuple(labels), indices, colours)
 
 
 @dataclass(frozen=True)
@@ -122,7 +133,26 @@ class MaskFile:
 
     def pixels(self) -> np.ndarray:
         """The class of every pixel; see `Mask`."""
-        return self.classes.decoded(self.path)
+        return self.classes.decoded(self.path, self.path.name)
+
+
+@dataclass(frozen=True)
+class StoredMask:
+    """A mask whose file is in memory.
+
+    Attributes:
+        name: display name.
+        content: the bytes of the file.
+        classes: what its values stand for.
+    """
+
+    name: str
+    content: bytes
+    classes: ClassList
+
+    def pixels(self) -> np.ndarray:
+        """The class of every pixel; see `Mask`."""
+        return self.classes.decoded(self.content, self.name)
 
 
 def class_list(
@@ -217,14 +247,14 @@ def _parts(text: str) -> list[str]:
     return text.replace(",", " ").replace(";", " ").split()
 
 
-def _coloured(path: Path, values: np.ndarray, palette: np.ndarray | None) -> np.ndarray:
+def _coloured(values: np.ndarray, palette: np.ndarray | None) -> np.ndarray:
     """The colours `(H, W, 3)` of what a file stores."""
     if values.ndim == 3:
         return values
     if palette is None:
         return np.repeat(values[..., None], 3, axis=2)
     if int(values.max(initial=0)) >= len(palette):
-        raise BadImage(path, f"mask {path.name} holds an index beyond its palette")
+        raise ValueError("holds an index beyond its palette")
     return palette[values]
 
 

@@ -18,7 +18,7 @@ _KINDS = (
     (stat.S_ISCHR, "is a device, not a file"),
     (stat.S_ISBLK, "is a device, not a file"),
 )
-_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 class NotRegular(OSError):
@@ -43,7 +43,7 @@ def read_file(path: Path, most: int = MAX_BYTES) -> bytes:
     """
     # What a path names is asked first, because opening can do something: a tape is wound back, a pipe's writer woken.
     _check(os.stat(path), most)
-    descriptor = os.open(path, _FLAGS)
+    descriptor = os.open(path, FLAGS)
     with open(descriptor, "rb") as file:
         status = os.fstat(descriptor)  # of what was opened, which may have been put in its place since
         _check(status, most)
@@ -54,6 +54,14 @@ def read_file(path: Path, most: int = MAX_BYTES) -> bytes:
     if len(content) > most:
         raise NotRegular(_too_large(most))
     return content
+
+
+def read_at(descriptor: int, start: int, length: int) -> bytes:
+    """Some bytes of an open file; by one thread at a time, because Windows has no `pread`."""
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, length, start)
+    os.lseek(descriptor, start, os.SEEK_SET)
+    return os.read(descriptor, length)
 
 
 def _check(status: os.stat_result, most: int) -> None:

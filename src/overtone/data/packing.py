@@ -1,8 +1,9 @@
 """Writing tar shards from any source: in parallel, resumable, the same bytes for the same samples and settings.
 
-Each sample is `NUMBER.EXT` with the bytes of the image, and `NUMBER.cls` (position of its class in `index.json`) or
-`NUMBER.json` (labels, or what else is known of it) or `NUMBER.mask.png`. `index.json`, in the form of wids, lists the
-shards with counts, sizes and SHA-256; it is written last, so that a folder with one is whole.
+Each sample is `NUMBER.EXT` with the bytes of the image, `NUMBER.json` (its name, and labels or boxes), and `NUMBER.cls`
+(position of its class in `index.json`) or `NUMBER.mask.png` (positions of the pixels' classes, 255 for none).
+`index.json`, in the form of wids, lists the shards with counts, sizes and SHA-256; it is written last, so that a folder
+with one is whole.
 """
 
 import hashlib
@@ -23,8 +24,9 @@ from PIL import Image
 from overtone.data.caching import write_whole
 from overtone.data.cropping import at_most
 from overtone.data.decoding import BadImage, decode_image
-from overtone.data.opening import read_file
+from overtone.data.opening import read_at, read_file
 from overtone.data.shard_index import SUFFIX, index_of
+from overtone.data.sources.boxed_json import objects_to_json
 from overtone.data.sources.source import Record, Source
 from overtone.data.storage import Stamp
 from overtone.errors import OvertoneError, some
@@ -195,7 +197,7 @@ def _written(shard: _Shard, out: Path, packing: Packing) -> tuple[dict[str, Any]
     beside = out / f"{shard.name}{SUFFIX}"
     if not existed or not beside.exists():
         with path.open("rb") as file:
-            index_of(lambda start, length: os.pread(file.fileno(), length, start), size).write(beside, Stamp(size, ""))
+            index_of(lambda start, length: read_at(file.fileno(), start, length), size).write(beside, Stamp(size, ""))
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     entry = {
@@ -271,10 +273,11 @@ def _targets(record: Record, source: Source, position: int) -> Iterator[tuple[st
     if "labels" in record:
         about["labels"] = [source.labels[at] for at in record["labels"]]
     if "boxes" in record:
-        about |= record["boxes"] if isinstance(record["boxes"], dict) else {"boxes": record["boxes"]}
-    mask = record.get("mask")
-    if mask is not None:
-        yield "mask.png", mask if isinstance(mask, bytes) else read_file(mask)
+        about |= objects_to_json(record["boxes"], source.labels)
+    if "mask" in record:
+        content = io.BytesIO()
+        Image.fromarray(record["mask"].pixels()).save(content, "PNG")
+        yield "mask.png", content.getvalue()
     yield "json", json.dumps(about, ensure_ascii=True, sort_keys=True).encode()
 
 

@@ -51,6 +51,15 @@ def _pack_runs(runs: Mapping[str, Any]) -> bytes:
         raise ValueError("its run lengths are not those of its size") from error
 
 
+def unpack(packed: bytes) -> Any:
+    """COCO's `segmentation` of which `pack` gives these bytes; None for no outline."""
+    rings = rings_of(packed)
+    if not packed or rings is not None:
+        return None if rings is None else [ring.tolist() for ring in rings]
+    counts = packed[9:].decode("ascii") if packed[:1] == b"T" else np.frombuffer(packed, "<u4", offset=9).tolist()
+    return {"size": list(struct.unpack_from("<II", packed, 1)), "counts": counts}
+
+
 def rings_of(packed: bytes) -> list[np.ndarray] | None:
     """The polygons, each `(2 P,)` of x and y in turn; None for run lengths."""
     if packed[:1] != b"P":

@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from overtone.data.caching import data_cache, write_whole
 from overtone.data.decoding import BadImage
+from overtone.data.opening import FLAGS, read_at
 from overtone.data.storage import Changed, Stamp, fetch, is_remote, read_range, stamp
 from overtone.errors import OvertoneError
 
@@ -61,7 +62,7 @@ class ShardFiles:
             if is_remote(address) and not self.cache_bytes:
                 return read_range(address, start, length, wanted)
             with self._lock:
-                content = os.pread(self._descriptor(shard), length, start)
+                content = read_at(self._descriptor(shard), start, length)
         except Changed:
             raise BadImage(None, _CHANGED) from None
         except OSError as error:
@@ -99,8 +100,8 @@ class ShardFiles:
         """
         for _ in range(_ATTEMPTS):
             with suppress(FileNotFoundError):  # another process has made room in the cache in this moment
-                return os.open(self.path(shard), os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-        return os.open(self.path(shard), os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+                return os.open(self.path(shard), FLAGS)
+        return os.open(self.path(shard), FLAGS)
 
     def close(self) -> None:
         """Close what is open."""

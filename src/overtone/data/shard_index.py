@@ -25,12 +25,16 @@ from overtone.plain_json import parse_json
 SUFFIX = ".index.npz"
 """What the name of an index ends with that lies beside its shard, in place of `.tar`."""
 IMAGE, JSON, MASK = 0, 1, 2
-_FORMAT = 1
+_FORMAT = 2
 _IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
 _MASKS = ("mask.png", "seg.png", "segmentation.png")
 _MOST_TEXT = 1 << 26  # bytes of a label or of a sample's JSON
 _ONE, _MANY = ("label", "cls", "class", "class_name"), ("labels", "tags")
 _END = "(end)"
+_NO_MARKS = (0, 0, 0, 0)
+_MOST_MARK = 1 << 30
+
+_Row = tuple[str, list[tuple[int, int]], str, str, str, tuple[int, int, int, int]]
 
 Read = Callable[[int, int], bytes]
 
@@ -45,6 +49,8 @@ class ShardIndex:
         label: the one label of each sample as text; empty where there is none.
         labels: all labels of each sample, a JSON list; empty where there is none.
         problems: why a sample cannot be read; empty where nothing is wrong.
+        marks: int32 `(n, 4)`, of what the JSON of boxes says: width and height of the image, number of objects that are
+            no crowd, number of outlines; 0 where it says nothing.
     """
 
     keys: PackedTexts
@@ -52,6 +58,7 @@ class ShardIndex:
     label: PackedTexts
     labels: PackedTexts
     problems: PackedTexts
+    marks: np.ndarray
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -65,7 +72,7 @@ class ShardIndex:
         columns = {f"{name}_{part}": getattr(texts[name], part) for name in texts for part in ("content", "ends")}
         about = json.dumps({"format": _FORMAT, "size": stamp.size, "version": stamp.version}).encode()
         with path.open("wb") as file:
-            np.savez(file, about=np.frombuffer(about, np.uint8), spans=self.spans, **columns)
+            np.savez(file, about=np.frombuffer(about, np.uint8), spans=self.spans, marks=self.marks, **columns)
 
 
 @dataclass
@@ -97,15 +104,18 @@ def index_of(read: Read, size: int, listed: Iterable[Member] | None = None) -> S
         end = f"{error} after {last}" if last else str(error)
     rows = [_row(key, sample, read, size) for key, sample in samples.items()]
     rows += [
-        (f"{row[0]} (again)", row[1], "", "", "two samples have this key") for row in rows if samples[row[0]].doubled
+        (f"{row[0]} (again)", row[1], "", "", "two samples have this key", _NO_MARKS)
+        for row in rows
+        if samples[row[0]].doubled
     ]
     if end or not rows:
-        rows.append((_END, _spans({}), "", "", end or "the shard holds no sample"))
-    keys, spans, label, labels, problems = zip(*rows, strict=True)
+        rows.append((_END, _spans({}), "", "", end or "the shard holds no sample", _NO_MARKS))
+    keys, spans, label, labels, problems, marks = zip(*rows, strict=True)
     return ShardIndex(
         PackedTexts.of(keys),
         np.array(spans, dtype=np.int64).reshape(-1, 3, 2),
         *(PackedTexts.of(texts) for texts in (label, labels, problems)),
+        marks=np.array(marks, dtype=np.int32).reshape(-1, 4),
     )
 
 
@@ -127,7 +137,7 @@ def read_index(path: Path | IO[bytes], size: int, version: str | None = None) ->
                 PackedTexts(file[f"{name}_content"], file[f"{name}_ends"])
                 for name in ("keys", "label", "labels", "problems")
             ]
-            index = ShardIndex(texts[0], file["spans"], *texts[1:])
+            index = ShardIndex(texts[0], file["spans"], *texts[1:], marks=file["marks"])
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         return None
     return index if _is_sound(index, size) else None
@@ -158,6 +168,8 @@ def _is_sound(index: ShardIndex, size: int) -> bool:
     texts = (index.keys, index.label, index.labels, index.problems)
     if not all(len(text) == count and text.is_sound for text in texts) or index.spans.shape != (count, 3, 2):
         return False
+    if index.marks.shape != (count, 4):
+        return False
     starts, sizes = index.spans[..., 0], index.spans[..., 1]
     absent = (starts == -1) & (sizes == -1)
     return bool((absent | ((starts >= 0) & (sizes >= 0) & (starts + sizes <= size))).all())
@@ -169,15 +181,15 @@ def _key_and_suffix(name: str) -> tuple[str, str]:
     return folder + slash + stem, suffix.lower()
 
 
-def _row(key: str, sample: _Sample, read: Read, size: int) -> tuple[str, list[tuple[int, int]], str, str, str]:
-    """Key, spans, label, labels and problem of a sample."""
+def _row(key: str, sample: _Sample, read: Read, size: int) -> _Row:
+    """Key, spans, label, labels, problem and marks of a sample."""
     parts = sample.parts
     cut = next((member.name for member in parts.values() if member.offset + member.size > size), None)
     if cut is not None:
-        return key, _spans({}), "", "", f"the shard ends within {cut}"
+        return key, _spans({}), "", "", f"the shard ends within {cut}", _NO_MARKS
     spans = _spans(parts)
     if spans[IMAGE][0] < 0:
-        return key, spans, "", "", f"no image among its members ({', '.join(sorted(parts))})"
+        return key, spans, "", "", f"no image among its members ({', '.join(sorted(parts))})", _NO_MARKS
     values: dict[str, Any] = {}
     problem = label = labels = ""
     if "json" in parts:
@@ -194,7 +206,16 @@ def _row(key: str, sample: _Sample, read: Read, size: int) -> tuple[str, list[tu
     many = next((values[name] for name in _MANY if isinstance(values.get(name), list)), None)
     if many is not None:
         labels = json.dumps([str(word) for word in many], ensure_ascii=False)
-    return key, spans, label, labels, problem
+    return key, spans, label, labels, problem, _marks(values)
+
+
+def _marks(values: dict[str, Any]) -> tuple[int, int, int, int]:
+    """See `ShardIndex.marks`; what is wrong with the values is found when the sample is read."""
+    sides = [values.get(name) for name in ("width", "height")]
+    width, height = (side if isinstance(side, int) and 0 <= side < _MOST_MARK else 0 for side in sides)
+    lists = [values.get(name) for name in ("boxes", "crowd", "outlines")]
+    boxes, crowd, outlines = (found if isinstance(found, list) else [] for found in lists)
+    return width, height, max(len(boxes) - sum(map(bool, crowd)), 0), sum(map(bool, outlines))
 
 
 def _content(member: Member, read: Read) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from overtone.errors import OvertoneError, Preempted
+from overtone.errors import OvertoneError, Preempted, ReportedElsewhere
 
 
 def started_by_launcher(environment: Mapping[str, str]) -> bool:
@@ -72,6 +72,8 @@ def _accompany(place: Mapping[str, str], function: Callable[..., object], args: 
         function(*args)
     except (KeyboardInterrupt, Preempted):
         sys.exit(1)
+    except ReportedElsewhere:
+        sys.exit(2)
     except OvertoneError as error:
         sys.stderr.write(f"overtone: rank {place['RANK']}: {error}\n")
         sys.exit(2)

@@ -21,6 +21,8 @@ from overtone.config import Run
 from overtone.errors import OvertoneError
 
 T = TypeVar("T")
+WEEK = 7 * 24 * 3600.0
+"""Seconds: a timeout for processes that meet only when all have done their shares."""
 _DIAGNOSIS_SECONDS = 10.0
 # by whom the process was started: rank, number of processes, rank on this machine
 _ENVIRONMENTS = (
@@ -250,6 +252,11 @@ def check_shared_evenly(batch_size: int, world: World) -> None:
         f"can: --train.batch-size {' or '.join(map(str, batches))}; the nearest numbers of processes: "
         f"{' or '.join(map(str, sorted({fewer, more})))}"
     )
+
+
+def is_first(environment: Mapping[str, str]) -> bool:
+    """Whether this process is the first of those that torchrun or Slurm has started, or the only one."""
+    return _place_in(environment)[0] == 0
 
 
 def _place_in(environment: Mapping[str, str]) -> tuple[int, int, int]:

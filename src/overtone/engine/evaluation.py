@@ -9,9 +9,9 @@ from typing import Any
 from overtone.config import Data
 from overtone.data.imagenet import NUM_CLASSES, synsets
 from overtone.data.pipeline import Batch
-from overtone.data.sources import ImageList, Part, Source, open_evaluation
-from overtone.data.sources.class_folders import relabelled
+from overtone.data.sources import ImageList, Part, ShardImages, Source, open_evaluation
 from overtone.engine.distributed import World
+from overtone.engine.first_scan import scanned_first
 from overtone.engine.inference import Inference, trained_on
 from overtone.engine.loop import evaluate
 from overtone.errors import OvertoneError, some
@@ -36,7 +36,9 @@ class Evaluation:
     seconds: float
 
 
-def model_and_source(load: Load, data: Data, part: Part, say: Callable[[str], object]) -> tuple[LoadedModel, Source]:
+def model_and_source(
+    load: Load, data: Data, part: Part, say: Callable[[str], object], world: World | None = None
+) -> tuple[LoadedModel, Source]:
     """A network and the samples to measure it on, with the network's labels.
 
     A network of ImageNet-22K is reduced to the classes of ImageNet-1K where the samples are of these: the published way
@@ -47,6 +49,7 @@ def model_and_source(load: Load, data: Data, part: Part, say: Callable[[str], ob
         data: where the samples are.
         part: which part of them.
         say: called with a line for each thing that had to be assumed.
+        world: the processes that evaluate together.
 
     Raises:
         OvertoneError: no such network or data, or labels that are not the network's.
@@ -54,7 +57,8 @@ def model_and_source(load: Load, data: Data, part: Part, say: Callable[[str], ob
     loaded = load()
     if data.ignore_index is None:
         data = dataclasses.replace(data, ignore_index=_ignored_in_training(loaded))
-    source = open_evaluation(data, task_named(loaded.task).target, part, trained_on(loaded))
+    target, chosen = task_named(loaded.task).target, data
+    source = scanned_first(world or World(), lambda: open_evaluation(chosen, target, part, trained_on(loaded)))
     if not loaded.trained:
         loaded = load(num_classes=len(source.labels))
     elif _of_imagenet(source) and _has_more_than_imagenet(loaded):
@@ -125,9 +129,10 @@ def check_labels(loaded: LoadedModel, source: Source, data: Data) -> None:
 
 def _matched(loaded: LoadedModel, source: Source, data: Data, say: Callable[[str], object]) -> Source:
     """The samples with the network's labels: as they have them, or ImageNet's where theirs are part of it."""
-    with_labels = getattr(source, "relabelled", None)
-    if with_labels is not None and loaded.labels is not None and set(source.labels) <= set(loaded.labels):
-        return with_labels(loaded.labels)
+    relabelled = getattr(source, "relabelled", None)
+    has_all = loaded.labels is not None and set(source.labels) <= set(loaded.labels)
+    if relabelled is not None and has_all and task_named(loaded.task).target == "boxes":
+        return relabelled(loaded.labels)  # images of a detection need not show every class
     classes = classes_of(loaded) if loaded.trained else None
     of_imagenet = _of_imagenet(source)
     if classes is None or not of_imagenet or not set(source.labels) <= set(classes):
@@ -139,13 +144,13 @@ def _matched(loaded: LoadedModel, source: Source, data: Data, say: Callable[[str
     supposed = supposed_classes(loaded)
     if supposed is not None:
         say(f"weights: {supposed}")
-    assert isinstance(source, ImageList)
-    return relabelled(source, classes)
+    assert relabelled is not None
+    return relabelled(classes)
 
 
 def _of_imagenet(source: Source) -> bool:
-    """Whether these are class folders named by WordNet ids of ImageNet-1K."""
-    return isinstance(source, ImageList) and set(source.labels) <= set(synsets())
+    """Whether these are classes named by WordNet ids of ImageNet-1K, by folders or in shards."""
+    return isinstance(source, (ImageList, ShardImages)) and set(source.labels) <= set(synsets())
 
 
 def _has_more_than_imagenet(loaded: LoadedModel) -> bool:

@@ -93,16 +93,16 @@ def write_parts(
             the network has no features.
     """
     world = world or World()
-    arrow, parquet = _pyarrow()
-    _begin(folder, source, wanted, model, world)
+    arrow, parquet = pyarrow_modules()
+    begin(folder, inference, source, wanted, model, world)
     answer = _features(inference, wanted.dtype) if wanted.features else _answers(inference, wanted.top_k)
     mine = range(world.rank, -(-len(source) // wanted.part_size), world.size)
-    missing = [part for part in mine if not _path(folder, part).exists()]
+    missing = [part for part in mine if not part_path(folder, part).exists()]
     spans = [range(part * wanted.part_size, min((part + 1) * wanted.part_size, len(source))) for part in missing]
     bad: list[tuple[str, str]] = []
     done = 0
     if missing:
-        rows = _Rows(source, spans)
+        rows = PartRows(source, spans)
         loader = inference.loader(rows, warn)
         try:
             for batch in loader:
@@ -114,8 +114,8 @@ def write_parts(
                 bad += [(rows.name(at), reason) for at, reason in batch.bad]
                 done += batch.num_samples + len(batch.bad)
                 for at, complete in rows.complete():
-                    table = arrow.Table.from_pylist(complete, schema=_schema(arrow, wanted, complete))
-                    path = _path(folder, missing[at])
+                    table = arrow.Table.from_pylist(complete, schema=schema_of(arrow, wanted, complete, inference.task))
+                    path = part_path(folder, missing[at])
                     write_whole(path, lambda part, table=table: parquet.write_table(table, part))
                 if progress is not None:
                     progress(done)
@@ -124,7 +124,7 @@ def write_parts(
     return Written(done, len(missing), len(mine) - len(missing), tuple(bad))
 
 
-class _Rows:
+class PartRows:
     """The images of some parts as a source, and the rows of those that are not complete."""
 
     def __init__(self, source: Source, spans: Sequence[range]) -> None:
@@ -183,9 +183,14 @@ def _answers(inference: Inference, top_k: int) -> Callable[[Tensor], list[dict[s
 
     def answer(inputs: Tensor) -> list[dict[str, Any]]:
         outputs = inference.task.predict(forward, inputs)
-        return [one.to_dict() for one in inference.task.predictions(outputs, top_k)]
+        return answers_of(inference, outputs, top_k)
 
     return answer
+
+
+def answers_of(inference: Inference, outputs: Any, top_k: int) -> list[dict[str, Any]]:
+    """What the rows of some images hold of what the network gave."""
+    return [getattr(one, "to_row", one.to_dict)() for one in inference.task.predictions(outputs, top_k)]
 
 
 def _features(inference: Inference, dtype: Dtype) -> Callable[[Tensor], list[dict[str, Any]]]:
@@ -211,7 +216,7 @@ def _features(inference: Inference, dtype: Dtype) -> Callable[[Tensor], list[dic
     return answer
 
 
-def _schema(arrow: Any, wanted: Wanted, rows: Sequence[dict[str, Any]]) -> Any:
+def schema_of(arrow: Any, wanted: Wanted, rows: Sequence[dict[str, Any]], task: Any) -> Any:
     """Columns of a part; those of answers are found from its rows."""
     columns = [("position", arrow.int64()), ("key", arrow.string()), ("error", arrow.string())]
     if wanted.features:
@@ -219,15 +224,26 @@ def _schema(arrow: Any, wanted: Wanted, rows: Sequence[dict[str, Any]]) -> Any:
         return arrow.schema([*columns, ("features", arrow.list_(kind))])
     found = next((row for row in rows if row["error"] is None), {})
     names = [name for name in found if name not in ("position", "key", "error")]
-    inferred = arrow.Table.from_pylist([{name: row.get(name) for name in names} for row in rows]) if names else None
-    return arrow.schema([*columns, *((field.name, field.type) for field in (inferred.schema if inferred else ()))])
+    answers = [{name: row.get(name) for name in names} for row in rows]
+    examples = [{name: example.get(name) for name in names} for example in _examples(task)]
+    inferred = arrow.Table.from_pylist([*answers, *examples]).schema if names else ()
+    return arrow.schema([*columns, *((field.name, field.type) for field in inferred)])
 
 
-def _path(folder: Path, part: int) -> Path:
+def _examples(task: Any) -> list[dict[str, Any]]:
+    """A row with every field, where the task gives one: lists that are empty in all images leave their types open."""
+    example = getattr(task, "example_row", None)
+    return [] if example is None else [example]
+
+
+def part_path(folder: Path, part: int) -> Path:
+    """The file of a part."""
     return folder / f"part-{part:06}.parquet"
 
 
-def _begin(folder: Path, source: Source, wanted: Wanted, model: str, world: World) -> None:
+def begin(
+    folder: Path, inference: Inference, source: Source, wanted: Wanted, model: str, world: World, kind: str = ""
+) -> None:
     """Make the folder, or make sure that what is there is of the same images, network and kind.
 
     Raises:
@@ -235,7 +251,7 @@ def _begin(folder: Path, source: Source, wanted: Wanted, model: str, world: Worl
     """
     problem = ""
     if world.is_first:
-        about = _about(source, wanted, model)
+        about = _about(source, wanted, model, kind) | _of_network(inference)
         path = folder / ABOUT
         try:
             if path.exists():
@@ -253,11 +269,11 @@ def _begin(folder: Path, source: Source, wanted: Wanted, model: str, world: Worl
         raise OvertoneError(problem)
 
 
-def _about(source: Source, wanted: Wanted, model: str) -> dict[str, Any]:
+def _about(source: Source, wanted: Wanted, model: str, kind: str) -> dict[str, Any]:
     names = hashlib.sha256()
     for position in range(len(source)):
         names.update(source.name(position).encode("utf-8", "surrogateescape") + b"\0")
-    kind = f"features, {wanted.dtype}" if wanted.features else f"answers, {wanted.top_k} at most"
+    kind = kind or (f"features, {wanted.dtype}" if wanted.features else f"answers, {wanted.top_k} at most")
     return {
         "model": model,
         "kind": kind,
@@ -267,7 +283,22 @@ def _about(source: Source, wanted: Wanted, model: str) -> dict[str, Any]:
     }
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def _of_network(inference: Inference) -> dict[str, str]:
+    """What the answers depend on: a run that was trained further has the same name."""
+    digest = hashlib.sha256()
+    for key, values in inference.model.state_dict().items():
+        digest.update(key.encode())
+        if isinstance(values, Tensor):
+            digest.update(values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return {"weights_sha256": digest.hexdigest(), "preprocess": str(inference.preprocess)}
+
+
+def pyarrow_modules() -> tuple[Any, Any]:
+    """Pyarrow and its Parquet.
+
+    Raises:
+        OvertoneError: it is not installed.
+    """
     try:
         return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     except ImportError as error:

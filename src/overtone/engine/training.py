@@ -17,6 +17,7 @@ from overtone.data.sources import Splits, open_splits
 from overtone.engine.allocator import keep_freed_memory
 from overtone.engine.companions import companions, started_by_launcher
 from overtone.engine.distributed import World, check_shared_evenly, joined
+from overtone.engine.first_scan import scanned_first
 from overtone.engine.folder import check_folder, claimed
 from overtone.engine.interrupt import StopRequest
 from overtone.engine.placement import place
@@ -101,7 +102,7 @@ def _train(
         if resuming:
             recipe = as_begun(folder, recipe)
             check_begun(folder, recipe, run)
-        splits = splits or _splits(recipe)
+        splits = splits or scanned_first(world, lambda: _splits(recipe))
         check_installed(run)
         placement = place(run)
         if placement.device.type == "cpu":

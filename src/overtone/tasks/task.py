@@ -133,7 +133,7 @@ class Prediction(Protocol):
     """What a network says of one image.
 
     One that can be drawn beside its truth has a method `beside(image, target)`, both of a record, which gives Pillow's
-    image.
+    image. It may have a `to_row() -> dict`: what a Parquet row holds of it, where that is more than `to_dict`.
     """
 
     def to_dict(self) -> dict[str, Any]:

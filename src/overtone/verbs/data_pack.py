@@ -15,7 +15,10 @@ def data_pack(chosen: options.DataPack) -> int:
     Raises:
         OvertoneError: no images are given, or the folder holds something else.
     """
-    parts = natural_parts(data_of(chosen.data), task_named(chosen.task).target)
+    target = task_named(chosen.task).target
+    if chosen.max_side is not None and target in ("mask", "boxes"):
+        raise OvertoneError("--max-side resizes images and leaves masks and boxes as they are; leave it out")
+    parts = natural_parts(data_of(chosen.data), target)
     total = sum(map(len, parts.values()))
     packing = Packing(chosen.size_mb, chosen.max_side, chosen.quality, not chosen.listed, chosen.workers)
     if chosen.max_side is not None:

@@ -2,15 +2,21 @@
 
 import functools
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from overtone import options
 from overtone.checkpoint import write_text, write_with
 from overtone.config import Run, to_dict
-from overtone.engine.distributed import World, joined
+from overtone.data.sources import Source
+from overtone.engine.distributed import WEEK, World, joined
 from overtone.engine.evaluation import Evaluation, measure, model_and_source
+from overtone.engine.evaluation_parts import measure_parts
 from overtone.engine.inference import Inference, ready
+from overtone.engine.interrupt import StopRequest
+from overtone.engine.prediction_parts import Wanted
 from overtone.engine.showing import examples_of, write_beside_truth
 from overtone.errors import OvertoneError
 from overtone.reports.confusion import IMAGES, Judged, add_judged, write_images
@@ -31,7 +37,11 @@ def evaluate(chosen: options.Evaluate) -> int:
     Raises:
         OvertoneError: no such model or data, labels that are not the model's, or files that would be overwritten.
     """
-    with joined(Run(device=chosen.run.device)) as world:
+    if chosen.parts is None:
+        with joined(Run(device=chosen.run.device)) as world:
+            return _evaluate(chosen, world)
+    # a share may take hours longer than another, so nobody is given up for that
+    with StopRequest().handled(), joined(Run(device=chosen.run.device, timeout=WEEK)) as world:
         return _evaluate(chosen, world)
 
 
@@ -39,7 +49,7 @@ def _evaluate(chosen: options.Evaluate, world: World) -> int:
     _refuse_to_overwrite(chosen, [_REPORT, IMAGES])  # before it takes its time
     say, alarm = (note, warn) if world.is_first else (_nothing, _nothing)
     data, part = chosen.data.as_data(), chosen.data.split
-    loaded, source = model_and_source(functools.partial(loaded_for, chosen), data, part, say)
+    loaded, source = model_and_source(functools.partial(loaded_for, chosen), data, part, say, world)
     if world.is_first:
         introduce(loaded)
     running, settings = in_runtime(loaded, chosen)
@@ -50,13 +60,32 @@ def _evaluate(chosen: options.Evaluate, world: World) -> int:
     judged: list[Judged] | None = [] if _keeps_images(chosen, loaded, world) else None
     seen = None if judged is None else functools.partial(add_judged, judged, source)
     with progress("evaluating", len(source)) as done:
-        found = measure(inference, source, done, warn=alarm, world=world, seen=seen)
+        if chosen.parts is None:
+            found = measure(inference, source, done, warn=alarm, world=world, seen=seen)
+        else:
+            found = _measure_parts(chosen, chosen.parts, inference, source, name, done, world)
     return _finish(chosen, loaded, inference, found, judged) if world.is_first else 0
 
 
 def _keeps_images(chosen: options.Evaluate, loaded: LoadedModel, world: World) -> bool:
     """Whether a line is written for each image, for the page that shows what is behind a confusion."""
-    return chosen.out is not None and loaded.task == "classification" and world.is_alone
+    wanted = chosen.out is not None and chosen.parts is None
+    return wanted and loaded.task == "classification" and world.is_alone
+
+
+def _measure_parts(
+    chosen: options.Evaluate,
+    folder: Path,
+    inference: Inference,
+    source: Source,
+    name: str,
+    done: Callable[[int], object],
+    world: World,
+) -> Evaluation:
+    alarm, started = warn if world.is_first else _nothing, time.perf_counter()
+    wanted = Wanted(part_size=chosen.part_size)
+    report = measure_parts(inference, source, folder, wanted, model=name, warn=alarm, progress=done, world=world)
+    return Evaluation(report, source, time.perf_counter() - started)
 
 
 def _finish(

@@ -21,7 +21,7 @@ from overtone.engine.distributed import World, check_shared_evenly
 from overtone.engine.folder import SLURM, check_folder, is_claimed
 from overtone.engine.resuming import check_begun
 from overtone.errors import OvertoneError
-from overtone.options import LaunchSlurm, Training
+from overtone.options import LaunchSlurm, Predict, Training
 from overtone.recipes import needs_weights
 from overtone.verbs.console import note, print_line
 
@@ -35,6 +35,7 @@ _FIXED = (
     *("nodes", "ntasks", "ntasks-per-node", "gpus-per-node", "cpus-per-task", "signal", "requeue", "no-requeue"),
     *("open-mode", "output", "chdir", "array"),
 )
+_PROCESSES = "--processes is for --gpus 0; with GPUs there is one process for each"
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 _MEETING = """\
@@ -95,6 +96,30 @@ def launch_slurm(options: LaunchSlurm, training: Training, words: Sequence[str])
     _check(options, training, folder)
     given = [] if training.run.out else ["--run.out", str(folder)]
     command = [sys.executable, "-m", "overtone", "train", options.recipe, *words, *given]
+    hint = f"overtone runs {folder.parent} shows its progress; "
+    return _launched(options, command, folder, f"the run folder is {folder}\n{hint}")
+
+
+def launch_prediction(options: LaunchSlurm, predicted: Predict, words: Sequence[str]) -> int:
+    """Write the batch script of a prediction beside its parts and submit it; a job that is queued again resumes it.
+
+    Args:
+        options: the resources and other options of the job.
+        predicted: `words`, parsed.
+        words: the command line after `predict`, as it goes into the script.
+
+    Raises:
+        OvertoneError: no parts are to be written, or as `launch_slurm`.
+    """
+    if predicted.parts is None or not predicted.images:
+        raise OvertoneError("a prediction on a cluster needs MODEL, SOURCE and --parts DIR; add what is missing")
+    if options.gpus and options.processes != 1:
+        raise OvertoneError(_PROCESSES)
+    command = [sys.executable, "-m", "overtone", "predict", *words]
+    return _launched(options, command, predicted.parts, f"the parts come into {predicted.parts}\n")
+
+
+def _launched(options: LaunchSlurm, command: Sequence[str], folder: Path, where: str) -> int:
     script = slurm_script(options, command, folder)
     if options.dry_run:
         sys.stdout.write(script)
@@ -107,10 +132,7 @@ def launch_slurm(options: LaunchSlurm, training: Training, words: Sequence[str])
     _write(path, script)
     job = _submit(path)
     print_line(job)
-    note(
-        f"submitted job {job}: its output is {path.with_name(f'{job}.out')}, the run folder is {folder}\n"
-        f"overtone runs {folder.parent} shows its progress; scancel {job} ends it"
-    )
+    note(f"submitted job {job}: its output is {path.with_name(f'{job}.out')}, {where}scancel {job} ends it")
     return 0
 
 
@@ -158,7 +180,7 @@ def slurm_script(options: LaunchSlurm, command: Sequence[str], folder: Path) -> 
 
 def _check(options: LaunchSlurm, training: Training, folder: Path) -> None:
     if options.gpus and options.processes != 1:
-        raise OvertoneError("--processes is for --gpus 0; with GPUs there is one process for each")
+        raise OvertoneError(_PROCESSES)
     if training.run.overwrite:
         raise OvertoneError(
             "--run.overwrite would delete the job's own work when it is queued again; give a new folder as --run.out"

@@ -6,10 +6,13 @@ from typing import Any
 from overtone import options
 from overtone.config import Run
 from overtone.data.sources import ImageList, Source, find_images
+from overtone.data.sources.image_tables import unlabelled_tables
 from overtone.data.sources.shard_list import is_shards
 from overtone.data.sources.shards import unlabelled_shards
-from overtone.engine.distributed import World, joined
+from overtone.engine.distributed import WEEK, World, joined
+from overtone.engine.first_scan import scanned_first
 from overtone.engine.inference import ready
+from overtone.engine.interrupt import StopRequest
 from overtone.engine.prediction import predict as predictions_of
 from overtone.engine.prediction_parts import Wanted, write_parts
 from overtone.errors import OvertoneError
@@ -29,7 +32,8 @@ def predict(chosen: options.Predict) -> int:
     if not chosen.images:
         raise OvertoneError("no images are given; add image files or a folder after the model")
     if chosen.parts is not None:
-        with joined(Run(device=chosen.run.device)) as world:
+        # a share may take hours longer than another, so nobody is given up for that
+        with StopRequest().handled(), joined(Run(device=chosen.run.device, timeout=WEEK)) as world:
             return _to_parts(chosen, chosen.parts, world)
     if chosen.features:
         raise OvertoneError("features are written as Parquet parts; add --parts DIR")
@@ -75,9 +79,11 @@ def predict(chosen: options.Predict) -> int:
 
 
 def _source(chosen: options.Predict, labels: tuple[str, ...]) -> Source:
-    """The images, in files or in shards."""
+    """The images, in files, in shards or in Parquet files."""
     if len(chosen.images) == 1 and is_shards(chosen.images[0]):
         return unlabelled_shards(chosen.images[0])
+    if len(chosen.images) == 1 and (tables := unlabelled_tables(chosen.images[0])) is not None:
+        return tables
     paths = find_images(chosen.images)
     return ImageList(labels, paths, [0] * len(paths))
 
@@ -90,8 +96,8 @@ def _to_parts(chosen: options.Predict, folder: Path, world: World) -> int:
         introduce(loaded)
     running, settings = in_runtime(loaded, chosen)
     inference = ready(running, names, computing(settings), chosen.settings.given())
-    source = _source(chosen, names)
-    wanted = Wanted(chosen.top_k, chosen.features, chosen.features_dtype)
+    source = scanned_first(world, lambda: _source(chosen, names))
+    wanted = Wanted(chosen.top_k, chosen.features, chosen.features_dtype, chosen.part_size)
     alarm = warn if world.is_first else str
     with progress("predicting", -(-len(source) // world.size)) as done:
         written = write_parts(

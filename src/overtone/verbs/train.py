@@ -1,7 +1,10 @@
 """`overtone train`: from a recipe and labelled samples to a run folder with the trained network."""
 
+import os
+
 from overtone.config import Recipe, Run
 from overtone.engine import folder as files
+from overtone.engine.distributed import is_first
 from overtone.engine.log import duration
 from overtone.engine.summary import Summary
 from overtone.engine.training import train as run_training
@@ -10,9 +13,10 @@ from overtone.verbs.console import print_line, print_tables
 
 
 def train(recipe: Recipe, run: Run, name: str, resume: bool = False) -> Summary:
-    """Train by a recipe and print how it ended; see `engine.training.train`."""
+    """Train by a recipe and print how it ended, the first of several processes for all; see `engine.training.train`."""
     summary = run_training(recipe, run, name, resume, artist=Artist())
-    print_summary(summary)
+    if is_first(os.environ):
+        print_summary(summary)
     return summary
 
 

@@ -72,7 +72,7 @@ for _kind in (
     CocoMasks(),
     *BENCHMARKS,
     BoxData(),
-    ImageTables(),
+    *map(ImageTables, ("label", "labels", "mask")),
     *map(Shards, ("label", "labels", "mask", "boxes")),
 ):
     register(_kind)

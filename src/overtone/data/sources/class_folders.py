@@ -62,7 +62,7 @@ def find_splits(data: Data) -> Splits:
         splits = _seeded_split(train, layout["train"], data)
     if test is None or part == "test" or not set(test.labels) <= set(train.labels):
         return splits
-    return dataclasses.replace(splits, test=relabelled(test, train.labels))
+    return dataclasses.replace(splits, test=test.relabelled(train.labels))
 
 
 def find_evaluation(
@@ -194,20 +194,13 @@ def _with_classes(val: ImageList, folder: Path, classes: tuple[str, ...], train:
         raise OvertoneError(
             f"{train} and {folder} do not have the same classes; {difference}; make the class folders the same{remedy}"
         )
-    return relabelled(val, classes)
-
-
-def relabelled(images: ImageList, labels: Sequence[str]) -> ImageList:
-    """The same images with targets that are positions in other labels, which hold all of theirs."""
-    position = {name: target for target, name in enumerate(labels)}
-    targets = np.array([position[name] for name in images.labels], dtype=np.int64)[images.targets]
-    return ImageList(labels, images.paths, targets, images.origin, images.root)
+    return val.relabelled(classes)
 
 
 def _joined(lists: Sequence[ImageList], root: Path) -> ImageList:
     """All images of all splits, by the union of their classes."""
     labels = tuple(sorted({name for images in lists for name in images.labels}))
-    same = [relabelled(images, labels) for images in lists]
+    same = [images.relabelled(labels) for images in lists]
     paths = [path for images in same for path in images.paths]
     return ImageList(labels, paths, np.concatenate([images.targets for images in same]), f"all images of {root}", root)
 

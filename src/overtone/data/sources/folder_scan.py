@@ -8,7 +8,7 @@ import hashlib
 import os
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +18,9 @@ import numpy as np
 
 from overtone.data.caching import data_cache, write_whole
 from overtone.data.folders import SUFFIXES
+from overtone.data.mapped_bytes import MappedBytes
 from overtone.data.packed_texts import PackedTexts
+from overtone.data.scan_progress import counted
 from overtone.data.sources.image_list import Paths
 from overtone.errors import OvertoneError
 
@@ -26,7 +28,8 @@ KEPT_FROM = 50_000
 """Files from which on an index is kept."""
 _THREADS = 16
 _SETTLED = 2 * 10**9  # ns: a folder that has changed since may change again within the same tick of its file system
-_FORMAT = 1
+_FORMAT = 2
+_NAMES = ".names"
 
 
 class _Links(Exception):
@@ -62,8 +65,8 @@ def scan(folders: Mapping[str, Path]) -> tuple[Paths, np.ndarray] | None:
         return found
     started = time.time_ns()
     try:
-        with ThreadPoolExecutor(_THREADS) as pool:
-            listings = list(pool.map(_listed, roots))
+        with counted(f"scanning {os.path.dirname(roots[0])}: files") as add, ThreadPoolExecutor(_THREADS) as pool:
+            listings = list(pool.map(lambda root: _listed(root, add), roots))
     except _Links:
         return None
     lengths = np.concatenate([listing.lengths for listing in listings] or [np.empty(0, np.int64)])
@@ -74,11 +77,12 @@ def scan(folders: Mapping[str, Path]) -> tuple[Paths, np.ndarray] | None:
     paths = Paths.packed(names, np.cumsum(lengths, dtype=np.int64))
     if len(paths) >= KEPT_FROM and all(changed < started - _SETTLED for _, changed in below):
         with suppress(OSError):  # a cache that cannot be written costs time, nothing else
-            write_whole(kept, lambda part: _write(part, names, lengths, counts, below))
+            _keep(kept, names, lengths, counts, below, f"{kept.stem}.{started}{_NAMES}")
+            return _read(kept) or (paths, counts)  # in memory that all processes share
     return paths, counts
 
 
-def _listed(root: str) -> _Listing:
+def _listed(root: str, add: Callable[[int], None]) -> _Listing:
     """The images below a folder, sorted by name.
 
     Raises:
@@ -107,6 +111,7 @@ def _listed(root: str) -> _Listing:
             raise OvertoneError(
                 f"{folder} cannot be read: {error.strerror}; check the folder and its permissions"
             ) from error
+    add(len(names))
     names.sort()
     start = os.path.join(root, "")
     encoded = [os.fsencode(start + name) for name in names]
@@ -120,13 +125,30 @@ def _kept_path(roots: list[str]) -> Path:
     return data_cache() / "folders" / f"{digest.hexdigest()}.npz"
 
 
-def _write(path: Path, names: bytes, lengths: np.ndarray, counts: np.ndarray, folders: list[tuple[str, int]]) -> None:
+def _keep(
+    kept: Path,
+    names: bytes,
+    lengths: np.ndarray,
+    counts: np.ndarray,
+    folders: list[tuple[str, int]],
+    file: str,
+) -> None:
+    """Write the index, the paths into a file of this name beside it, and remove those of an earlier index."""
+    write_whole(kept.with_name(file), lambda part: part.write_bytes(names))
+    write_whole(kept, lambda part: _write(part, file, lengths, counts, folders))
+    for other in kept.parent.glob(f"{kept.stem}.*{_NAMES}"):
+        if other.name != file:
+            with suppress(OSError):
+                other.unlink()
+
+
+def _write(path: Path, name: str, lengths: np.ndarray, counts: np.ndarray, folders: list[tuple[str, int]]) -> None:
     below = PackedTexts.of([folder for folder, _ in folders])
     with path.open("wb") as file:
         np.savez(
             file,
             format=np.array(_FORMAT),
-            names=np.frombuffer(names, np.uint8),
+            names=np.array(name),
             lengths=lengths.astype(np.uint16 if len(lengths) and lengths.max() < 1 << 16 else np.int64),
             counts=counts,
             folders=below.content,
@@ -146,7 +168,8 @@ def _read(path: Path) -> tuple[Paths, np.ndarray] | None:
                 now = list(pool.map(_changed, folders))
             if now != times:
                 return None
-            names, ends, counts = kept["names"].tobytes(), np.cumsum(kept["lengths"], dtype=np.int64), kept["counts"]
+            names = MappedBytes(path.with_name(Path(str(kept["names"])).name))
+            ends, counts = np.cumsum(kept["lengths"], dtype=np.int64), kept["counts"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     if len(ends) != counts.sum() or (ends[-1] if len(ends) else 0) != len(names):

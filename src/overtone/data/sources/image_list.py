@@ -3,11 +3,13 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Protocol, overload
 
 import numpy as np
 
+from overtone.data.mapped_bytes import MappedBytes
 from overtone.data.sources.source import Record
+from overtone.data.storage import address_of
 
 _CHUNK = 1 << 16
 
@@ -17,11 +19,11 @@ class Paths(Sequence[Path]):
 
     def __init__(self, paths: Iterable[str | Path]) -> None:
         names = [os.fsencode(path) for path in paths]
-        self._names = b"".join(names)
+        self._names: bytes | MappedBytes = b"".join(names)
         self._ends = np.cumsum([len(name) for name in names], dtype=np.int64)
 
     @classmethod
-    def packed(cls, names: bytes, ends: np.ndarray) -> "Paths":
+    def packed(cls, names: bytes | MappedBytes, ends: np.ndarray) -> "Paths":
         """Paths that are one run of bytes already; `ends` int64 `(n,)`."""
         paths = cls(())
         paths._names, paths._ends = names, ends
@@ -59,11 +61,32 @@ class Paths(Sequence[Path]):
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Paths):
-            return self._names == other._names and np.array_equal(self._ends, other._ends)
+            return self._names[:] == other._names[:] and np.array_equal(self._ends, other._ends)
         return tuple(self) == other
 
     def __hash__(self) -> int:
-        return hash(self._names)
+        return hash(self._names[:])
+
+
+class Contents(Protocol):
+    """Reads images whose paths are no files; picklable."""
+
+    def image(self, path: Path) -> Path | bytes:
+        """The bytes of an image, or a path that is a file of its own.
+
+        Raises:
+            BadImage: it is not there, or cannot be read.
+        """
+        ...
+
+    def size(self, path: Path) -> int:
+        """Bytes of an image, -1 where there is none."""
+        ...
+
+
+def found(path: Path, contents: Contents | None) -> Path | bytes:
+    """The file, or what `contents` reads there."""
+    return path if contents is None else contents.image(path)
 
 
 class ImageList:
@@ -75,6 +98,7 @@ class ImageList:
         targets: class of each file.
         origin: where the list comes from, one phrase for messages.
         root: folder that the names of `entry` are relative to.
+        contents: reads paths that are no files; None: all are files.
     """
 
     def __init__(
@@ -84,9 +108,11 @@ class ImageList:
         targets: Iterable[int],
         origin: str = "",
         root: Path | None = None,
+        contents: Contents | None = None,
     ) -> None:
         self.labels, self.origin, self.root = tuple(labels), origin, root
         self.paths = paths if isinstance(paths, Paths) else Paths(paths)
+        self.contents = contents
         self.targets = np.asarray(targets if isinstance(targets, np.ndarray) else list(targets), dtype=np.int64)
 
     def __len__(self) -> int:
@@ -95,18 +121,18 @@ class ImageList:
 
     def name(self, position: int) -> str:
         """The file."""
-        return str(self.paths[position])
+        return address_of(self.paths[position])
 
     def read(self, position: int) -> Record:
         """The file and its label; the file is not opened."""
-        return {"image": self.paths[position], "label": int(self.targets[position])}
+        return {"image": found(self.paths[position], self.contents), "label": int(self.targets[position])}
 
     def entry(self, position: int) -> tuple[str, str, int]:
         """Name below `root`, label and size in bytes (-1 where the file is gone)."""
         path = self.paths[position]
         name = path.relative_to(self.root) if self.root is not None and path.is_relative_to(self.root) else path
         try:
-            size = os.stat(path).st_size
+            size = os.stat(path).st_size if self.contents is None else self.contents.size(path)
         except (OSError, ValueError):
             size = -1
         return name.as_posix(), self.labels[self.targets[position]], size
@@ -118,7 +144,14 @@ class ImageList:
     def part(self, positions: Sequence[int] | np.ndarray, origin: str) -> "ImageList":
         """The images at some positions."""
         chosen = np.asarray(positions, dtype=np.int64)
-        return ImageList(self.labels, self.paths.chosen(chosen), self.targets[chosen], origin, self.root)
+        paths = self.paths.chosen(chosen)
+        return ImageList(self.labels, paths, self.targets[chosen], origin, self.root, self.contents)
+
+    def relabelled(self, labels: Sequence[str]) -> "ImageList":
+        """The same images with targets that are positions in other labels, which hold all of theirs."""
+        position = {name: target for target, name in enumerate(labels)}
+        targets = np.array([position[name] for name in self.labels], dtype=np.int64)[self.targets]
+        return ImageList(labels, self.paths, targets, self.origin, self.root, self.contents)
 
     def __eq__(self, other: object) -> bool:
         """Whether these are the same files with the same labels from the same place."""

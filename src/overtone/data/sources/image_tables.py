@@ -9,7 +9,7 @@ import importlib
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +17,42 @@ import numpy as np
 
 from overtone.config import Data
 from overtone.data.decoding import BadImage
+from overtone.data.masks import ClassList, MaskFile, StoredMask, read_class_list
 from overtone.data.opening import is_folder
+from overtone.data.sources.arrow_columns import classes_of, names_of, opened, tags_of
+from overtone.data.sources.masks import LISTS
 from overtone.data.sources.seeded import held_out
 from overtone.data.sources.shard_list import part_of
 from overtone.data.sources.source import Part, Record, Source, Splits
 from overtone.errors import OvertoneError, some
-from overtone.plain_json import parse_json
 
 _SUFFIXES = (".parquet", ".pq", ".arrow")
 _IMAGE = ("image", "img", "jpg", "png", "webp", "picture")
-_LABEL = ("label", "labels", "fine_label", "cls", "class", "target")
+_COLUMNS: dict[str, tuple[str, ...]] = {
+    "label": ("label", "labels", "fine_label", "cls", "class", "target"),
+    "labels": ("labels", "tags", "label", "classes"),
+    "mask": ("mask", "annotation", "segmentation", "label"),
+    "": (),
+}
 _MOST_KEPT = 4  # row groups
 _FOLDERS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing", "data", "default"})
 
 
 class ImageTable:
-    """Rows with the bytes of an image and a label: a source of records with `image` and `label`.
+    """Rows with the bytes of an image and what is learned of it: a source of records.
 
     Args:
         labels: names of the classes.
         files: the Parquet or Arrow files.
         ends: int64, where the rows of each row group end, counted over all files.
         groups: file and row group of each of these.
-        targets: class of each row, -1 where it is unknown.
+        targets: class of each row, -1 where it is unknown; 0 where something else is learned.
         positions: which rows.
         column: of the images.
         origin: where they come from, one phrase for messages.
         window: row groups that training's order draws from at a time.
+        tags: uint8 `(rows, labels)`, where several labels are learned.
+        masks: column of the masks and what their values stand for, where these are learned.
     """
 
     def __init__(
@@ -57,11 +66,14 @@ class ImageTable:
         column: str,
         origin: str,
         window: int,
+        tags: np.ndarray | None = None,
+        masks: tuple[str, ClassList] | None = None,
     ) -> None:
         self.labels, self.origin, self.window = tuple(labels), origin, window
         self._files, self._ends, self._groups = tuple(files), ends, tuple(groups)
         self._targets, self._positions, self._column = targets, positions, column
-        self._kept: OrderedDict[int, Any] = OrderedDict()
+        self._tags, self._masks = tags, masks
+        self._kept: OrderedDict[tuple[int, str], Any] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kept": OrderedDict()}
@@ -84,23 +96,34 @@ class ImageTable:
         target = int(self._targets[row])
         if target < 0:
             raise BadImage(None, "no label that the training knows")
-        group = int(np.searchsorted(self._ends, row, side="right"))
-        value = self._images(group)[row - (int(self._ends[group - 1]) if group else 0)].as_py()
-        content = value.get("bytes") if isinstance(value, dict) else value
-        if not content and isinstance(value, dict) and value.get("path"):
-            return {"image": self._files[self._groups[group][0]].parent / value["path"], "label": target}
-        if not content:
-            raise BadImage(None, "the row holds no image")
-        return {"image": content, "label": target}
+        record: Record = {"image": self._encoded(row, self._column)}
+        if self._tags is not None:
+            record["labels"] = np.flatnonzero(self._tags[row]).tolist()
+        elif self._masks is not None:
+            column, classes = self._masks
+            content = self._encoded(row, column)
+            is_path = isinstance(content, Path)
+            record["mask"] = (
+                MaskFile(content, classes) if is_path else StoredMask(self.name(position), content, classes)
+            )
+        elif self.labels:
+            record["label"] = target
+        return record
 
     def entry(self, position: int) -> tuple[str, str, int]:
         """File name and row, label; sizes are not known before an image is read."""
         path, row = self._place(position)
-        target = int(self._targets[int(self._positions[position])])
-        return f"{path.name}#{row}", self.labels[target] if target >= 0 else "", 0
+        row_at = int(self._positions[position])
+        target = int(self._targets[row_at])
+        label = self.labels[target] if target >= 0 and self.labels else ""
+        if self._tags is not None or self._masks is not None:
+            label = "" if self._tags is None else "|".join(self.labels[at] for at in np.flatnonzero(self._tags[row_at]))
+        return f"{path.name}#{row}", label, 0
 
     def counts(self) -> tuple[int, ...]:
         """Number of images of each class."""
+        if self._tags is not None:
+            return tuple(self._tags[self._positions].sum(axis=0, dtype=np.int64).tolist())
         targets = self._targets[self._positions]
         return tuple(np.bincount(targets[targets >= 0], minlength=len(self.labels)).tolist())
 
@@ -113,7 +136,7 @@ class ImageTable:
         """The images at some positions."""
         chosen = self._positions[np.asarray(positions, dtype=np.int64)]
         tables = (self._files, self._ends, self._groups, self._targets, chosen)
-        return ImageTable(self.labels, *tables, self._column, origin, self.window)
+        return ImageTable(self.labels, *tables, self._column, origin, self.window, self._tags, self._masks)
 
     def in_files(self, wanted: Callable[[Path], bool], origin: str) -> "ImageTable":
         """The images of the files that are wanted."""
@@ -128,24 +151,45 @@ class ImageTable:
         first = next(at for at, (other, _) in enumerate(self._groups) if other == file)
         return self._files[file], row - (int(self._ends[first - 1]) if first else 0)
 
-    def _images(self, group: int) -> Any:
-        """The column of images of a row group."""
-        if group not in self._kept:
+    def _encoded(self, row: int, column: str) -> bytes | Path:
+        """The bytes of an image, or where its file is.
+
+        Raises:
+            BadImage: the row has none, or the file can no longer be read.
+        """
+        group = int(np.searchsorted(self._ends, row, side="right"))
+        value = self._values(group, column)[row - (int(self._ends[group - 1]) if group else 0)].as_py()
+        content = value.get("bytes") if isinstance(value, dict) else value
+        if not content and isinstance(value, dict) and value.get("path"):
+            return self._files[self._groups[group][0]].parent / value["path"]
+        if not content:
+            raise BadImage(None, f"the row holds no {'image' if column == self._column else column}")
+        return content
+
+    def _values(self, group: int, column: str) -> Any:
+        """A column of a row group."""
+        key = group, column
+        if key not in self._kept:
             file, number = self._groups[group]
             try:
-                self._kept[group] = _opened(self._files[file]).column(number, self._column)
+                self._kept[key] = opened(self._files[file]).column(number, column)
             except (OSError, ValueError, KeyError, IndexError) as error:
                 raise BadImage(None, f"{self._files[file]} cannot be read: {error}") from error
-            if len(self._kept) > max(_MOST_KEPT, self.window):
+            if len(self._kept) > max(_MOST_KEPT, self.window) * (1 if self._masks is None else 2):
                 self._kept.popitem(last=False)
-        self._kept.move_to_end(group)
-        return self._kept[group]
+        self._kept.move_to_end(key)
+        return self._kept[key]
 
 
 class ImageTables:
-    """Parquet files with images in them, or a folder of `datasets`' `save_to_disk`, by `data.root` or `data.table`."""
+    """Parquet files with images in them, or a folder of `datasets`' `save_to_disk`, by `data.root` or `data.table`.
 
-    target = "label"
+    Args:
+        target: `label`, `labels` or `mask`; empty: nothing is learned.
+    """
+
+    def __init__(self, target: str) -> None:
+        self.target = target
 
     def matches(self, data: Data) -> bool:
         """Whether these are such files, by their columns."""
@@ -154,7 +198,7 @@ class ImageTables:
             return place is not None
         try:
             files = _files(place)
-            return bool(files) and _image_column(_opened(files[0]).schema, data.image_column) is not None
+            return bool(files) and _image_column(opened(files[0]).schema, data.image_column) is not None
         except (OSError, ValueError, ImportError, OvertoneError):
             return False
 
@@ -187,7 +231,7 @@ class ImageTables:
             named = next((name for name in ("val", "test") if name in parts), None)
             part = named or ("val" if trained_on is not None else "all")  # type: ignore[assignment]
         if part == "all":
-            return _read(data)
+            return _read(data, self.target)
         if part in parts and (part != "train" or (trained_on is None and len(parts) > 1)):
             return parts[part]
         if part == "test" or "train" not in parts:
@@ -196,40 +240,12 @@ class ImageTables:
         return splits.train if part == "train" else splits.val
 
     def _parts(self, data: Data) -> dict[str, ImageTable]:
-        images = _read(data)
+        images = _read(data, self.target)
         names = {_part(path, data) for path in images._files}
         return {
             name: images.in_files(lambda path, name=name: _part(path, data) == name, f"{name} rows, {images.origin}")
             for name in sorted(names)
         }
-
-
-class _Parquet:
-    def __init__(self, path: Path) -> None:
-        self._file = importlib.import_module("pyarrow.parquet").ParquetFile(path)
-        self.schema = self._file.schema_arrow
-        self.sizes = [self._file.metadata.row_group(at).num_rows for at in range(self._file.num_row_groups)]
-
-    def column(self, group: int, name: str) -> Any:
-        return self._file.read_row_group(group, columns=[name]).column(name)
-
-
-class _Arrow:
-    """A file of `save_to_disk`: a stream of record batches."""
-
-    def __init__(self, path: Path) -> None:
-        arrow = importlib.import_module("pyarrow")
-        with arrow.memory_map(str(path)) as file:
-            self._table = arrow.ipc.open_stream(file).read_all()
-        self.schema, self._batches = self._table.schema, self._table.to_batches()
-        self.sizes = [batch.num_rows for batch in self._batches]
-
-    def column(self, group: int, name: str) -> Any:
-        return self._batches[group].column(self.schema.get_field_index(name))
-
-
-def _opened(path: Path) -> Any:
-    return _Arrow(path) if path.suffix == ".arrow" else _Parquet(path)
 
 
 def _files(place: Path) -> list[Path]:
@@ -272,7 +288,7 @@ def _image_column(schema: Any, chosen: str | None) -> str | None:
     return next((name for name in _IMAGE if name in holding), holding[0] if len(holding) == 1 else None)
 
 
-def _read(data: Data) -> ImageTable:
+def _read(data: Data, target: str) -> ImageTable:
     place = data.table or data.root
     assert place is not None
     if str(place).startswith("hf-dataset:"):
@@ -280,44 +296,53 @@ def _read(data: Data) -> ImageTable:
     files = _files(place)
     if not files:
         raise OvertoneError(f"{place} holds no Parquet or Arrow files")
-    opened = [_opened(path) for path in files]
-    schema = opened[0].schema
+    tables = [opened(path) for path in files]
+    schema = tables[0].schema
     column = _image_column(schema, data.image_column)
-    label = data.label_column or next((name for name in _LABEL if name in schema.names), None)
-    if column is None or label is None or label not in schema.names:
-        missing = "images (bytes)" if column is None else "labels"
+    wanted = _COLUMNS[target]
+    label = data.label_column or next((name for name in wanted if name in schema.names), None)
+    if column is None or (target and (label is None or label not in schema.names or label == column)):
+        missing = "images (bytes)" if column is None else "masks" if target == "mask" else "labels"
         raise OvertoneError(
             f"{files[0]} has no column of {missing}; it has {some(schema.names)}: "
             "name them with --data.image-column and --data.label-column"
         )
-    groups = [(at, group) for at, file in enumerate(opened) for group in range(len(file.sizes))]
-    sizes = np.array([size for file in opened for size in file.sizes], dtype=np.int64)
-    values = [value for at, group in groups for value in opened[at].column(group, label).to_pylist()]
-    labels, targets = _classes(values, _names(schema, label))
-    rows = np.arange(int(sizes.sum()))
-    ends, window = np.cumsum(sizes), data.shuffle_shards
-    return ImageTable(labels, files, ends, groups, targets, rows, column, f"all rows of {place}", window)
+    groups = [(at, group) for at, file in enumerate(tables) for group in range(len(file.sizes))]
+    sizes = np.array([size for file in tables for size in file.sizes], dtype=np.int64)
+    labels: tuple[str, ...] = ()
+    targets, tags, masks = np.zeros(int(sizes.sum()), dtype=np.int64), None, None
+    if target == "mask":
+        classes = _mask_classes(place, data.ignore_index)
+        labels, masks = classes.labels, (str(label), classes)
+    elif target:
+        values = [value for at, group in groups for value in tables[at].column(group, label).to_pylist()]
+        names = names_of(schema, str(label))
+        if target == "labels":
+            labels, targets, tags = tags_of(values, names)
+        else:
+            labels, targets = classes_of(values, names)
+    rows = np.arange(len(targets))
+    columns = (files, np.cumsum(sizes), groups, targets, rows, column)
+    return ImageTable(labels, *columns, f"all rows of {place}", data.shuffle_shards, tags, masks)
 
 
-def _names(schema: Any, label: str) -> tuple[str, ...]:
-    """The class names in the metadata that `datasets` writes."""
-    try:
-        about: Mapping[str, Any] = parse_json((schema.metadata or {})[b"huggingface"].decode())
-        return tuple(map(str, about["info"]["features"][label]["names"]))
-    except (KeyError, ValueError, TypeError):
-        return ()
+def unlabelled_tables(place: Path) -> ImageTable | None:
+    """All images of such files, whatever else they hold; None where there are none.
+
+    Raises:
+        OvertoneError: they cannot be read.
+    """
+    kind = ImageTables("")
+    return _read(Data(root=place), "") if kind.matches(Data(root=place)) else None
 
 
-def _classes(values: Sequence[Any], names: tuple[str, ...]) -> tuple[tuple[str, ...], np.ndarray]:
-    """Names of the classes and the position of each row's; -1: none."""
-    known = sorted({value for value in values if value is not None}, key=lambda value: (isinstance(value, str), value))
-    if all(isinstance(value, int) for value in known):
-        count = len(names) or (max(known) + 1 if known else 0)
-        targets = [value if value is not None and 0 <= value < count else -1 for value in values]
-        return names or tuple(map(str, range(count))), np.array(targets, dtype=np.int64)
-    words = names or tuple(str(value) for value in known)
-    position = {word: at for at, word in enumerate(words)}
-    return words, np.array([position.get(str(value), -1) for value in values], dtype=np.int64)
+def _mask_classes(place: Path, ignore_index: int | None) -> ClassList:
+    """The classes that a list beside the files names."""
+    folder = place if is_folder(place) else place.parent
+    listed = next((folder / name for name in LISTS if (folder / name).is_file()), None)
+    if listed is None:
+        raise OvertoneError(f"{folder} names no classes; put classes.txt there, a name in each line")
+    return read_class_list(listed, ignore_index)
 
 
 def _seeded(images: ImageTable, data: Data) -> Splits:

@@ -34,7 +34,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }
-_LISTS = ("classes.csv", "class_dict.csv", "classes.txt", "labels.txt")
+LISTS = ("classes.csv", "class_dict.csv", "classes.txt", "labels.txt")
 _LAYOUT = "give a folder with images/ and masks/ of files of the same names (images/a.jpg, masks/a.png)"
 
 
@@ -143,7 +143,7 @@ class MaskFolders:
         if not found:
             raise OvertoneError(f"{root} has no images/ beside a masks/; {_LAYOUT}")
         pairs = {part: _paired(images, masks) for part, (images, masks) in found.items()}
-        listed = next((root / name for name in _LISTS if (root / name).is_file()), None)
+        listed = next((root / name for name in LISTS if (root / name).is_file()), None)
         if listed is None:
             masks = [mask for files in pairs.values() for _, mask in files]
             classes = _numbered(masks, root, data.ignore_index)

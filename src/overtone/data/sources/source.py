@@ -18,6 +18,8 @@ class Record(TypedDict, total=False):
 
     image: Path | bytes | Image.Image
     """The image: a file, the bytes of one, or Pillow's."""
+    name: str
+    """Display name of an image that is no file, where a report shows it."""
     label: int
     """Position of the image's one label in the source's `labels`."""
     labels: Sequence[int]

@@ -11,6 +11,7 @@ Read with pyarrow (extra `table`). Rows keep the table's order.
 """
 
 import importlib
+import io
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,9 +20,11 @@ from typing import Any
 import numpy as np
 
 from overtone.config import Data
-from overtone.data.sources.image_list import ImageList, Paths
+from overtone.data.sources.image_list import Contents, ImageList, Paths, found
+from overtone.data.sources.pointed import Pointed, is_pointer
 from overtone.data.sources.seeded import held_out
 from overtone.data.sources.source import Part, Record, Source, Splits
+from overtone.data.storage import address_of, is_remote, read_all
 from overtone.errors import OvertoneError, some
 
 _IMAGE = ("image", "path", "file", "filename", "image_path", "filepath")
@@ -42,13 +45,21 @@ class TaggedImages:
         tags: uint8 `(files, labels)`, 1 where a label holds.
         origin: where they come from, one phrase for messages.
         root: folder that the names of `entry` are relative to.
+        contents: reads paths that are no files; None: all are files.
     """
 
     def __init__(
-        self, labels: Sequence[str], paths: Iterable[Path], tags: np.ndarray, origin: str, root: Path | None = None
+        self,
+        labels: Sequence[str],
+        paths: Iterable[Path],
+        tags: np.ndarray,
+        origin: str,
+        root: Path | None = None,
+        contents: Contents | None = None,
     ) -> None:
         self.labels, self.origin, self.root = tuple(labels), origin, root
         self.paths = paths if isinstance(paths, Paths) else Paths(paths)
+        self.contents = contents
         self.tags = np.ascontiguousarray(tags, dtype=np.uint8)
 
     def __len__(self) -> int:
@@ -57,15 +68,18 @@ class TaggedImages:
 
     def name(self, position: int) -> str:
         """The file."""
-        return str(self.paths[position])
+        return address_of(self.paths[position])
 
     def read(self, position: int) -> Record:
         """The file and the positions of its labels; the file is not opened."""
-        return {"image": self.paths[position], "labels": np.flatnonzero(self.tags[position]).tolist()}
+        return {
+            "image": found(self.paths[position], self.contents),
+            "labels": np.flatnonzero(self.tags[position]).tolist(),
+        }
 
     def entry(self, position: int) -> tuple[str, str, int]:
         """Name below `root`, labels and size in bytes."""
-        name, _, size = ImageList(("",), [self.paths[position]], [0], root=self.root).entry(0)
+        name, _, size = ImageList(("",), [self.paths[position]], [0], "", self.root, self.contents).entry(0)
         return name, "|".join(self.labels[i] for i in np.flatnonzero(self.tags[position])), size
 
     def counts(self) -> tuple[int, ...]:
@@ -75,7 +89,8 @@ class TaggedImages:
     def part(self, positions: Sequence[int] | np.ndarray, origin: str) -> "TaggedImages":
         """The images at some positions."""
         chosen = np.asarray(positions, dtype=np.int64)
-        return TaggedImages(self.labels, [self.paths[i] for i in chosen], self.tags[chosen], origin, self.root)
+        paths = self.paths.chosen(chosen)
+        return TaggedImages(self.labels, paths, self.tags[chosen], origin, self.root, self.contents)
 
 
 class ClassTable:
@@ -105,7 +120,8 @@ class ClassTable:
         labels = sorted(set(values))
         position = {name: at for at, name in enumerate(labels)}
         targets = np.array([position[value] for value in values], dtype=np.int64)
-        return ImageList(labels, table.images(), targets, table.origin, table.root), table.parts()
+        paths, parts = table.images(), table.parts()
+        return ImageList(labels, paths, targets, table.origin, table.root, table.contents(paths)), parts
 
 
 class TagTable:
@@ -131,7 +147,8 @@ class TagTable:
         table = Table(data)
         column = table.find(_LABELS, data.label_column)
         labels, tags = table.flags() if column is None else table.lists(column)
-        return TaggedImages(labels, table.images(), tags, table.origin, table.root), table.parts()
+        paths, parts = table.images(), table.parts()
+        return TaggedImages(labels, paths, tags, table.origin, table.root, table.contents(paths)), parts
 
 
 class Table:
@@ -145,7 +162,7 @@ class Table:
         assert data.table is not None
         self.data, self.path = data, _table_path(data.table, data.root)
         self._columns = _read_file(self.path)
-        self.origin = f"the table {self.path}"
+        self.origin = f"the table {address_of(self.path)}"
         if not self._columns or not self.num_rows:
             raise OvertoneError(f"{self.path} has no rows; give a table with a row for each image")
         self._image = self.column(_IMAGE, data.image_column, "image")
@@ -219,7 +236,16 @@ class Table:
                     f"{self.path}: rows {seen[name] + 1} and {row + 1} have the same image, {name}; remove one of them"
                 )
             seen[name] = row
-        return [self.root / name for name in names]
+        return [Path(name) if is_remote(name) else self.root / name for name in names]
+
+    def contents(self, paths: Sequence[Path]) -> Contents | None:
+        """What reads the images that are no files of their own; None where there are none.
+
+        Raises:
+            OvertoneError: an archive cannot be read.
+        """
+        pointers = [path for path in paths if is_pointer(path)]
+        return Pointed(pointers, round(self.data.cache_gb * 1e9)) if pointers else None
 
     def parts(self) -> np.ndarray | None:
         """`train`, `val` or `test` of each row; None where no column says.
@@ -239,7 +265,7 @@ class Table:
 
     def lists(self, column: str) -> tuple[list[str], np.ndarray]:
         """Names of all labels and uint8 `(rows, labels)`, of a column of lists or of text with separators."""
-        rows = [_words(value) for value in self._columns[column]]
+        rows = [words_in(value) for value in self._columns[column]]
         labels = sorted({word for words in rows for word in words})
         if not labels:
             raise OvertoneError(f"{self.path}: the column {column} holds no label; fill it in or name another column")
@@ -273,7 +299,9 @@ class Table:
         """The folder that the paths of the images are relative to: the one in which the first image lies."""
         first = str(next(iter(self._columns[self._image]), ""))
         folders = [folder for folder in (self.data.root, self.path.parent) if folder is not None]
-        return next((folder for folder in folders if (folder / first).is_file()), folders[0])
+        first = first.partition("#")[0] if is_pointer(first) else first
+        there = (folder for folder in folders if is_remote(address_of(folder)) or (folder / first).is_file())
+        return next(there, folders[0])
 
 
 def _splits(images: Any, parts: np.ndarray | None, groups: np.ndarray, data: Data) -> Splits:
@@ -326,6 +354,8 @@ def _evaluation(
 
 
 def _table_path(table: Path, root: Path | None) -> Path:
+    if is_remote(address_of(table)):
+        return table
     candidates = [table] if root is None or table.is_absolute() else [table, root / table]
     found = next((path for path in candidates if path.is_file()), None)
     if found is None:
@@ -341,18 +371,20 @@ def _read_file(path: Path) -> dict[str, list[Any]]:
         raise OvertoneError(
             f'reading {path} needs pyarrow, which is not installed: pip install "overtone[table]"'
         ) from error
+    address = address_of(path)
+    file = io.BytesIO(read_all(address)) if is_remote(address) else path
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
-            table = parquet.ParquetFile(path).read()
+            table = parquet.ParquetFile(file).read()
         else:
             delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-            table = csv.read_csv(path, parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True))
+            table = csv.read_csv(file, parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True))
     except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
         raise OvertoneError(f"{path} cannot be read as a table: {' '.join(str(error).split())}") from error
     return {name: table.column(name).to_pylist() for name in table.column_names}
 
 
-def _words(value: Any) -> list[str]:
+def words_in(value: Any) -> list[str]:
     """The labels of a cell: a list, or text with separators."""
     words = value if isinstance(value, list) else _SEPARATORS.split("" if value is None else str(value))
     return [word for word in (str(word).strip() for word in words) if word]

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from overtone import config
 from overtone.data.pipeline import Batch
 from overtone.data.segments import mask_module
-from overtone.data.sources import BoxedImages
 from overtone.errors import OvertoneError
 from overtone.heads import checked_head_options
 from overtone.heads.detectors import create_detector, learns_masks, parse_detector
@@ -38,6 +37,11 @@ class Detection:
     report_type: ClassVar[type[DetectionReport]] = DetectionReport
     prediction_columns: ClassVar[tuple[str, ...]] = ("object", "score", "box")
     script_does: ClassVar[str] = "finds the objects of an image"
+    example_row: ClassVar[dict[str, Any]] = {
+        "width": 1,
+        "height": 1,
+        "predictions": [{"index": 0, "label": "", "score": 0.0, "box": [0.0], "mask": ""}],
+    }
 
     def __init__(self, setup: Setup) -> None:
         recipe = setup.recipe
@@ -51,7 +55,7 @@ class Detection:
             return
         engine_name()  # the first validation comes late to say what is not installed
         _check(recipe)
-        if self._masks and isinstance(setup.train, BoxedImages) and not setup.train.has_outlines:
+        if self._masks and not getattr(setup.train, "has_outlines", True):
             raise OvertoneError(
                 f"{model.head or model.name} learns masks, and {setup.train.origin} has boxes alone; choose a head "
                 "without masks, such as --model.head faster_rcnn"

@@ -265,7 +265,8 @@ class BoxPipeline:
         if objects is not None and objects.size != size:
             said = f"{objects.size[1]}x{objects.size[0]}"
             raise BadImage(None, f"it is {size[1]}x{size[0]} pixels and its annotations are of an image of {said}")
-        return Decoded(image, Truth(str(source) if isinstance(source, Path) else "", objects))
+        name = str(source) if isinstance(source, Path) else record.get("name", "")
+        return Decoded(image, Truth(name, objects))
 
     def transform(self, decoded: Decoded, draw: Draw) -> tuple[Any, Any]:
         """A changed image with boxes in training; in evaluation the resized one, and what is known of it."""

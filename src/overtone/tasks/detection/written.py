@@ -72,6 +72,13 @@ class DetectionPrediction:
                 one["segmentation"] = {"size": list(runs["size"]), "counts": runs["counts"].decode()}
         return values
 
+    def to_row(self) -> dict[str, Any]:
+        """As `to_dict`, each object with its `mask`: COCO's run lengths as text; None without masks."""
+        values, masks = self.to_dict(), self.found.masks
+        for at, prediction in enumerate(values["predictions"]):
+            prediction["mask"] = None if masks is None else masks[at]["counts"].decode()
+        return values
+
     def rows(self) -> list[tuple[Any, ...]]:
         """A line for each object."""
         lines = [

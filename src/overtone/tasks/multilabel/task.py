@@ -70,6 +70,9 @@ class Multilabel:
     report_type: ClassVar[type[MultilabelReport]] = MultilabelReport
     prediction_columns: ClassVar[tuple[str, ...]] = ("label", "probability", "threshold")
     script_does: ClassVar[str] = "names the labels of an image"
+    example_row: ClassVar[dict[str, Any]] = {
+        "predictions": [{"index": 0, "label": "", "probability": 0.0, "threshold": 0.0}]
+    }
 
     def __init__(self, setup: Setup) -> None:
         recipe = setup.recipe

@@ -1,5 +1,6 @@
 """What a network says of the pixels of one image, and the files that show it."""
 
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,12 @@ class MaskPrediction:
             if form == "rle":
                 one["segmentation"] = run_lengths(self.classes == one["index"])
         return values | ({"mask": {"format": "png", "data": png_text(self.classes, colours)}} if form == "png" else {})
+
+    def to_row(self) -> dict[str, Any]:
+        """As `to_dict`, with the `mask`: a PNG file of class indices, as bytes."""
+        content = io.BytesIO()
+        Image.fromarray(self.classes).save(content, "PNG")
+        return {**self.to_dict(), "mask": content.getvalue()}
 
     def rows(self) -> list[tuple[Any, ...]]:
         """A line for each of the largest classes."""
