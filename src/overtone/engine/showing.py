@@ -9,17 +9,23 @@ from torch import nn
 
 from overtone.checkpoint import write_with
 from overtone.data.decoding import BadImage
+from overtone.data.pipeline import Draw
 from overtone.data.sources import Source
 from overtone.engine.placement import Placement
-from overtone.tasks.task import Report, Task
+from overtone.tasks.task import Task
 
 _MOST = 4
 
 
-def examples_of(report: Report, source: Source) -> dict[str, int]:
-    """The samples to show, name of a file and position: the worst of a report, and some at even distances."""
+def examples_of(report: Any, source: Source) -> dict[str, int]:
+    """The samples to show, name of a file and position: the worst of a report, and some at even distances.
+
+    None where the report has no `worst`: its task draws nothing.
+    """
+    if not hasattr(report, "worst"):
+        return {}
     by_name = {source.name(position): position for position in range(len(source))}
-    worst = [by_name[image[0]] for image in getattr(report, "worst", ())[:_MOST] if image[0] in by_name]
+    worst = [by_name[name] for name, *_ in report.worst[:_MOST] if name in by_name]
     others = [position for position in range(0, len(source), max(len(source) // _MOST, 1)) if position not in worst]
     return {f"worst-{at + 1}": position for at, position in enumerate(worst)} | {
         f"example-{at + 1}": position for at, position in enumerate(others[:_MOST])
@@ -51,7 +57,8 @@ def write_beside_truth(
     for name, position in positions:
         try:
             record = source.read(position)
-            sample = pipeline.transform(pipeline.decode(record), None)  # type: ignore[arg-type]  # nothing is drawn
+            draw = Draw(0, 0, position, len(source), lambda at: pipeline.decode(source.read(at)))
+            sample = pipeline.transform(pipeline.decode(record), draw)
         except (BadImage, OSError):
             continue  # it is named by the evaluation
         batch = pipeline.collate([sample], torch.tensor([position]), ())
