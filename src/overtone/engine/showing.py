@@ -14,7 +14,7 @@ from overtone.data.sources import Source
 from overtone.engine.placement import Placement
 from overtone.tasks.task import Task
 
-_MOST = 4
+_MOST, _ALL = 4, 1_000_000  # images of a kind, answers
 
 
 def examples_of(report: Any, source: Source) -> dict[str, int]:
@@ -64,7 +64,7 @@ def write_beside_truth(
         batch = pipeline.collate([sample], torch.tensor([position]), ())
         with torch.inference_mode():
             outputs = task.predict(forward, placement.inputs(batch.inputs))
-        prediction = task.predictions(outputs, 1)[0]
+        prediction = task.predictions(outputs, _ALL)[0]
         if not hasattr(prediction, "beside"):
             return written
         folder.mkdir(parents=True, exist_ok=True)
