@@ -105,7 +105,9 @@ def ours(recipe: Recipe, splits: Splits) -> SegmentationReport:
     once = dataclasses.replace(recipe.train, eval_steps=10**9)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(out=Path(folder) / "run", device="cpu", workers=0, plots=False, tensorboard=False)
-        return train(dataclasses.replace(recipe, train=once), run, "segment", splits=splits).report
+        found = train(dataclasses.replace(recipe, train=once), run, "segment", splits=splits).report
+    assert isinstance(found, SegmentationReport)
+    return found
 
 
 def theirs(network: nn.Module, loader: Loader, epochs: int, task: Any, splits: Splits) -> SegmentationReport:

@@ -187,6 +187,7 @@ def evaluate(
     batch_size: int = 64,
     workers: int | None = None,
     size: int | None = None,
+    settings: Mapping[str, Any] | None = None,
     **loading: Any,
 ) -> Evaluation:
     """Measure a network on labelled samples, as `overtone evaluate` does.
@@ -200,6 +201,7 @@ def evaluate(
         batch_size: samples in a batch.
         workers: processes that read samples.
         size: side of the input, pixels; default: the network's own.
+        settings: of the task, in place of its recipe's, such as `{"flip": True}` of a segmentation.
         loading: further arguments of `load` about which weights are meant.
 
     Returns:
@@ -211,7 +213,7 @@ def evaluate(
     found = _data(Data(table=None if table is None else Path(table)), data)
     loaded, source = model_and_source(functools.partial(loaded_model, str(spec), **loading), found, split, _ignore)
     computing = Computing(device=device, batch_size=batch_size, workers=workers, size=size)
-    return measure(ready(loaded, tuple(source.labels), computing), source, warn=_ignore)
+    return measure(ready(loaded, tuple(source.labels), computing, settings), source, warn=_ignore)
 
 
 def export(

@@ -237,8 +237,6 @@ class Evaluate(Checked):
     hf-hub:owner/name; or the folder of an export."""
     data: EvaluationData = EvaluationData()
     """The images to evaluate on."""
-    settings: InferenceSettings = InferenceSettings()
-    """Of a segmentation: how images pass through the network."""
     run: Device = Device()
     """Device and precision; only the size changes the figures beyond rounding."""
     runtime: RuntimeName = "torch"
@@ -253,6 +251,8 @@ class Evaluate(Checked):
     """Architecture of a bare file, where it cannot be inferred from keys and shapes."""
     ema: bool = False
     """Use the averaged weights (EMA) of a training checkpoint."""
+    settings: InferenceSettings = InferenceSettings()
+    """Of a segmentation: how images pass through the network."""
     allow_bad: bool = False
     """Exit with 0 even if some images could not be read (they are excluded and counted either way)."""
     parts: Path | None = None
@@ -303,8 +303,6 @@ class Predict(Checked):
     """Write the pooled features before the classifier into the parts, instead of classes."""
     features_dtype: Literal["float32", "float16"] = "float32"
     """Type of the features."""
-    settings: InferenceSettings = InferenceSettings()
-    """Of a segmentation: how images pass through the network."""
     run: Device = Device()
     """Device and precision."""
     runtime: RuntimeName = "torch"
@@ -319,6 +317,8 @@ class Predict(Checked):
     """Architecture of a bare file, where it cannot be inferred from keys and shapes."""
     ema: bool = False
     """Use the averaged weights (EMA) of a training checkpoint."""
+    settings: InferenceSettings = InferenceSettings()
+    """Of a segmentation: how images pass through the network."""
     json: bool = False
     """Print JSON instead of a table."""
     out: Path | None = None

@@ -257,7 +257,7 @@ def test_a_run_shows_masks_beside_the_truth(scenes, tmp_path):
 
 def test_data_info_counts_the_pixels_of_classes_and_names_bad_masks(scenes, tmp_path, capfd):
     spoil(scenes, "train")
-    (scenes / "masks" / "train" / "3.png").write_bytes((scenes / "masks" / "train" / "4.png").read_bytes())
+    (scenes / "masks" / "train" / "4.png").write_bytes((scenes / "masks" / "train" / "3.png").read_bytes())
     assert main(["data", "info", str(scenes), "--out", str(tmp_path / "info")]) == 1
     out, err = capfd.readouterr()
     assert "share of pixels" in out and "disc" in out and "4 unreadable" in out and "its mask" in err

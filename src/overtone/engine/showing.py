@@ -12,15 +12,20 @@ from overtone.data.decoding import BadImage
 from overtone.data.pipeline import NO_DRAW
 from overtone.data.sources import Source
 from overtone.engine.placement import Placement
-from overtone.tasks.task import Report, Task
+from overtone.tasks.task import Task
 
-_MOST = 4
+_MOST, _ALL = 4, 1_000_000  # images of a kind, answers
 
 
-def examples_of(report: Report, source: Source) -> dict[str, int]:
-    """The samples to show, name of a file and position: the worst of a report, and some at even distances."""
+def examples_of(report: Any, source: Source) -> dict[str, int]:
+    """The samples to show, name of a file and position: the worst of a report, and some at even distances.
+
+    None where the report has no `worst`: its task draws nothing.
+    """
+    if not hasattr(report, "worst"):
+        return {}
     by_name = {source.name(position): position for position in range(len(source))}
-    worst = [by_name[image[0]] for image in getattr(report, "worst", ())[:_MOST] if image[0] in by_name]
+    worst = [by_name[name] for name, *_ in report.worst[:_MOST] if name in by_name]
     others = [position for position in range(0, len(source), max(len(source) // _MOST, 1)) if position not in worst]
     return {f"worst-{at + 1}": position for at, position in enumerate(worst)} | {
         f"example-{at + 1}": position for at, position in enumerate(others[:_MOST])
@@ -58,7 +63,7 @@ def write_beside_truth(
         batch = pipeline.collate([sample], torch.tensor([position]), ())
         with torch.inference_mode():
             outputs = task.predict(forward, placement.inputs(batch.inputs))
-        prediction = task.predictions(outputs, 1)[0]
+        prediction = task.predictions(outputs, _ALL)[0]
         if not hasattr(prediction, "beside"):
             return written
         folder.mkdir(parents=True, exist_ok=True)

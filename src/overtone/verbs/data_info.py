@@ -115,11 +115,13 @@ def _write_overlays(source: Source, folder: Path, part: str) -> None:
     for position in range(0, len(source), -(-len(source) // _MOST_OVERLAYS)):
         try:
             record = source.read(position)
+            mask = record["mask"].pixels() if "mask" in record else None
             image = record.get("image", b"")
             image = image.convert("RGB") if isinstance(image, Image.Image) else decode_image(image)
-            mask: Any = record.get("mask")
-            drawn = explained(image, mask.pixels(), source.labels)
         except BadImage:  # it is named with its reason
             continue
+        if mask is None or mask.shape[::-1] != image.size:
+            continue
+        drawn = explained(image, mask, source.labels)
         path = folder / f"{part}-{Path(source.name(position)).stem}.png"
         write_with(path, lambda to, drawn=drawn: drawn.save(to, format="PNG"))
