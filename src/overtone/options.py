@@ -11,7 +11,7 @@ import tyro
 
 from overtone.config import Data, Recipe, Run
 from overtone.errors import OvertoneError
-from overtone.ranges import Checked, Count, Percent, Pixels, Positive, PositiveInt, Range
+from overtone.ranges import Checked, Count, Fraction, Percent, Pixels, Positive, PositiveInt, Range
 
 ModelName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
 TABLES = (".csv", ".tsv", ".parquet", ".pq")
@@ -213,7 +213,8 @@ class Evaluate(Checked):
     allow_bad: bool = False
     """Exit with 0 even if some images could not be read (they are excluded and counted either way)."""
     out: Path | None = None
-    """Write evaluation.json and the plots, such as confusion.png, into this folder."""
+    """Write evaluation.json and the plots, such as confusion.png, into this folder, and for a detection the worst
+    images, in worst/."""
     overwrite: bool = False
     """Replace files of these names in the folder given by --out."""
     per_class: bool = False
@@ -242,8 +243,10 @@ class Predict(Checked):
     hf-hub:owner/name; or the folder of an export."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE|DIR …")]
     """Image files, or folders, which are searched recursively."""
-    top_k: PositiveInt = 5
-    """Number of classes to report per image."""
+    top_k: PositiveInt | None = None
+    """Most classes, labels or objects to report per image; default: 5, and all objects."""
+    threshold: Fraction | None = None
+    """Lowest probability, score of an object or share of the pixels to report; default: the model's own, if any."""
     parts: Path | None = None
     """Write the predictions into this folder as Parquet parts instead of printing them; processes of torchrun or Slurm
     share the images, and a call that was stopped is continued by the same call."""

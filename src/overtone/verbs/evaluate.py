@@ -2,14 +2,17 @@
 
 import functools
 import os
+from pathlib import Path
 from typing import Any
 
 from overtone import options
-from overtone.checkpoint import write_text
+from overtone.checkpoint import write_text, write_with
 from overtone.config import Run, to_dict
+from overtone.data.sources import ImageList
 from overtone.engine.distributed import World, joined
 from overtone.engine.evaluation import Evaluation, measure, model_and_source
 from overtone.engine.inference import Inference, ready
+from overtone.engine.prediction import predict
 from overtone.errors import OvertoneError
 from overtone.reports.plots import Artist
 from overtone.verbs.console import as_json, note, print_json, print_tables, progress, warn
@@ -17,7 +20,7 @@ from overtone.verbs.loading import computing, introduce, loaded_for
 from overtone.verbs.running import in_runtime, runtime_of
 from overtone.zoo import LoadedModel
 
-_REPORT = "evaluation.json"
+_REPORT, _MOST_SHOWN = "evaluation.json", 12
 
 
 def evaluate(chosen: options.Evaluate) -> int:
@@ -59,16 +62,39 @@ def _finish(chosen: options.Evaluate, loaded: LoadedModel, inference: Inference,
     else:
         print_tables(report.tables(full=chosen.per_class))
     if chosen.out is not None:
+        shown = _show_worst(inference, found, chosen.out / "worst")
         write_text(chosen.out / _REPORT, as_json(result))
         for plot in plots:
             Artist().plot(plot, chosen.out / f"{plot.name}.png")
-        note(f"{chosen.out}: {' and '.join([_REPORT, *(f'{plot.name}.png' for plot in plots)])} written")
+        shown = [] if not shown else [f"worst/ of {shown} images"]
+        note(f"{chosen.out}: {' and '.join([_REPORT, *(f'{plot.name}.png' for plot in plots), *shown])} written")
     for path in report.bad:
         warn(f"{path} could not be read; it is left out of every figure")
     if report.bad and not chosen.allow_bad:
         note(f"{len(report.bad)} of {report.num_expected} images could not be read (exit code 1; --allow-bad: 0)")
         return 1
     return 0
+
+
+def _show_worst(inference: Inference, found: Evaluation, folder: Path) -> int:
+    """Draw the images with the most faults, what is marked beside what was found; the number of images.
+
+    Only for tasks whose report names such images (`worst`), and whose predictions are drawn `beside` a record's.
+    """
+    source = found.source
+    worst = {name: rank for rank, (name, *_) in enumerate(getattr(found.report, "worst", ())[:_MOST_SHOWN], 1)}
+    records = {at: source.read(at) for at in range(len(source)) if worst and source.name(at) in worst}
+    if not records:
+        return 0
+    images = ImageList(source.labels, [record["image"] for record in records.values()], [0] * len(records))
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in predict(inference, images, None, [], warn):
+        for one in part:
+            record = list(records.values())[one.position]
+            drawn = one.prediction.beside(record["image"], record["boxes"])
+            path = folder / f"{worst[one.image]:02}-{Path(one.image).stem}.png"
+            write_with(path, lambda to, drawn=drawn: drawn.save(to, format="PNG"))
+    return len(records)
 
 
 def report_of(model: str, run: options.Device, of: options.Tune) -> Any:

@@ -47,7 +47,7 @@ def predict(chosen: options.Predict) -> int:
     found: list[tuple[str, dict[str, Any], list[tuple[Any, ...]]]] = []
     stems = _stems([Path(source.name(position)) for position in range(len(source))]) if chosen.out is not None else []
     with progress("predicting", len(source)) as done:
-        for part in predictions_of(inference, source, chosen.top_k, bad, warn):
+        for part in predictions_of(inference, source, chosen.top_k, bad, warn, threshold=chosen.threshold):
             for one in part:  # kept as words: a prediction may hold a map of every pixel
                 found.append((one.image, one.prediction.to_dict(), list(one.prediction.rows())))
                 if chosen.out is not None:
@@ -91,7 +91,7 @@ def _to_parts(chosen: options.Predict, folder: Path, world: World) -> int:
     running, settings = in_runtime(loaded, chosen)
     inference = ready(running, names, computing(settings))
     source = _source(chosen, names)
-    wanted = Wanted(chosen.top_k, chosen.features, chosen.features_dtype)
+    wanted = Wanted(chosen.top_k, chosen.threshold, chosen.features, chosen.features_dtype)
     alarm = warn if world.is_first else str
     with progress("predicting", -(-len(source) // world.size)) as done:
         written = write_parts(

@@ -21,7 +21,15 @@ from overtone.tasks.segmentation.prediction import MaskPrediction
 from overtone.tasks.segmentation.report import SegmentationReport, SegmentationTally, check_maps
 from overtone.tasks.segmentation.settings import SegmentationSettings
 from overtone.tasks.segmentation.transforms import MaskPipeline, TrainingChanges, Views
-from overtone.tasks.task import Forward, OutputSpec, Setup, agreement_of_classes, blank_images, split_evenly
+from overtone.tasks.task import (
+    USUAL_ANSWERS,
+    Forward,
+    OutputSpec,
+    Setup,
+    agreement_of_classes,
+    blank_images,
+    split_evenly,
+)
 
 _POWERS = {"sqrt": 0.5, "balanced": 1.0}
 _OPTIONS = ("auxiliary", "size_divisor", "head_args")  # of `build_segmenter`; all other arguments are the backbone's
@@ -129,11 +137,15 @@ class Segmentation:
         """A new count."""
         return SegmentationTally(self.labels, self._wanted.boundary)
 
-    def predictions(self, outputs: Tensor, top_k: int) -> list[MaskPrediction]:
+    def predictions(
+        self, outputs: Tensor, top_k: int | None = None, threshold: float | None = None
+    ) -> list[MaskPrediction]:
         """The best class of every pixel of logits (B, K, H, W)."""
         check_maps(outputs, self.labels)
         best = outputs.argmax(1).to(torch.uint8).cpu().numpy()
-        return [MaskPrediction(classes, tuple(self.labels), top_k) for classes in best]
+        return [
+            MaskPrediction(classes, tuple(self.labels), top_k or USUAL_ANSWERS, threshold or 0.0) for classes in best
+        ]
 
     def learned(self, report: SegmentationReport) -> Mapping[str, Any]:
         """Nothing beside the weights."""
