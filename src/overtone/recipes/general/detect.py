@@ -32,5 +32,5 @@ RECIPE = Recipe(
     augment=Augment(crop="none", hflip=0.5, color_jitter=0.2),
     optim=Optim(name="adamw", lr=1e-3, weight_decay=0.05, decay="no_norm_bias", clip_grad=10.0),
     schedule=Schedule(name="cosine", min_lr=0.0, warmup_epochs=2),
-    train=Train(epochs=20, batch_size=4),
+    train=Train(epochs=12, batch_size=4),
 )
