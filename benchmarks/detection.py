@@ -1,7 +1,7 @@
 """How well a small detector learns shapes that are drawn here: box and mask AP after some minutes.
 
-    python benchmarks/detection.py --head mask_rcnn --epochs 10
-    python benchmarks/detection.py --head fcos --epochs 10
+    python benchmarks/detection.py --head mask_rcnn
+    python benchmarks/detection.py --head fcos --epochs 8
 
 Discs and frames of random sizes, places and colours on noise, with their outlines in COCO's form; nothing is read.
 """
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="resnet10t")
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--images", type=int, default=300)
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--batch", type=int, default=4)
     given = parser.parse_args()
