@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from drawn_boxes import draw as draw_boxes
+from drawn_boxes import write_voc
 from small_photos import TINY, draw
 
 from overtone import zoo
@@ -19,7 +21,6 @@ NOT_HERE = {
     "overtone benchmark": "takes a minute; see test_benchmark.py",
     "train segment": "see tests/tasks/test_segmentation_training.py",
     "runs/street": "see tests/tasks/test_segmentation_training.py",
-    "train detect": "see tests/tasks/test_detection.py",
 }
 
 
@@ -52,6 +53,7 @@ def test_the_commands_of_the_readme_run(overtone, tmp_path, monkeypatch):
     draw(tmp_path / "others", {"bird": 5, "fish": 5, "frog": 5}, seed=1)
     draw(tmp_path / "more", {"new": 2}, seed=2)
     write_tables(tmp_path)
+    write_voc(tmp_path / "cells", {"train": draw_boxes(tmp_path / "cells" / "JPEGImages", 6)})
     (tmp_path / "new.jpg").write_bytes((tmp_path / "more" / "new" / "0.png").read_bytes())
     monkeypatch.setenv("OVERTONE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("OVERTONE_WEIGHTS_DIR", str(tmp_path / "weights"))

@@ -197,6 +197,11 @@ COCO_FAULTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "image": (lambda c: c["annotations"][0].update(image_id=99), "not listed.*99"),
     "box": (lambda c: c["annotations"][0].update(bbox=[1, 2]), "annotation 0.*bbox"),
     "size": (lambda c: c["images"][0].pop("width"), "0-000.png.*width"),
+    "runs": (
+        lambda c: c["annotations"][0].update(segmentation={"size": [4, 4], "counts": [16]}),
+        "annotation 0: run lengths of 4x4 pixels in an image of 96x64",
+    ),
+    "list as class": (lambda c: c["annotations"][0].update(category_id=[]), "unknown category ids"),
     "lists": (lambda c: c.pop("categories"), "categories"),
 }
 
