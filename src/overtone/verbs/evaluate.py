@@ -81,16 +81,19 @@ def _show_worst(inference: Inference, found: Evaluation, folder: Path) -> int:
 
     Only for tasks whose report names such images (`worst`), and whose predictions are drawn `beside` a record's.
     """
-    source = found.source
-    worst = {name: rank for rank, (name, *_) in enumerate(getattr(found.report, "worst", ())[:_MOST_SHOWN], 1)}
-    records = {at: source.read(at) for at in range(len(source)) if worst and source.name(at) in worst}
+    report: Any = found.report
+    source, faults = found.source, getattr(report, "worst", ())[:_MOST_SHOWN]
+    worst: dict[str, int] = {fault[0]: rank for rank, fault in enumerate(faults, 1)}
+    records: list[Any] = [source.read(at) for at in range(len(source)) if worst and source.name(at) in worst]
     if not records:
         return 0
-    images = ImageList(source.labels, [record["image"] for record in records.values()], [0] * len(records))
+    images = ImageList(source.labels, [record["image"] for record in records], [0] * len(records))
     folder.mkdir(parents=True, exist_ok=True)
+    for earlier in folder.glob("[0-9][0-9]-*.png"):
+        earlier.unlink()
     for part in predict(inference, images, None, [], warn):
         for one in part:
-            record = list(records.values())[one.position]
+            record = records[one.position]
             drawn = one.prediction.beside(record["image"], record["boxes"])
             path = folder / f"{worst[one.image]:02}-{Path(one.image).stem}.png"
             write_with(path, lambda to, drawn=drawn: drawn.save(to, format="PNG"))
