@@ -97,28 +97,33 @@ class Network:
         return self._inference.task.transform()
 
     @overload
-    def predict(self, images: ImageLike, *, top_k: int = 5) -> Result: ...
+    def predict(self, images: ImageLike, *, top_k: int | None = None, threshold: float | None = None) -> Result: ...
     @overload
-    def predict(self, images: Sequence[ImageLike], *, top_k: int = 5) -> list[Result]: ...
-    def predict(self, images: ImageLike | Sequence[ImageLike], *, top_k: int = 5) -> Result | list[Result]:
+    def predict(
+        self, images: Sequence[ImageLike], *, top_k: int | None = None, threshold: float | None = None
+    ) -> list[Result]: ...
+    def predict(
+        self, images: ImageLike | Sequence[ImageLike], *, top_k: int | None = None, threshold: float | None = None
+    ) -> Result | list[Result]:
         """What the network says of an image, or of each of a list.
 
         Args:
             images: paths, Pillow's images, arrays `(H, W, 3)`, tensors `(3, H, W)`; uint8, or floating in 0..1.
-            top_k: most answers for an image.
+            top_k: most answers for an image; None: 5, and all objects.
+            threshold: lowest probability, score of an object or share of the pixels; None: the network's own, if any.
 
         Raises:
             OvertoneError: something that is no image, or a file that cannot be read.
         """
         if not isinstance(images, (list, tuple)):
-            return self.predict([images], top_k=top_k)[0]  # type: ignore[list-item]
-        if top_k < 1:
+            return self.predict([images], top_k=top_k, threshold=threshold)[0]  # type: ignore[list-item]
+        if top_k is not None and top_k < 1:
             raise OvertoneError(f"top_k is {top_k}; it must be at least 1")
         source, bad = MemoryImages(images, self.labels), []
         columns = task_named(self.task).prediction_columns
         results = [
             Result(_shown(source, one.position, self.preprocess), one.image, one.prediction, columns)
-            for batch in predict(self._inference, source, top_k, bad, _ignore)
+            for batch in predict(self._inference, source, top_k, bad, _ignore, threshold=threshold)
             for one in batch
         ]
         if bad:

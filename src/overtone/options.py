@@ -261,9 +261,9 @@ class Evaluate(Checked):
     part_size: PositiveInt = 8192
     """Images of a part."""
     out: Path | None = None
-    """Write evaluation.json, the plots, such as confusion.png, for masks the worst images beside their truth, and of a
-    classifier images.jsonl, what each image was taken for, into this folder; the page of overtone serve --runs shows
-    that of a folder inside of the run's."""
+    """Write evaluation.json, the plots, such as confusion.png, for masks and boxes the worst images beside their truth,
+    and of a classifier images.jsonl, what each image was taken for, into this folder; the page of overtone serve --runs
+    shows that of a folder inside of the run's."""
     overwrite: bool = False
     """Replace files of these names in the folder given by --out."""
     per_class: bool = False
@@ -292,8 +292,10 @@ class Predict(Checked):
     hf-hub:owner/name; or the folder of an export."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE|DIR …")]
     """Image files, or folders, which are searched recursively; or shards or Parquet files, as training takes them."""
-    top_k: PositiveInt = 5
-    """Number of classes to report per image."""
+    top_k: PositiveInt | None = None
+    """Most classes, labels or objects to report per image; default: 5, and all objects."""
+    threshold: Fraction | None = None
+    """Lowest probability, score of an object or share of the pixels to report; default: the model's own, if any."""
     parts: Path | None = None
     """Write the predictions into this folder as Parquet parts instead of printing them; processes of torchrun or Slurm
     share the images, and a call that was stopped is continued by the same call."""

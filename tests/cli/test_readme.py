@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from drawn_boxes import draw as draw_boxes
+from drawn_boxes import write_voc
 from PIL import Image
 from small_photos import TINY, draw
 
@@ -19,7 +21,6 @@ NOT_HERE = {
     "overtone demo": "takes minutes; see test_demo.py",
     "resnet18.a1_in1k": "downloads weights of timm's",
     "overtone benchmark": "takes a minute; see test_benchmark.py",
-    "train detect": "see tests/tasks/test_detection.py",
 }
 
 
@@ -64,6 +65,7 @@ def test_the_commands_of_the_readme_run(overtone, tmp_path, monkeypatch):
     draw(tmp_path / "more", {"new": 2}, seed=2)
     draw_masks(tmp_path / "street")
     write_tables(tmp_path)
+    write_voc(tmp_path / "cells", {"train": draw_boxes(tmp_path / "cells" / "JPEGImages", 6)})
     (tmp_path / "new.jpg").write_bytes((tmp_path / "more" / "new" / "0.png").read_bytes())
     monkeypatch.setenv("OVERTONE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("OVERTONE_WEIGHTS_DIR", str(tmp_path / "weights"))

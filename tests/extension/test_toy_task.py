@@ -146,7 +146,9 @@ class Regression:
     def tally(self) -> ErrorTally:
         return ErrorTally()
 
-    def predictions(self, outputs: Tensor, top_k: int) -> list[Brightness]:
+    def predictions(
+        self, outputs: Tensor, top_k: int | None = None, threshold: float | None = None
+    ) -> list[Brightness]:
         return [Brightness(value) for value in outputs.flatten().tolist()]
 
     def learned(self, report: Errors) -> Mapping[str, Any]:

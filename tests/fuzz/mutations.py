@@ -3,6 +3,7 @@
 import io
 import json
 import random
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -119,6 +120,14 @@ def _header(content: bytearray, draw: random.Random) -> bytearray:
 
 def _joined(content: bytearray, draw: random.Random) -> bytearray:
     return content + content[draw.randrange(len(content)) :]
+
+
+def with_other_numbers(content: bytes, draw: random.Random) -> bytes:
+    """A text of which one to three numbers or words are replaced by absurd ones."""
+    words = re.split(rb"([\w.-]+)", content)
+    for _ in range(draw.choice((1, 1, 2, 3))):
+        words[draw.randrange(len(words) // 2) * 2 + 1] = str(draw.choice((*VALUES, *ABSURD))).encode("utf-8")
+    return b"".join(words)
 
 
 def _with_checksums(content: bytearray) -> bytes:

@@ -15,18 +15,25 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from mutations import damaged, damaged_json, image_files
+from drawn_boxes import draw as draw_shapes
+from drawn_boxes import in_every_form, write_coco
+from mutations import damaged, damaged_json, image_files, with_other_numbers
 from PIL import Image
 from safetensors.torch import save_file
 
 from overtone import checkpoint
 from overtone.cli import main
-from overtone.config import Augment, Preprocess
+from overtone.config import Augment, Data, Preprocess
 from overtone.data.decoding import BadImage, StoredJpeg, decode_image, decode_pixels, open_scaled
+from overtone.data.segments import bitmap
+from overtone.data.sources import open_splits
 from overtone.data.transforms import evaluation_transform, training_transform
+from overtone.errors import OvertoneError
 
 SEED = int(os.environ.get("OVERTONE_FUZZ_SEED", "0"))
 CASES = int(os.environ.get("OVERTONE_FUZZ_CASES", "0"))  # 0: as many as take seconds
@@ -212,3 +219,49 @@ def test_run_folders(trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture
         called(number, capfd, "runs", tmp_path / "runs")
         called(number, capfd, "compare", folder, whole, "--json")
         shutil.copy(whole / name, folder / name)
+
+
+def annotations(root: Path) -> dict[str, tuple[Data, Path]]:
+    """The same boxes in every form: how each is opened, and the file to damage."""
+    places = {form: Data(**where) for form, where in in_every_form(root, 3).items()}
+    outlined = write_coco(root / "outlines", {"train": draw_shapes(root / "outlines" / "train", 3)}, outlines=True)
+    return {
+        "coco": (places["coco"], root / "coco" / "annotations" / "instances_train.json"),
+        "outlines": (Data(root=outlined), outlined / "annotations" / "instances_train.json"),
+        "voc": (places["voc"], root / "voc" / "Annotations" / "0-000.xml"),
+        "voc list": (places["voc"], root / "voc" / "ImageSets" / "Main" / "train.txt"),
+        "yolo": (places["yolo"], root / "yolo" / "labels" / "train" / "0-000.txt"),
+        "yolo names": (places["yolo"], root / "yolo" / "data.yaml"),
+        "table": (places["table"], root / "table" / "boxes.csv"),
+    }
+
+
+def test_annotations(tmp_path: Path) -> None:
+    """Boxes are read, or refused in one line that names the file or the image."""
+    forms = annotations(tmp_path)
+    read: set[str] = set()
+    refused: dict[str, set[str]] = {}
+    for number, draw in cases(350):
+        form = list(forms)[number % len(forms)]
+        data, path = forms[form]
+        content = path.read_bytes()
+        if path.suffix == ".json" and draw.random() < 0.8:
+            path.write_text(damaged_json(json.loads(content), draw))
+        else:
+            path.write_bytes(with_other_numbers(content, draw) if draw.random() < 0.5 else damaged(content, draw))
+        with bounded(number):
+            try:
+                source: Any = open_splits(data, "boxes").train
+                for position in range(len(source)):
+                    objects = source.objects(position)
+                    assert np.isfinite(objects.boxes).all() and (objects.boxes[:, 2:] > objects.boxes[:, :2]).all()
+                    for outline, box in zip(objects.outlines or (), objects.boxes.tolist(), strict=False):
+                        bitmap(outline, box, *objects.size)
+                read.add(form)
+            except OvertoneError as error:
+                refused.setdefault(form, set()).add(f"case {number} of seed {SEED}: {error}")
+            except Exception:
+                pytest.fail(f"case {number} of seed {SEED}, {form}: {traceback.format_exc()}")
+        path.write_bytes(content)
+    assert read == refused.keys() == forms.keys()
+    assert not [text for texts in refused.values() for text in texts if "\n" in text or "\x1b" in text]

@@ -17,6 +17,7 @@ from overtone.checkpoint import read_checkpoint
 from overtone.config import Augment, Data, Model, Optim, Preprocess, Recipe, Run, Schedule, Train
 from overtone.data.loader import Loader
 from overtone.data.pipeline import Batch, Draw
+from overtone.data.segments import mask_module
 from overtone.data.sources import Objects, open_splits
 from overtone.engine.training import train
 from overtone.errors import OvertoneError
@@ -168,15 +169,25 @@ def random_images(count: int = 12) -> tuple[list[Objects], list[Found]]:
     return truths, found
 
 
-def test_the_two_evaluators_agree() -> None:
+@pytest.mark.parametrize("masks", [False, True], ids=["boxes", "masks"])
+def test_the_two_evaluators_agree(masks: bool) -> None:
     pytest.importorskip("faster_coco_eval")
     truths, found = random_images()
-    figures = [dataclasses.asdict(precisions(truths, found, 4, masks=False, engine=e)) for e in ENGINES]
+    if masks:
+        found = [dataclasses.replace(one, masks=tuple(disc_in(box) for box in one.boxes)) for one in found]
+    figures = [dataclasses.asdict(precisions(truths, found, 4, masks=masks, engine=e)) for e in ENGINES]
     assert figures[0]["ap"] is not None and 5 < figures[0]["ap"] < 95
     assert figures[0]["classes"][3] is None and figures[0]["curves"][3] == ()
     flat = [json.loads(json.dumps(one), parse_constant=float) for one in figures]
     for key in flat[0]:
         assert_close(flat[0][key], flat[1][key])
+
+
+def disc_in(box: np.ndarray, size: int = 300) -> Any:
+    """COCO's run lengths of a disc a little larger than its box."""
+    y, x = np.mgrid[:size, :size] + 0.5
+    inside = (((x - box[0]) / (box[2] - box[0]) * 2 - 1) ** 2 + ((y - box[1]) / (box[3] - box[1]) * 2 - 1) ** 2) < 1.2
+    return mask_module().encode(np.asfortranarray(inside.astype(np.uint8)))
 
 
 ENGINES: tuple[Any, ...] = ("pycocotools", "faster_coco_eval")
@@ -278,14 +289,19 @@ def test_trained_stopped_resumed_evaluated_predicted(
     assert whole.weights and all(torch.equal(whole.weights[key], parts.weights[key]) for key in whole.weights)
     found = api.evaluate(tmp_path / "whole", shapes, workers=0)
     assert found.report.num_used == 5 and found.report.boxes == summary.report.boxes
-    assert cli.main(["evaluate", str(tmp_path / "whole"), "--data.root", str(shapes)]) == 0
+    measured = ["evaluate", str(tmp_path / "whole"), "--data.root", str(shapes), "--out", str(tmp_path / "measured")]
+    assert cli.main(measured) == 0
     assert "AP50" in capsys.readouterr().out
+    plots = {"evaluation.json", "confusion.png", "precision_recall.png", "worst"}
+    assert {path.name for path in (tmp_path / "measured").iterdir()} == plots
+    assert len(list((tmp_path / "measured" / "worst").iterdir())) == len(found.report.worst) > 0
     out, image = tmp_path / "out", shapes / "val" / "1-001.png"
-    assert cli.main(["predict", str(tmp_path / "whole"), str(image), "--json", "--out", str(out)]) == 0
+    shown = ["predict", str(tmp_path / "whole"), str(image), "--json", "--out", str(out), "--threshold", "0"]
+    assert cli.main(shown) == 0
     printed = json.loads(capsys.readouterr().out)["images"][0]
     assert (printed["width"], printed["height"]) == (96, 64)
     results = json.loads((out / "1-001.json").read_text())
-    assert len(results) == len(printed["predictions"])
+    assert len(results) == len(printed["predictions"]) > 5
     with Image.open(out / "1-001.png") as shown:
         assert shown.size == (96, 64)
 
@@ -295,6 +311,8 @@ def test_predictions_are_drawn_and_written_as_coco_results(tmp_path: Path) -> No
     task = Detection(Setup(LABELS, recipe_for(tmp_path)))
     prediction = task.predictions([detections_of(found, 50)], top_k=5)[0]
     assert [entry["label"] for entry in prediction.to_dict()["predictions"]] == ["frame"]
+    both, best = (task.predictions([detections_of(found, 50)], most, 0.1)[0].found.labels for most in (None, 1))
+    assert both.tolist() == [1, 0] and best.tolist() == [1]
     written = prediction.write(Image.new("RGB", (50, 50)), tmp_path / "out", "000017")
     with Image.open(written[0]) as image:
         drawn = np.asarray(image)
@@ -302,6 +320,10 @@ def test_predictions_are_drawn_and_written_as_coco_results(tmp_path: Path) -> No
     results = json.loads(written[1].read_text())
     expected = {"image_id": 17, "category_id": 2, "bbox": [10.0, 10.0, 20.0, 30.0], "score": pytest.approx(0.8)}
     assert results == [expected]
+    marked = objects_of([[10, 10, 30, 40], [35, 30, 45, 45]], [1, 0])
+    beside = np.asarray(prediction.beside(Image.new("RGB", (50, 50)), marked)).any(2)
+    assert beside.shape == (50, 108) and beside[25, 10] and beside[25, 58 + 10]
+    assert not beside[25, 11] and beside[40, 35:38].all()  # what was missed has thick lines
 
 
 def test_an_evaluation_takes_the_network_s_labels(tmp_path: Path, shapes: Path) -> None:

@@ -30,7 +30,10 @@ def pack(segmentation: Any) -> bytes:
         return _pack_runs(segmentation)
     if not isinstance(segmentation, Sequence) or isinstance(segmentation, str):
         raise ValueError("its segmentation is neither a list of polygons nor run lengths")
-    rings = [np.asarray(ring, dtype="<f8") for ring in segmentation]
+    try:
+        rings = [np.asarray(ring, dtype="<f8") for ring in segmentation]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError("a polygon of its segmentation has something other than numbers") from error
     if any(ring.ndim != 1 or len(ring) < 6 or len(ring) % 2 or not np.isfinite(ring).all() for ring in rings):
         raise ValueError("a polygon of its segmentation has fewer than three points x, y")
     head = struct.pack(f"<cI{len(rings)}I", b"P", len(rings), *(len(ring) for ring in rings))
@@ -40,10 +43,8 @@ def pack(segmentation: Any) -> bytes:
 def _pack_runs(runs: Mapping[str, Any]) -> bytes:
     try:
         (height, width), counts = runs["size"], runs["counts"]
-        if isinstance(counts, (str, bytes)):
-            text = counts.encode("ascii") if isinstance(counts, str) else counts
-            return struct.pack("<cII", b"T", height, width) + text
-        lengths = np.asarray(counts, dtype="<u4")
+        counts = counts.encode("ascii") if isinstance(counts, str) else counts
+        lengths = np.asarray(_lengths(counts) if isinstance(counts, bytes) else counts, dtype="<u4")
         if lengths.sum(dtype=np.int64) != height * width:
             raise ValueError
         return struct.pack("<cII", b"R", height, width) + lengths.tobytes()
@@ -58,6 +59,27 @@ def unpack(packed: bytes) -> Any:
         return None if rings is None else [ring.tolist() for ring in rings]
     counts = packed[9:].decode("ascii") if packed[:1] == b"T" else np.frombuffer(packed, "<u4", offset=9).tolist()
     return {"size": list(struct.unpack_from("<II", packed, 1)), "counts": counts}
+
+
+def _lengths(text: bytes) -> list[int]:
+    """The run lengths of COCO's text: groups of 5 bits, the lowest first, whose sixth bit says that more follow.
+
+    The highest bit of the last group is the sign. From the fourth on a number is the difference to the second last.
+    They are read here, since pycocotools' own reader takes text of any length on trust.
+    """
+    lengths: list[int] = []
+    value = shift = 0
+    for byte in text:
+        group = byte - 48
+        value |= (group & 31) << shift
+        shift += 5
+        if not group & 32:
+            value -= (group & 16) << (shift - 4)
+            lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
+            value = shift = 0
+    if shift or min(text, default=48) < 48 or max(text, default=48) >= 112:
+        raise ValueError
+    return lengths
 
 
 def rings_of(packed: bytes) -> list[np.ndarray] | None:
@@ -80,17 +102,24 @@ def run_lengths(packed: bytes, box: Sequence[float], height: int, width: int) ->
     mask = mask_module()
     rings = rings_of(packed)
     if packed and rings is None:
-        stored = struct.unpack_from("<II", packed, 1)
-        if stored != (height, width):
-            raise ValueError(f"run lengths of {stored[1]}x{stored[0]} pixels in an image of {width}x{height}")
-        if packed[:1] == b"T":
-            return {"size": [height, width], "counts": packed[9:]}
+        check_size(packed, height, width)
         counts = np.frombuffer(packed, dtype="<u4", offset=9).tolist()
         return mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
     if rings is None:
         x1, y1, x2, y2 = map(float, box)
         rings = [np.array([x1, y1, x1, y2, x2, y2, x2, y1])]
     return mask.merge(mask.frPyObjects([ring.tolist() for ring in rings], height, width))
+
+
+def check_size(packed: bytes, height: int, width: int) -> None:
+    """Refuse run lengths of another size than the image's.
+
+    Raises:
+        ValueError: they are.
+    """
+    stored = struct.unpack_from("<II", packed, 1) if packed[:1] == b"R" else (height, width)
+    if stored != (height, width):
+        raise ValueError(f"run lengths of {stored[1]}x{stored[0]} pixels in an image of {width}x{height}")
 
 
 def bitmap(packed: bytes, box: Sequence[float], height: int, width: int) -> np.ndarray:

@@ -89,8 +89,9 @@ def _write_part(
             for batch in loader:
                 if batch.num_samples:
                     outputs = task.predict(forward, inference.placement.inputs(batch.inputs))
-                    tally.add(outputs, inference.placement.targets(batch.targets))
-                    rows.put(batch.ids.tolist(), answers_of(inference, outputs, wanted.top_k))
+                    names = [rows.name(at) for at in batch.ids.tolist()]
+                    tally.add(outputs, inference.placement.targets(batch.targets), names)
+                    rows.put(batch.ids.tolist(), answers_of(inference, outputs, wanted))
                 rows.put([at for at, _ in batch.bad], [{"error": reason} for _, reason in batch.bad])
                 bad += [rows.name(at) for at, _ in batch.bad]
     finally:

@@ -26,16 +26,23 @@ class Predicted:
 
 
 def predict(
-    inference: Inference, source: Source, top_k: int, bad: list[tuple[str, str]], warn: Callable[[str], object]
+    inference: Inference,
+    source: Source,
+    top_k: int | None,
+    bad: list[tuple[str, str]],
+    warn: Callable[[str], object],
+    *,
+    threshold: float | None = None,
 ) -> Iterator[list[Predicted]]:
     """Predictions batch by batch, in the source's order.
 
     Args:
         inference: the network.
         source: the images.
-        top_k: most answers for an image.
+        top_k: most answers for an image; None: the task's usual number.
         bad: gets name and reason of each image that could not be read.
         warn: called with a line when fewer processes read than was wanted.
+        threshold: lowest score of an answer; None: the task's own.
     """
     forward = inference.placement.forward(inference.model)
     loader = inference.loader(source, warn)
@@ -46,7 +53,7 @@ def predict(
                 continue
             with torch.inference_mode():
                 outputs = inference.task.predict(forward, inference.placement.inputs(batch.inputs))
-            found = inference.task.predictions(outputs, top_k)
+            found = inference.task.predictions(outputs, top_k, threshold)
             yield [
                 Predicted(position, source.name(position), prediction)
                 for position, prediction in zip(batch.ids.tolist(), found, strict=True)

@@ -36,13 +36,15 @@ class Wanted:
     """What is predicted.
 
     Attributes:
-        top_k: most answers for an image.
+        top_k: most answers for an image; None: the task's usual number.
+        threshold: lowest score of an answer; None: the task's own.
         features: write the pooled features before the classifier instead of answers.
         dtype: of the features.
         part_size: images of a part.
     """
 
-    top_k: int = 5
+    top_k: int | None = None
+    threshold: float | None = None
     features: bool = False
     dtype: Dtype = "float32"
     part_size: int = PART_SIZE
@@ -95,7 +97,7 @@ def write_parts(
     world = world or World()
     arrow, parquet = pyarrow_modules()
     begin(folder, inference, source, wanted, model, world)
-    answer = _features(inference, wanted.dtype) if wanted.features else _answers(inference, wanted.top_k)
+    answer = _features(inference, wanted.dtype) if wanted.features else _answers(inference, wanted)
     mine = range(world.rank, -(-len(source) // wanted.part_size), world.size)
     missing = [part for part in mine if not part_path(folder, part).exists()]
     spans = [range(part * wanted.part_size, min((part + 1) * wanted.part_size, len(source))) for part in missing]
@@ -178,19 +180,20 @@ class PartRows:
         return found
 
 
-def _answers(inference: Inference, top_k: int) -> Callable[[Tensor], list[dict[str, Any]]]:
+def _answers(inference: Inference, wanted: Wanted) -> Callable[[Tensor], list[dict[str, Any]]]:
     forward = inference.placement.forward(inference.model)
 
     def answer(inputs: Tensor) -> list[dict[str, Any]]:
         outputs = inference.task.predict(forward, inputs)
-        return answers_of(inference, outputs, top_k)
+        return answers_of(inference, outputs, wanted)
 
     return answer
 
 
-def answers_of(inference: Inference, outputs: Any, top_k: int) -> list[dict[str, Any]]:
+def answers_of(inference: Inference, outputs: Any, wanted: Wanted) -> list[dict[str, Any]]:
     """What the rows of some images hold of what the network gave."""
-    return [getattr(one, "to_row", one.to_dict)() for one in inference.task.predictions(outputs, top_k)]
+    found = inference.task.predictions(outputs, wanted.top_k, wanted.threshold)
+    return [getattr(one, "to_row", one.to_dict)() for one in found]
 
 
 def _features(inference: Inference, dtype: Dtype) -> Callable[[Tensor], list[dict[str, Any]]]:
@@ -273,7 +276,10 @@ def _about(source: Source, wanted: Wanted, model: str, kind: str) -> dict[str, A
     names = hashlib.sha256()
     for position in range(len(source)):
         names.update(source.name(position).encode("utf-8", "surrogateescape") + b"\0")
-    kind = kind or (f"features, {wanted.dtype}" if wanted.features else f"answers, {wanted.top_k} at most")
+    if kind is None:
+        kind = f"answers, {wanted.top_k or 'the usual number'} at most"
+        kind += "" if wanted.threshold is None else f", of score {wanted.threshold:g}"
+        kind = f"features, {wanted.dtype}" if wanted.features else kind
     return {
         "model": model,
         "kind": kind,

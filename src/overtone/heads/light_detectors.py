@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, FasterRCNN, MaskRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.ssdlite import SSDLiteHead, _extra_block, _normal_init
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
@@ -25,6 +27,7 @@ from overtone.heads.backbone_maps import BackboneMaps
 from overtone.heads.roi_heads import Detections, Size, Target
 
 _WIDTH = 256
+_BOX_SIDE = 7  # of what the box head takes from the maps
 _SSD_EXTRA_WIDTHS = (512, 256, 256, 128)  # of torchvision's SSDLite
 _SSD_STRIDES, _SSD_SCALES = (16, 32), (0.2, 0.95)  # of the maps, and of the boxes as shares of the image
 _SSD_NORM = partial(nn.BatchNorm2d, eps=0.001, momentum=0.03)
@@ -142,16 +145,19 @@ class LightDetector(nn.Module):
         return Detections(boxes, result["scores"], result["labels"] - self.first_label, masks, size)
 
 
-def _faster_rcnn(maps: dict[str, Any], num_classes: int, options: dict[str, Any]) -> LightDetector:
+def _two_stage(
+    maps: dict[str, Any], num_classes: int, options: dict[str, Any], *, masks: bool = False
+) -> LightDetector:
+    """Faster or Mask R-CNN; at the usual width the heads are those that torchvision makes itself."""
     width = options.pop("width", _WIDTH)
     backbone = PyramidBackbone(BackboneMaps(strides=(4, 8, 16, 32), **maps), LastLevelMaxPool(), width)
-    return LightDetector(FasterRCNN(backbone, num_classes + 1, **options), 1, 32)
-
-
-def _mask_rcnn(maps: dict[str, Any], num_classes: int, options: dict[str, Any]) -> LightDetector:
-    width = options.pop("width", _WIDTH)
-    backbone = PyramidBackbone(BackboneMaps(strides=(4, 8, 16, 32), **maps), LastLevelMaxPool(), width)
-    return LightDetector(MaskRCNN(backbone, num_classes + 1, **options), 1, 32)
+    hidden = 4 * width
+    options |= {"box_head": TwoMLPHead(width * _BOX_SIDE**2, hidden)}
+    options |= {"box_predictor": FastRCNNPredictor(hidden, num_classes + 1)}
+    if masks:
+        options |= {"mask_head": MaskRCNNHeads(width, (width,) * 4, 1)}
+        options |= {"mask_predictor": MaskRCNNPredictor(width, width, num_classes + 1)}
+    return LightDetector((MaskRCNN if masks else FasterRCNN)(backbone, **options), 1, 32)
 
 
 def _retinanet(maps: dict[str, Any], num_classes: int, options: dict[str, Any]) -> LightDetector:
@@ -178,8 +184,8 @@ def _ssdlite(maps: dict[str, Any], num_classes: int, options: dict[str, Any]) ->
 
 
 LIGHT_HEADS: dict[str, Callable[[dict[str, Any], int, dict[str, Any]], LightDetector]] = {
-    "faster_rcnn": _faster_rcnn,
-    "mask_rcnn": _mask_rcnn,
+    "faster_rcnn": _two_stage,
+    "mask_rcnn": partial(_two_stage, masks=True),
     "retinanet": _retinanet,
     "fcos": _fcos,
     "ssdlite": _ssdlite,
@@ -205,7 +211,7 @@ def build_light_detector(
         pretrained_backbone: Load the weights that timm or this package knows for the backbone.
         backbone_args: Further arguments of the backbone's constructor.
         options: Arguments of torchvision's constructor, such as `box_score_thresh` or `detections_per_img`. Beside
-            these, all but SSDLite take `width`, the channels of the pyramid and of the head over it (a multiple of 32;
+            these, all but SSDLite take `width`, the channels of the pyramid and of the heads over it (a multiple of 32;
             256 by default), and SSDLite takes `strides` of the backbone's maps, and `scales`, the smallest and the
             largest of its boxes as shares of the image: for small objects (8, 16, 32) and less than 0.2.
 

@@ -62,6 +62,9 @@ class Plot:
     axes: tuple[str, str] = ("", "")
 
 
+USUAL_ANSWERS = 5
+
+
 class Report(Protocol):
     """What an evaluation found.
 
@@ -286,8 +289,14 @@ class Task(Protocol[R_co]):
         """A new count for an evaluation."""
         ...
 
-    def predictions(self, outputs: Any, top_k: int) -> list[Any]:
-        """One `Prediction` for each sample of `predict`'s outputs."""
+    def predictions(self, outputs: Any, top_k: int | None = None, threshold: float | None = None) -> list[Any]:
+        """One `Prediction` for each sample of `predict`'s outputs.
+
+        Args:
+            outputs: what `predict` gave.
+            top_k: most answers for a sample; None: as many as the task usually gives, perhaps `USUAL_ANSWERS`.
+            threshold: lowest score or share, 0 to 1, of an answer; None: the task's own, if it has one.
+        """
         ...
 
     def learned(self, report: Any) -> Mapping[str, Any]:

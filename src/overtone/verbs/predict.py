@@ -51,7 +51,7 @@ def predict(chosen: options.Predict) -> int:
     found: list[tuple[str, dict[str, Any], list[tuple[Any, ...]]]] = []
     stems = stems_of([Path(source.name(position)) for position in range(len(source))]) if chosen.out is not None else []
     with progress("predicting", len(source)) as done:
-        for part in predictions_of(inference, source, chosen.top_k, bad, warn):
+        for part in predictions_of(inference, source, chosen.top_k, bad, warn, threshold=chosen.threshold):
             for one in part:  # kept as words: a prediction may hold a map of every pixel
                 found.append((one.image, one.prediction.to_dict(), list(one.prediction.rows())))
                 if chosen.out is not None:
@@ -97,7 +97,7 @@ def _to_parts(chosen: options.Predict, folder: Path, world: World) -> int:
     running, settings = in_runtime(loaded, chosen)
     inference = ready(running, names, computing(settings), chosen.settings.given())
     source = scanned_first(world, lambda: _source(chosen, names))
-    wanted = Wanted(chosen.top_k, chosen.features, chosen.features_dtype, chosen.part_size)
+    wanted = Wanted(chosen.top_k, chosen.threshold, chosen.features, chosen.features_dtype, chosen.part_size)
     alarm = warn if world.is_first else str
     with progress("predicting", -(-len(source) // world.size)) as done:
         written = write_parts(

@@ -1,5 +1,6 @@
 """`overtone train`: from a recipe and labelled samples to a run folder with the trained network."""
 
+import math
 import os
 
 from overtone.config import Recipe, Run
@@ -9,6 +10,7 @@ from overtone.engine.log import duration
 from overtone.engine.summary import Summary
 from overtone.engine.training import train as run_training
 from overtone.reports.plots import Artist
+from overtone.tasks.task import Report
 from overtone.verbs.console import print_line, print_tables
 
 
@@ -30,15 +32,18 @@ def print_summary(summary: Summary) -> None:
         )
         return
     print_line(
-        f"best epoch {summary.best_epoch} of {summary.epochs}: {report.score_name} {report.score:.2f} %, "
-        f"loss {report.loss:.4f} on {report.num_used} of {report.num_expected} validation images; "
+        f"best epoch {summary.best_epoch} of {summary.epochs}: {_scored(report)} "
+        f"on {report.num_used} of {report.num_expected} validation images; "
         f"{duration(summary.seconds)} in all"
     )
     print_tables(report.tables()[1:2])
     if summary.test is not None:
         test = summary.test
-        print_line(
-            f"test: {test.score_name} {test.score:.2f} %, loss {test.loss:.4f} on {test.num_used} of "
-            f"{test.num_expected} images that no choice depended on"
-        )
+        print_line(f"test: {_scored(test)} on {test.num_used} of {test.num_expected} images that no choice depended on")
     print_line(f"{best} is the best network; curves, log and figures are beside it")
+
+
+def _scored(report: Report) -> str:
+    """The score, and the loss where the task measures one."""
+    score = f"{report.score_name} {report.score:.2f} %"
+    return score if math.isnan(report.loss) else f"{score}, loss {report.loss:.4f}"

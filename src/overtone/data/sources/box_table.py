@@ -10,6 +10,7 @@
 A row with an image alone says that it has no objects.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def read_table(data: Data, faults: Faults) -> tuple[dict[str, list[Marked]], lis
     for row, name in enumerate(names):
         if name not in images:
             path = table.root / name
-            if not path.is_file():
+            if not os.path.isfile(path):
                 faults.add("annotated images that are not there", name)
             images[name] = Marked(Path(name).as_posix(), path, image_size(path, data.preprocess.exif))
         part = "all" if parts is None else str(parts[row])
@@ -48,7 +49,7 @@ def read_table(data: Data, faults: Faults) -> tuple[dict[str, list[Marked]], lis
         noted = _noted(labels[row], [values[row] for values in numbers], is_corners, f"{table.path}: row {row + 1}")
         if noted is not None:
             images[name].objects.append(noted)
-    there = [name for name in images if images[name].path.is_file()]
+    there = [name for name in images if os.path.isfile(images[name].path)]
     if not there:
         raise OvertoneError(f"none of the images of {table.path} are in {table.root}; give their folder as --data.root")
     found: dict[str, list[Marked]] = {}

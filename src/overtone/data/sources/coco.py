@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from overtone.data.opening import MAX_BYTES, read_file
-from overtone.data.segments import pack
+from overtone.data.segments import check_size, pack
 from overtone.data.sources.boxed import Faults, Marked, Noted
 from overtone.errors import OvertoneError, some
 from overtone.plain_json import parse_json
 
-_MOST_BYTES = 4 * MAX_BYTES
+_MOST_BYTES, _MOST_AREA = 4 * MAX_BYTES, 1 << 40
 _FILE = "a COCO file has images, categories and annotations"
 
 
@@ -34,7 +34,7 @@ def read_coco(path: Path, folders: Sequence[Path], faults: Faults) -> tuple[list
     images = _by_id(content["images"], path, "image")
     marked = {number: _image(image, path) for number, image in images.items()}
     _by_id(content["annotations"], path, "annotation", needs_id=False)
-    unknown = [str(note.get("image_id")) for note in content["annotations"] if note.get("image_id") not in marked]
+    unknown = [str(note.get("image_id")) for note in content["annotations"] if not _is_among(note, "image_id", marked)]
     if unknown:
         raise OvertoneError(
             f"{path}: {len(unknown)} annotations are of image ids that are not listed ({some(set(unknown), 3)}); "
@@ -44,12 +44,13 @@ def read_coco(path: Path, folders: Sequence[Path], faults: Faults) -> tuple[list
     if len(set(classes.values())) < len(classes):
         raise OvertoneError(f"{path}: two categories have the same name; give each a name of its own")
     foreign = {
-        str(note.get("category_id")) for note in content["annotations"] if note.get("category_id") not in classes
+        str(note.get("category_id")) for note in content["annotations"] if not _is_among(note, "category_id", classes)
     }
     if foreign:
         raise OvertoneError(f"{path}: annotations are of unknown category ids ({some(foreign)}); list these categories")
     for number, note in enumerate(content["annotations"]):
-        marked[note["image_id"]].objects.append(_noted(note, classes, f"{path}: annotation {note.get('id', number)}"))
+        image = marked[note["image_id"]]
+        image.objects.append(_noted(note, classes, image.size, f"{path}: annotation {note.get('id', number)}"))
     return _found(list(marked.values()), folders, faults, path), list(classes.values())
 
 
@@ -86,6 +87,12 @@ def _by_id(entries: Sequence[Mapping[str, Any]], path: Path, what: str, needs_id
     return found
 
 
+def _is_among(note: Mapping[str, Any], key: str, known: Mapping[Any, Any]) -> bool:
+    """Whether an annotation refers to something that is there."""
+    number = note.get(key)
+    return isinstance(number, (int, str)) and number in known
+
+
 def _image(image: Mapping[str, Any], path: Path) -> Marked:
     name, height, width = image.get("file_name"), image.get("height"), image.get("width")
     if not isinstance(name, str) or not name or "\0" in name:
@@ -96,18 +103,19 @@ def _image(image: Mapping[str, Any], path: Path) -> Marked:
     return Marked(name.replace(os.sep, "/"), Path(name), (height, width))
 
 
-def _noted(note: Mapping[str, Any], classes: Mapping[Any, str], where: str) -> Noted:
+def _noted(note: Mapping[str, Any], classes: Mapping[Any, str], size: tuple[int, int] | None, where: str) -> Noted:
     try:
         left, top, width, height = (float(value) for value in note["bbox"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise OvertoneError(f"{where} has no bbox of four numbers; fill it in or remove it") from error
     crowd = bool(note.get("iscrowd", 0))
     try:
         outline = pack(note.get("segmentation"))
+        check_size(outline, *(size or (0, 0)))
     except ValueError as error:
         raise OvertoneError(f"{where}: {error}; mend or remove it") from error
     area = note.get("area") if outline else None
-    if not isinstance(area, (int, float)):
+    if not isinstance(area, (int, float)) or not 0 <= area < _MOST_AREA:
         area = None
     return Noted(
         label=classes[note["category_id"]],
@@ -120,7 +128,7 @@ def _noted(note: Mapping[str, Any], classes: Mapping[Any, str], where: str) -> N
 
 def _found(images: list[Marked], folders: Sequence[Path], faults: Faults, path: Path) -> list[Marked]:
     """The images whose files are there."""
-    folder = next((f for f in folders for image in images[:50] if (f / image.name).is_file()), None)
+    folder = next((f for f in folders for image in images[:50] if os.path.isfile(f / image.name)), None)
     if folder is None:
         tried = some(map(str, dict.fromkeys(folders)), 4)
         raise OvertoneError(f"none of the images of {path} are in {tried}; put them into a folder beside it")

@@ -379,9 +379,9 @@ def _read_file(path: Path) -> dict[str, list[Any]]:
         else:
             delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
             table = csv.read_csv(file, parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True))
-    except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
+        return {name: table.column(name).to_pylist() for name in table.column_names}
+    except (OSError, ValueError, KeyError) as error:  # pyarrow's own errors are of these kinds
         raise OvertoneError(f"{path} cannot be read as a table: {' '.join(str(error).split())}") from error
-    return {name: table.column(name).to_pylist() for name in table.column_names}
 
 
 def words_in(value: Any) -> list[str]:

@@ -69,7 +69,7 @@ def read_xml(path: Path) -> tuple[tuple[int, int], list[Noted]]:
     root = _parsed(path)
     size = root.find("size")
     height, width = (_number(size, side, "size") for side in ("height", "width"))
-    if min(height, width) < 1 or max(height, width) >= 1 << 20:
+    if not (1 <= height < 1 << 20 and 1 <= width < 1 << 20):
         raise BadAnnotation(f"its size is {width:g} x {height:g} pixels")
     objects = []
     for number, entry in enumerate(root.findall("object"), 1):

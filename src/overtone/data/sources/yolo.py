@@ -4,6 +4,7 @@
 `images/a.jpg` are in `labels/a.txt`; an image without a file has no objects. Lines of more numbers are outlines.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def read_yolo(path: Path, data: Data, faults: Faults) -> tuple[dict[str, list[Ma
     content = _content(path)
     names = _names(content, path)
     base = path.parent / str(content.get("path") or "")
-    if not base.is_dir():
+    if not os.path.isdir(base):  # which, unlike Path's, takes any text
         base = path.parent  # written on another machine
     parts = {}
     for part, keys in _KEYS.items():
@@ -62,7 +63,7 @@ def _content(path: Path) -> Mapping[str, Any]:
 
 def _names(content: Mapping[str, Any], path: Path) -> list[str]:
     names = content.get("names")
-    if isinstance(names, Mapping) and sorted(names) == list(range(len(names))):
+    if isinstance(names, Mapping) and set(names) == set(range(len(names))):
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list) or not names or not all(isinstance(name, (str, int)) for name in names):
         raise OvertoneError(f"{path} has no names of classes; add a line such as names: [cat, dog]")
@@ -74,7 +75,7 @@ def _names(content: Mapping[str, Any], path: Path) -> list[str]:
 def _folder(given: str, base: Path, path: Path) -> Path:
     """A folder of images; exporters write `../train/images` for one that is beside the file."""
     candidates = [base / given, path.parent / given, path.parent / given.removeprefix("../")]
-    found = next((folder for folder in candidates if folder.is_dir()), None)
+    found = next((folder for folder in candidates if os.path.isdir(folder)), None)
     if found is None:
         raise OvertoneError(f"{path} names the folder {given}, which is not there; mend the line")
     return found
@@ -94,7 +95,7 @@ def _part(folder: Path, names: list[str], data: Data, faults: Faults) -> list[Ma
         if file.is_file() and marked.size != (0, 0):
             try:
                 marked.objects = read_lines(file, names, marked.size or (1, 1))
-            except ValueError as error:
+            except (OSError, ValueError) as error:
                 broken.append(f"{file.name}: {error}")
         found.append(marked)
     if broken:

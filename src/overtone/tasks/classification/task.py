@@ -17,7 +17,16 @@ from overtone.data.transforms import ImageTransform, evaluation_transform, recip
 from overtone.models.building import build_classifier
 from overtone.tasks.classification.distillation import distillation_loss
 from overtone.tasks.classification.report import ClassificationReport, ClassificationTally, check_outputs
-from overtone.tasks.task import Forward, OutputSpec, Setup, View, agreement_of_classes, blank_images, split_evenly
+from overtone.tasks.task import (
+    USUAL_ANSWERS,
+    Forward,
+    OutputSpec,
+    Setup,
+    View,
+    agreement_of_classes,
+    blank_images,
+    split_evenly,
+)
 
 SCRIPT = (
     'labels = about["labels"] or range(len(logits))',
@@ -162,11 +171,16 @@ class Classification:
         """A new count for an evaluation."""
         return ClassificationTally(self.labels, self._temperature)
 
-    def predictions(self, outputs: Tensor, top_k: int) -> list[ClassPrediction]:
+    def predictions(
+        self, outputs: Tensor, top_k: int | None = None, threshold: float | None = None
+    ) -> list[ClassPrediction]:
         """The most probable classes of each image, by the softmax of logits (B, K) over the temperature, if any."""
-        best = (outputs / self._temperature).softmax(dim=1).topk(min(top_k, len(self.labels)), dim=1)
+        probabilities, least = (outputs / self._temperature).softmax(dim=1), threshold or 0
+        best = probabilities.topk(min(top_k or USUAL_ANSWERS, len(self.labels)), dim=1)
         return [
-            ClassPrediction(tuple((i, self.labels[i], p) for i, p in zip(indices, probabilities, strict=True)))
+            ClassPrediction(
+                tuple((i, self.labels[i], p) for i, p in zip(indices, probabilities, strict=True) if p >= least)
+            )
             for indices, probabilities in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
 

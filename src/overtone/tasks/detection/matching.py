@@ -80,16 +80,26 @@ def confusion_of(objects: Objects, found: Found, num_classes: int, threshold: fl
     counts = np.zeros((num_classes + 1, num_classes + 1), dtype=np.int64)
     chosen = found.scores >= threshold
     labels, ignored = found.labels[chosen], objects.difficult | objects.crowd
-    overlaps = ious(found.boxes[chosen].astype(np.float64), objects.boxes.astype(np.float64))
-    free_found, free_truth = np.ones(len(labels), dtype=bool), np.ones(len(objects), dtype=bool)
+    partner = partners(objects, found.boxes[chosen], labels)
+    counted = (partner >= 0) & ~ignored[partner] if len(objects) else np.zeros(len(labels), dtype=bool)
+    np.add.at(counts, (objects.labels[partner[counted]], labels[counted]), 1)
+    missed = ~ignored
+    missed[partner[partner >= 0]] = False
+    counts[num_classes, :-1] += np.bincount(labels[partner < 0], minlength=num_classes)
+    counts[:-1, num_classes] += np.bincount(objects.labels[missed], minlength=num_classes)
+    return counts
+
+
+def partners(objects: Objects, boxes: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The object of each detection, int64 `(N,)`, -1 for none: the largest IoU first, from 0.5 on, whatever the class.
+
+    Each object has one detection at most, a crowd any number.
+    """
+    overlaps = ious(boxes.astype(np.float64), objects.boxes.astype(np.float64))
+    partner, is_free = np.full(len(labels), -1, dtype=np.int64), np.ones(len(objects), dtype=bool)
     pairs = np.argwhere(overlaps >= IOU)
     same = labels[pairs[:, 0]] == objects.labels[pairs[:, 1]]
     for row, column in pairs[np.lexsort((~same, -overlaps[pairs[:, 0], pairs[:, 1]]))]:
-        if free_found[row] and free_truth[column]:
-            free_found[row] = False
-            free_truth[column] = bool(objects.crowd[column])
-            if not ignored[column]:
-                counts[objects.labels[column], labels[row]] += 1
-    counts[num_classes, :-1] += np.bincount(labels[free_found], minlength=num_classes)
-    counts[:-1, num_classes] += np.bincount(objects.labels[free_truth & ~ignored], minlength=num_classes)
-    return counts
+        if partner[row] < 0 and is_free[column]:
+            partner[row], is_free[column] = column, bool(objects.crowd[column])
+    return partner

@@ -158,12 +158,15 @@ class Detection:
         """A new count."""
         return DetectionTally(self.labels, self._wanted, self._masks)
 
-    def predictions(self, outputs: Sequence[Detections], top_k: int) -> list[DetectionPrediction]:
-        """The surest objects of each image, from the threshold on; at most `top_k`."""
-        made = []
+    def predictions(
+        self, outputs: Sequence[Detections], top_k: int | None = None, threshold: float | None = None
+    ) -> list[DetectionPrediction]:
+        """The surest objects of each image, from the threshold on; all of them unless `top_k` is given."""
+        least, made = self._wanted.threshold if threshold is None else threshold, []
         for detections in outputs:
             found = found_of(detections)
-            count = min(int((found.scores >= self._wanted.threshold).sum()), top_k)
+            count = int((found.scores >= least).sum())
+            count = count if top_k is None else min(count, top_k)
             masks = None if found.masks is None else found.masks[:count]
             best = Found(found.boxes[:count], found.scores[:count], found.labels[:count], masks)
             made.append(DetectionPrediction(best, tuple(self.labels), detections.image_size))

@@ -1,24 +1,27 @@
 """Detections off the device, as COCO's results, and drawn on their images."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from overtone.checkpoint import write_text, write_with
 from overtone.data.decoding import decode_image
 from overtone.data.mask_forms import MaskForm, hex_colour, png_text
-from overtone.data.segments import decoded, mask_module
+from overtone.data.segments import decoded, mask_module, run_lengths
+from overtone.data.sources import Objects
 from overtone.heads.roi_heads import Detections
 from overtone.tasks.detection.coco_classes import category_ids
 from overtone.tasks.detection.coco_metrics import Found
+from overtone.tasks.detection.matching import partners
 from overtone.tasks.segmentation.drawing import palette
 
 _OPACITY = 0.45
+_GAP = 8  # pixels between two images beside each other
 
 
 def found_of(detections: Detections) -> Found:
@@ -115,28 +118,77 @@ class DetectionPrediction:
         return list(files)
 
     def drawn(self, image: Any) -> Image.Image:
-        """The image with what was found, the surest on top."""
-        height, width = self.size
-        if not isinstance(image, Image.Image):
-            path, image = image, decode_image(image)
-            if image.size != (width, height):
-                image = decode_image(path, "apply")  # the network saw it turned
-        image = image.convert("RGB")
-        colours = palette(len(self.labels))
-        if self.found.masks:
-            pixels = np.asarray(image, dtype=np.float32).copy()
-            for at in reversed(range(len(self.found.labels))):
-                inside = decoded(self.found.masks[at]).astype(bool)
-                pixels[inside] = (1 - _OPACITY) * pixels[inside] + _OPACITY * colours[self.found.labels[at]]
-            image = Image.fromarray(np.rint(pixels).astype(np.uint8))
-        draw, line = ImageDraw.Draw(image), max(1, round(min(image.size) / 240))
-        for at in reversed(range(len(self.found.labels))):
-            label = self.found.labels[at]
-            colour = tuple(colours[label].tolist())
-            left, top, right, bottom = self.found.boxes[at].tolist()
-            draw.rectangle((left, top, max(left, right), max(top, bottom)), outline=colour, width=line)
-            text = f"{self.labels[label]} {self.found.scores[at]:.2f}"
-            corner = draw.textbbox((left, max(top - 12, 0)), text)
-            draw.rectangle(corner, fill=colour)
-            draw.text(corner[:2], text, fill="black" if sum(colour) > 380 else "white", anchor="lt")
-        return image
+        """The image with what was found, the surest on top; a path or Pillow's."""
+        return _drawn(_opened(image, self.size), self.found, self.labels)
+
+    def beside(self, image: Any, objects: Objects) -> Image.Image:
+        """What is marked, on the left, and what was found; what was missed and what is wrong has thick lines."""
+        image, found = _opened(image, self.size), self.found
+        partner = partners(objects, found.boxes, found.labels)
+        is_right = partner >= 0
+        is_right[is_right] = objects.labels[partner[is_right]] == found.labels[is_right]
+        is_missed = ~(objects.crowd | objects.difficult)
+        is_missed[partner[is_right]] = False
+        masks = None
+        if found.masks is not None and objects.outlines is not None:
+            pairs = zip(objects.outlines, objects.boxes.tolist(), strict=True)
+            masks = tuple(run_lengths(outline, box, *self.size) for outline, box in pairs)
+        marked = Found(objects.boxes, np.ones(len(objects)), objects.labels, masks)
+        is_wrong = ~is_right
+        is_wrong[partner >= 0] &= ~(objects.crowd | objects.difficult)[partner[partner >= 0]]
+        sides = _drawn(image, marked, self.labels, is_missed, scores=False), _drawn(image, found, self.labels, is_wrong)
+        joined = Image.new("RGB", (2 * image.width + _GAP, image.height), "white")
+        joined.paste(sides[0], (0, 0))
+        joined.paste(sides[1], (image.width + _GAP, 0))
+        return joined
+
+
+def _opened(image: Any, size: tuple[int, int]) -> Image.Image:
+    """An image, a path or Pillow's, in RGB and turned as the network saw it."""
+    if not isinstance(image, Image.Image):
+        path, image = image, decode_image(image)
+        if image.size != size[::-1]:
+            image = decode_image(path, "apply")
+    return image.convert("RGB")
+
+
+def _drawn(
+    image: Image.Image, found: Found, labels: tuple[str, ...], thick: np.ndarray | None = None, *, scores: bool = True
+) -> Image.Image:
+    """The image with boxes, masks, names and perhaps scores, the surest on top; some boxes have thick lines."""
+    colours, order = palette(len(labels)), range(len(found.labels))[::-1]
+    image = Image.fromarray(_masked(np.asarray(image), found, colours)) if found.masks else image.copy()
+    draw, line = ImageDraw.Draw(image), max(1, round(min(image.size) / 300))
+    for at in order:
+        left, top, right, bottom = found.boxes[at].tolist()
+        box = left, top, max(left, right), max(top, bottom)
+        width = 3 * line if thick is not None and thick[at] else line
+        draw.rectangle(box, outline=tuple(colours[found.labels[at]].tolist()), width=width)
+    font = ImageFont.load_default(max(10, round(min(image.size) / 40)))
+    for at in order:  # names over all boxes, within the image
+        text = f"{labels[found.labels[at]]} {found.scores[at]:.2f}" if scores else labels[found.labels[at]]
+        colour = tuple(colours[found.labels[at]].tolist())
+        width, height = draw.textbbox((0, 0), text, font=font, anchor="lt")[2:]
+        left = min(max(found.boxes[at][0], 0), max(image.width - width - 4, 0))
+        top = max(found.boxes[at][1] - height - 4, 0)
+        draw.rectangle((left, top, left + width + 3, top + height + 3), fill=colour)
+        draw.text((left + 2, top + 2), text, font=font, fill=_ink(colour), anchor="lt")
+    return image
+
+
+def _ink(colour: Sequence[int]) -> str:
+    """Black or white, whichever is easier to read on a colour (luma of ITU-R BT.601)."""
+    return "black" if np.dot(colour, (0.299, 0.587, 0.114)) > 140 else "white"
+
+
+def _masked(pixels: np.ndarray, found: Found, colours: np.ndarray) -> np.ndarray:
+    """The pixels, uint8 `(H, W, 3)`, with translucent masks whose edges are opaque, the surest on top."""
+    pixels = pixels.astype(np.float32)
+    for at in reversed(range(len(found.labels))):
+        assert found.masks is not None
+        inside, colour = decoded(found.masks[at]).astype(bool), colours[found.labels[at]]
+        pixels[inside] = (1 - _OPACITY) * pixels[inside] + _OPACITY * colour
+        padded = np.pad(inside, 1)
+        core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+        pixels[inside & ~core] = colour
+    return np.rint(pixels).astype(np.uint8)

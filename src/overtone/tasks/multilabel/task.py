@@ -21,7 +21,7 @@ from overtone.models.building import build_classifier
 from overtone.tasks.classification.report import check_outputs
 from overtone.tasks.multilabel.report import DEFAULT_THRESHOLD, MultilabelReport, MultilabelTally
 from overtone.tasks.multilabel.settings import MultilabelSettings
-from overtone.tasks.task import Forward, OutputSpec, Setup, View, blank_images, split_evenly
+from overtone.tasks.task import USUAL_ANSWERS, Forward, OutputSpec, Setup, View, blank_images, split_evenly
 
 _HEAVIEST_POSITIVE = 100.0
 _LARGEST = 1 - 1e-7  # probability whose complement still has a logarithm in float32
@@ -158,14 +158,17 @@ class Multilabel:
         """A new count; a training's validation chooses the thresholds, any other evaluation takes those it finds."""
         return MultilabelTally(self.labels, None if self._is_training else self._thresholds())
 
-    def predictions(self, outputs: Tensor, top_k: int) -> list[TagsPrediction]:
-        """The labels of each image that reach their threshold, by the sigmoid of logits (B, K); at most `top_k`."""
-        thresholds = self._thresholds()
+    def predictions(
+        self, outputs: Tensor, top_k: int | None = None, threshold: float | None = None
+    ) -> list[TagsPrediction]:
+        """The labels of each image that reach the threshold, or their own, by the sigmoid of logits (B, K)."""
+        thresholds = self._thresholds() if threshold is None else [threshold] * len(self.labels)
         found = []
         for row in outputs.sigmoid().tolist():
             best = sorted(range(len(row)), key=lambda k: -row[k])
             rows = [(k, self.labels[k], row[k], thresholds[k]) for k in best]
-            parts = ([one for one in rows if (one[2] >= one[3]) is holds][:top_k] for holds in (True, False))
+            most = top_k or USUAL_ANSWERS
+            parts = ([one for one in rows if (one[2] >= one[3]) is holds][:most] for holds in (True, False))
             found.append(TagsPrediction(*map(tuple, parts)))
         return found
 

@@ -24,17 +24,19 @@ class MaskPrediction:
         classes: uint8 `(H, W)`.
         labels: names of all classes.
         most: classes to name at most.
+        least: share of the pixels, 0 to 1, that a class must have.
     """
 
     classes: np.ndarray
     labels: tuple[str, ...]
     most: int = 5
+    least: float = 0.0
 
     def shares(self) -> list[tuple[int, str, int, float]]:
         """Index, name, pixels and share, 0 to 1, of each class that is there, largest first."""
-        counts = np.bincount(self.classes.ravel(), minlength=len(self.labels))
-        order = sorted(np.flatnonzero(counts).tolist(), key=lambda index: -counts[index])
-        size = self.classes.size
+        counts, size = np.bincount(self.classes.ravel(), minlength=len(self.labels)), self.classes.size
+        there = np.flatnonzero((counts > 0) & (counts >= self.least * size))
+        order = sorted(there.tolist(), key=lambda index: -counts[index])
         return [(index, self.labels[index], int(counts[index]), float(counts[index] / size)) for index in order]
 
     def to_dict(self) -> dict[str, Any]:

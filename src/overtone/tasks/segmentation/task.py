@@ -28,6 +28,7 @@ from overtone.tasks.segmentation.report import SegmentationReport, SegmentationT
 from overtone.tasks.segmentation.settings import SegmentationSettings
 from overtone.tasks.segmentation.transforms import MaskPipeline, TrainingChanges, Views
 from overtone.tasks.task import (
+    USUAL_ANSWERS,
     ExportForm,
     Forward,
     OutputSpec,
@@ -169,11 +170,15 @@ class Segmentation:
         """A new count."""
         return SegmentationTally(self.labels, self._wanted.boundary)
 
-    def predictions(self, outputs: Tensor, top_k: int) -> list[MaskPrediction]:
+    def predictions(
+        self, outputs: Tensor, top_k: int | None = None, threshold: float | None = None
+    ) -> list[MaskPrediction]:
         """The best class of every pixel of logits (B, K, H, W)."""
         check_maps(outputs, self.labels)
         best = outputs.argmax(1).to(torch.uint8).cpu().numpy()
-        return [MaskPrediction(classes, tuple(self.labels), top_k) for classes in best]
+        return [
+            MaskPrediction(classes, tuple(self.labels), top_k or USUAL_ANSWERS, threshold or 0.0) for classes in best
+        ]
 
     def learned(self, report: SegmentationReport) -> Mapping[str, Any]:
         """Nothing beside the weights."""
