@@ -1,8 +1,10 @@
 """The application: routes, guards and the page."""
 
 import contextlib
+import inspect
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
@@ -18,6 +20,9 @@ from overtone.serving.open_inference import inference_routes
 from overtone.serving.predicting import Explain, Service, predicting_routes
 
 PAGE = Path(__file__).parent / "page"
+_OFF = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+# newer versions of FastAPI can send OpenTelemetry where the environment says so
+_NO_TELEMETRY: dict[str, Any] = {"telemetry": _OFF} if "telemetry" in inspect.signature(FastAPI).parameters else {}
 
 
 def create_app(
@@ -60,6 +65,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
+        **_NO_TELEMETRY,
     )
     app.state.service, app.state.runs = service, runs
     handle_errors(app)
