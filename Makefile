@@ -61,6 +61,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/harmonic_training.py
 	$(BIN)/python benchmarks/training_overhead.py
 	$(BIN)/python benchmarks/loader.py
+	$(BIN)/python benchmarks/serving.py
 
 architectures: $(READY)
 	$(BIN)/python -m overtone.reports.measured_sizes

@@ -104,6 +104,20 @@ def test_clients_that_send_no_whole_header_are_cut_off(small: Served, monkeypatc
     bound.close()
 
 
+def test_a_connection_is_late_only_within_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(running.time, "monotonic", lambda: now)
+    stalled, connection, requests = running._Stalled(10), object(), [object() for _ in range(40)]
+    for request in requests:  # seen between its requests at every look, for 40 s
+        assert not stalled.late({connection: request})
+        now += 1
+    for _ in range(11):
+        found = stalled.late({connection: requests[-1]})
+        now += 1
+    assert found == {connection}
+    assert not stalled.late({}) and not stalled.late({connection: requests[-1]})
+
+
 def test_an_address_that_is_taken_and_options_without_meaning(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

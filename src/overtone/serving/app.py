@@ -1,8 +1,10 @@
 """The application: routes, guards and the page."""
 
 import contextlib
+import inspect
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
@@ -19,6 +21,9 @@ from overtone.serving.pages import page_routes
 from overtone.serving.predicting import Explain, Service, predicting_routes
 
 PAGE = Path(__file__).parent / "page"
+_OFF = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+# newer versions of FastAPI can send OpenTelemetry where the environment says so
+_NO_TELEMETRY: dict[str, Any] = {"telemetry": _OFF} if "telemetry" in inspect.signature(FastAPI).parameters else {}
 
 
 def create_app(
@@ -61,6 +66,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
+        **_NO_TELEMETRY,
     )
     app.state.service, app.state.runs = service, runs
     handle_errors(app)

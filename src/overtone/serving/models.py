@@ -153,7 +153,7 @@ class Served:
             "max_pixels": self.max_pixels,
             "trained": self.loaded.trained,
             "parameters": sum(p.numel() for p in self.loaded.model.parameters()) or (size and size.parameters),
-            "multiply_adds": size.multiply_adds if size else None,
+            "multiply_adds": size.multiply_adds if size and size.resolution == self.inference.preprocess.size else None,
             "published": None if row is None else {"name": row.full_name, "top1": row.top1, "top5": row.top5},
         }
 

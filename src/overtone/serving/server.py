@@ -106,26 +106,38 @@ async def _announce(server: uvicorn.Server, address: str, listening: Callable[[s
 
 async def _watch(server: uvicorn.Server, app: FastAPI, limits: Limits) -> None:
     """Close connections whose client sends no whole header, or does not read its answer."""
-    idle: dict[Any, float] = {}
-    unread: dict[Any, float] = {}
+    idle, unread = _Stalled(_HEADER_S), _Stalled(limits.upload_s)
     while True:
         await asyncio.sleep(_TICK_S)
         if server.should_exit:
             app.state.service.is_ready = False
-        now, open_now = time.monotonic(), set(server.server_state.connections)
-        for kept in (idle, unread):
-            for gone in set(kept) - open_now:
-                del kept[gone]
-        for connection in open_now:
-            cycle: Any = getattr(connection, "cycle", None)
-            is_idle = cycle is None or cycle.response_complete
-            _abort_if_late(connection, idle, is_idle, now, _HEADER_S)
-            is_paused = getattr(getattr(connection, "flow", None), "write_paused", False)
-            _abort_if_late(connection, unread, is_paused, now, limits.upload_s)
+        connections = list(server.server_state.connections)
+        cycles: dict[Any, Any] = {one: getattr(one, "cycle", None) for one in connections}
+        late = idle.late({one: cycle for one, cycle in cycles.items() if cycle is None or cycle.response_complete})
+        late |= unread.late({one: cycle for one, cycle in cycles.items() if _is_paused(one)})
+        for connection in late:
+            if connection.transport is not None:
+                connection.transport.abort()
 
 
-def _abort_if_late(connection: Any, since: dict[Any, float], applies: bool, now: float, most: float) -> None:
-    if not applies:
-        since.pop(connection, None)
-    elif now - since.setdefault(connection, now) > most and connection.transport is not None:
-        connection.transport.abort()
+def _is_paused(connection: Any) -> bool:
+    return getattr(getattr(connection, "flow", None), "write_paused", False)
+
+
+class _Stalled:
+    """Connections that have been at one request (`cycle`) in one state for too long."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._since: dict[Any, tuple[Any, float]] = {}
+
+    def late(self, cycles: dict[Any, Any]) -> set[Any]:
+        """Those that are late, of the connections in the state, each with its request."""
+        now = time.monotonic()
+        kept: dict[Any, tuple[Any, float]] = {}
+        for connection, cycle in cycles.items():
+            before = self._since.get(connection)
+            # another request since the last look: it has not been in this state all the time
+            kept[connection] = before if before is not None and before[0] is cycle else (cycle, now)
+        self._since = kept
+        return {connection for connection, (_, since) in kept.items() if now - since > self._seconds}
