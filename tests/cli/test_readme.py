@@ -21,6 +21,7 @@ NOT_HERE = {
     "overtone demo": "takes minutes; see test_demo.py",
     "resnet18.a1_in1k": "downloads weights of timm's",
     "overtone benchmark": "takes a minute; see test_benchmark.py",
+    "overtone serve": "serves until it is stopped; see tests/serving",
 }
 
 

@@ -34,7 +34,7 @@ class ClassificationReport:
         class_counts, class_correct: per class, its images and those whose top-1 is right.
         confusion: images by true class (row) and top-1 (column); empty above 2000 classes.
         bad: paths of the images that could not be read.
-        calibration: how right the probabilities are; None in reports of release 0.4 and before.
+        calibration: how right the probabilities are; None in reports of release 0.1 and before.
     """
 
     score_name: ClassVar[str] = "top-1"
