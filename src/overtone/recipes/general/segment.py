@@ -9,7 +9,7 @@ root of the classes' shares as weights keeps rare classes (poles, signs) in play
 Published result: none.
 Ours: CamVid (367 images, 11 classes, seed 0): mIoU 58.1 % and 87.7 % of the pixels on its 101 validation images at
 480x360, after 607 CPU seconds on one thread of an AMD EPYC, evaluation after each epoch included, November 2026; up to
-18 images/s while the machine, which others used too, was quieter. mIoU by epoch: 13, 25, 38, 43, 45, 39, 35, 50, 40, 47,
+18 images/s while the machine, used by others too, was quieter. mIoU by epoch: 13, 25, 38, 43, 45, 39, 35, 50, 40, 47,
 50, 52, 53, 52, 56, 58, 57, 55, 57, 56, 58, 57, 57, 58.
 With --settings.scale 320 240 --data.preprocess.size 192 --train.epochs 8: mIoU 51.7 %, 86.2 % of the pixels, in 135
 seconds; by epoch 10, 24, 39, 45, 48, 44, 45, 52. With AdamW at 0.004 in place of Muon, 6 epochs of that: 39.9 %.
