@@ -5,10 +5,10 @@ Command: overtone train detect --data.root FOLDER
 FOLDER has COCO's JSON, VOC's Annotations/ and JPEGImages/, or YOLO's data.yaml; or give a table of boxes as
 --data.table. See docs/detection.md. With trained weights: recipe detect_finetune.
 Published result: none.
-Ours: BCCD (205 images of 640x480 with three kinds of blood cells to train on, 87 to validate on, seed 0): AP50 85.6 %, AP
-52.5 %, in 548 seconds of one core of an EPYC, validations included (21 November 2026, the command with --run.threads 1
---run.workers 0, on a machine shared with other jobs: seconds of the process). AP50 by epoch: 42, 56, 62, 68, 78, 79, 81,
-84, 85, 86, 85, 86 %. A step of 4 images takes 0.75 s of that core, 5 images a second. For images that may be turned
+Ours: BCCD (205 images of 640x480 with three kinds of blood cells to train on, 87 to validate on, seed 0): AP50 85.6 %,
+AP 52.5 %, in 548 seconds of one core of an EPYC, validations included (21 November 2026, the command with --run.threads
+1 --run.workers 0, on a machine shared with other jobs: seconds of the process). AP50 by epoch: 42, 56, 62, 68, 78, 79,
+81, 84, 85, 86, 85, 86 %. A step of 4 images takes 0.75 s of that core, 5 images a second. For images that may be turned
 upside down: --augment.vflip 0.5.
 Deviations: not applicable.
 """
