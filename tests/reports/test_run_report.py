@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import overtone
 from overtone import cli, train
 from overtone.checkpoint import read_checkpoint
+from overtone.engine.folder import PLOTS
 
 
 class Addresses(HTMLParser):
@@ -88,3 +90,9 @@ def test_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     for subject, named in (("nowhere", "nowhere"), (str(tmp_path), "recipe.json")):
         assert cli.main(["report", subject]) == 2
         assert named in capsys.readouterr().err
+
+
+def test_every_plot_of_a_task_is_a_file_of_its_run() -> None:
+    source = "".join(path.read_text() for path in (Path(overtone.__file__).parent / "tasks").rglob("*.py"))
+    names = set(re.findall(r"""\bPlot\(\s*"(\w+)",""", source))
+    assert len(names) >= 5 and {f"{name}.png" for name in names} == set(PLOTS)

@@ -20,7 +20,9 @@ except ImportError:  # Windows
 RECIPE, SAMPLES, METRICS, LOG = "recipe.json", "samples.jsonl.gz", "metrics.jsonl", "log.txt"
 OLD_SPLIT, OLD_REPORT = "split.json", "per_class.json"  # before format 2
 REPORT, SUMMARY, FAULT = "report.json", "summary.json", "not_finite.json"
-CURVES, CONFUSION, EXAMPLES, TENSORBOARD = "curves.png", "confusion.png", "examples", "tensorboard"
+CURVES, EXAMPLES, TENSORBOARD = "curves.png", "examples", "tensorboard"
+PLOTS = tuple(f"{name}.png" for name in ("confusion", "reliability", "average_precision", "iou", "precision_recall"))
+HTML = "report.html"
 STATUS, TRACKERS, SLURM = "status.json", "trackers.json", "slurm"
 LOCK, _PATIENCE, _POLL = ".lock", 0.2, 0.05  # seconds
 _DAMAGED = ".damaged"
@@ -28,7 +30,8 @@ RUN_FILES = (
     *(f"last{age}{SUFFIX}" for age in ("", *("-[1-9]" + "[0-9]" * more for more in range(4)))),
     *(f"{name}{_DAMAGED}" for name in (f"last*{SUFFIX}", BEST, REPORT)),
     *(f"{TENSORBOARD}/events.out.tfevents.*", f"{EXAMPLES}/*.png"),
-    *(SUMMARY, METRICS, LOG, BEST, REPORT, OLD_REPORT, FAULT, CURVES, CONFUSION, STATUS, TRACKERS, SAMPLES, OLD_SPLIT),
+    *(SUMMARY, METRICS, LOG, BEST, REPORT, OLD_REPORT, FAULT, CURVES, HTML, STATUS, TRACKERS, SAMPLES, OLD_SPLIT),
+    *PLOTS,
     RECIPE,
 )
 """What a run leaves, as patterns for `replacing`; the recipe is last: a folder half cleared is still a run's."""

@@ -40,7 +40,7 @@ _PARTS = {"train": 0.7, "val": 0.1, "test": 0.2}  # shares of each class
 _FILES = (
     *(f"images/{part}/[0-9]/*.png" for part in _PARTS),
     *(f"run/{name}" for name in (*RUN_FILES, LOCK, ".*.[0-9]*.tmp")),
-    *(f"report/{name}" for name in ("evaluation.json", "confusion.png")),
+    *(f"report/{name}" for name in ("evaluation.json", "images.jsonl", "confusion.png", "reliability.png")),
     *(f"export/{name}" for name in EXPORTED),
     _ABOUT,
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from overtone import options
 from overtone.checkpoint import write_text
+from overtone.engine import folder as files
 from overtone.errors import OvertoneError
 from overtone.reports.calibrating import calibrate
 from overtone.reports.explorer import points
@@ -28,7 +29,7 @@ def report(chosen: options.Report) -> int:
     folder = Path(chosen.subject)
     if not is_explorer and not folder.is_dir():
         raise OvertoneError(f"there is no run folder {chosen.subject!r} to report on; give one, or {EXPLORER}")
-    out = chosen.out or (Path(f"{EXPLORER}.html") if is_explorer else folder / "report.html")
+    out = chosen.out or (Path(f"{EXPLORER}.html") if is_explorer else folder / files.HTML)
     if out.exists() and not chosen.overwrite:
         raise OvertoneError(f"{out} exists; give another --out, or --overwrite to replace it")
     for place in (*([] if chosen.runs is None else [chosen.runs]), *chosen.benchmarks):
