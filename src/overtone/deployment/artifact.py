@@ -21,6 +21,7 @@ from overtone.errors import OvertoneError
 from overtone.plain_json import parse_json
 
 FORMAT = 1
+FORM = "form"  # in `About.settings`: what a task's form of its own keeps
 ABOUT, SCRIPT, GOLDEN, GOLDEN_IMAGE = "model.json", "run.py", "golden.npz", "golden.png"
 # Every file that an export can consist of, in the order of removal; without model.json it is no export any more.
 FILES = (*dict.fromkeys(name for runtime in RUNTIMES.values() for name in runtime.files), SCRIPT, GOLDEN)

@@ -2,10 +2,11 @@
 
 import dataclasses
 import errno
+import functools
 import os
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,13 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from overtone import __version__
 from overtone.config import Preprocess, to_dict
 from overtone.deployment.artifact import (
     FILES,
+    FORM,
     GOLDEN,
     GOLDEN_IMAGE,
     SCRIPT,
@@ -32,7 +34,7 @@ from overtone.deployment.artifact import (
 )
 from overtone.deployment.images import generated_images, given_images, read_images
 from overtone.deployment.inputs import InputKind, as_batch, example_input, input_transform, with_input
-from overtone.deployment.parity import LOGITS_OF_CLASSES, bound_of, compare
+from overtone.deployment.parity import LOGITS_OF_CLASSES, bound_of, compare, refuse
 from overtone.deployment.rewrites.deploy import deploy
 from overtone.deployment.run_script import run_script
 from overtone.deployment.runtimes import runtime_named
@@ -41,7 +43,7 @@ from overtone.deployment.trust import record, sha256
 from overtone.errors import OvertoneError
 from overtone.replacing import check_replaceable, flush, replacing_folder
 from overtone.tasks.classification.task import SCRIPT as CLASSIFY
-from overtone.tasks.task import OutputSpec
+from overtone.tasks.task import Form, OutputSpec
 
 CHECKED, CALIBRATED = 32, 256
 _GOLDEN_IMAGES, _GOLDEN_SEED = 4, 1
@@ -64,6 +66,11 @@ class Origin:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     outputs: tuple[OutputSpec, ...] = (LOGITS_OF_CLASSES,)
     script: tuple[str, ...] = CLASSIFY
+    form: Form | None = None
+
+    def form_in(self, runtime: Runtime) -> Form | None:
+        """The form of its task in a runtime."""
+        return None if self.form is None else self.form.for_outputs(dynamic=runtime.dynamic_outputs)
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,7 @@ def export(model: nn.Module, origin: Origin, request: Request, out: Path, *, ove
         OvertoneError: what cannot be had (`check_request`), a folder that is in use, or outputs that do not agree.
     """
     check_request(request)
+    check_form(request, origin.form)
     check_folder(out, overwrite)
     check_size(model, origin.architecture, origin.preprocess)
     try:
@@ -150,7 +158,21 @@ def check_request(request: Request) -> None:
         given_images(request.image_folder, 1)
 
 
-def predictor_for(model: nn.Module, preprocess: Preprocess, request: Request, folder: Path) -> Predictor:
+def check_form(request: Request, form: Form | None) -> None:
+    """Refuse what a task with a form of its own has not.
+
+    Raises:
+        OvertoneError: an open number of images, or preprocessing in the graph.
+    """
+    asked = {"--dynamic-batch": request.dynamic_batch, "--with-preprocessing": request.with_preprocessing}
+    for option, is_set in asked.items():
+        if form is not None and is_set:
+            raise OvertoneError(f"this network is exported for single letterboxed images; remove {option}")
+
+
+def predictor_for(
+    model: nn.Module, preprocess: Preprocess, request: Request, folder: Path, form: Form | None = None
+) -> Predictor:
     """A network in a runtime, without a check: the artifact goes into `folder`, which must outlive the predictor.
 
     Raises:
@@ -159,8 +181,7 @@ def predictor_for(model: nn.Module, preprocess: Preprocess, request: Request, fo
     check_request(request)
     check_size(model, "the network", preprocess)
     runtime = runtime_named(request.runtime)
-    job = _job(model, preprocess, request, _images(request, preprocess))
-    _convert(runtime, job, folder)
+    _convert(runtime, _job(model, preprocess, request, _images(request, preprocess), form=form), folder)
     return runtime.open(folder, request.precision, None if request.dynamic_batch else 1)
 
 
@@ -199,20 +220,22 @@ def _opened(folder: Path, about: About) -> Predictor:
 
 def _write(model: nn.Module, origin: Origin, request: Request, folder: Path) -> About:
     runtime, preprocess = runtime_named(request.runtime), origin.preprocess
-    images = _images(request, preprocess)
-    job = _job(model, preprocess, request, images, tuple(spec.name for spec in origin.outputs))
+    images, form = _images(request, preprocess), origin.form_in(runtime)
+    job = _job(model, preprocess, request, images, tuple(spec.name for spec in origin.outputs), form)
     _convert(runtime, job, folder)
     files = {name: sha256(folder / name) for name in runtime.files if (folder / name).is_file()}
     unknown = sorted(path.name for path in folder.iterdir() if path.name not in files)
     assert not unknown, f"{runtime.title} wrote {unknown}, which Runtime.files lacks"
     golden = generated_images(_GOLDEN_IMAGES, preprocess.size, _GOLDEN_SEED)
-    names = {field.name for field in dataclasses.fields(origin)} - {"outputs", "script"}
+    names = {field.name for field in dataclasses.fields(origin)} - {"outputs", "script", "form"}
     kept = {name: getattr(origin, name) for name in names}
+    if form is not None:
+        kept["settings"] = {**origin.settings, FORM: dict(form.settings)}
     about = About(
         runtime=request.runtime,
         precision=request.precision,
         input=_input(job),
-        num_classes=_reference(model, preprocess, golden[:1])[0].shape[1],
+        num_classes=_num_classes(model, origin),
         **kept,
         output=job.outputs[0],
         more_outputs=job.outputs[1:],
@@ -222,11 +245,13 @@ def _write(model: nn.Module, origin: Origin, request: Request, folder: Path) -> 
         versions=_versions(runtime),
     )
     predictor = _opened(folder, about)
-    about = dataclasses.replace(about, parity=_verified(model, origin, about, predictor, images))
-    if origin.script:
-        script = run_script(job.kind, preprocess, *runtime.script(request.precision), origin.script)
-        (folder / SCRIPT).write_text(script, encoding="utf-8")
-    _write_golden(model, folder, about, predictor, golden)
+    about = dataclasses.replace(about, parity=_verified(model, origin, about, predictor, images, form))
+    script = origin.script if form is None else form.script()
+    if script:
+        prepare = None if form is None else form.prepare()
+        text = run_script(job.kind, preprocess, *runtime.script(request.precision), script, prepare)
+        (folder / SCRIPT).write_text(text, encoding="utf-8")
+    _write_golden(job.net if form else model, folder, about, predictor, golden[:1] if form else golden, form)
     if runtime.carries_code:
         record(files, origin.source)
     write_about(folder, about)
@@ -256,19 +281,39 @@ def _bytes_of(net: nn.Module) -> int:
 
 
 def _job(
-    model: nn.Module, preprocess: Preprocess, request: Request, images: _Images, outputs: tuple[str, ...] = (LOGITS,)
+    model: nn.Module,
+    preprocess: Preprocess,
+    request: Request,
+    images: _Images,
+    outputs: tuple[str, ...] = (LOGITS,),
+    form: Form | None = None,
 ) -> Job:
     kind = request.kind(preprocess)
-    transform = input_transform(kind, preprocess)
+    taken, net = _taken(kind, preprocess, form), deploy(model, preprocess.size)
     return Job(
-        net=with_input(deploy(model, preprocess.size), kind, preprocess),
+        net=with_input(net, kind, preprocess) if form is None else form.graph(net),
         example=example_input(kind, preprocess, 1),
         kind=kind,
         precision=request.precision,
         dynamic_batch=request.dynamic_batch,
-        calibration=tuple(as_batch(transform, image).numpy() for image in images.calibrated),
-        outputs=outputs,
+        calibration=tuple(taken(image).numpy() for image in images.calibrated),
+        outputs=outputs if form is None else form.outputs,
+        dynamic_outputs=form is not None and runtime_named(request.runtime).dynamic_outputs,
+        has_coordinates=form is not None,
     )
+
+
+def _num_classes(model: nn.Module, origin: Origin) -> int:
+    """Channels of the first output; of a form the number of its labels."""
+    if origin.form is not None:
+        return origin.form.num_classes
+    with torch.inference_mode():
+        return tree_leaves(model(example_input("normalised", origin.preprocess, 1)))[0].shape[1]
+
+
+def _taken(kind: InputKind, preprocess: Preprocess, form: Form | None = None) -> Callable[[Image.Image], Tensor]:
+    """From an RGB image to a batch of one, as the network takes it."""
+    return functools.partial(as_batch, input_transform(kind, preprocess)) if form is None else form.inputs
 
 
 def _input(job: Job) -> Input:
@@ -296,16 +341,25 @@ def _images(request: Request, preprocess: Preprocess) -> _Images:
     )
 
 
-def _verified(model: nn.Module, origin: Origin, about: About, predictor: Predictor, images: _Images) -> dict[str, Any]:
+def _verified(
+    model: nn.Module, origin: Origin, about: About, predictor: Predictor, images: _Images, form: Form | None
+) -> dict[str, Any]:
     """How far the outputs are from the network's: the first one's agreement, and `more` by name for the others.
 
     Raises:
         OvertoneError: the runtime cannot run the network here, or an output does not agree.
     """
     title, found = runtime_named(about.runtime).title, dict[str, dict[str, Any]]()
-    with in_one_line(f"{title} cannot run this network in {about.precision} on this machine"):
-        outputs = _outputs(predictor, about, images.checked)
-    references = _reference(model, about.preprocess, images.checked)
+    with in_one_line(f"{title} cannot run this network in {about.precision} on this machine"), torch.inference_mode():
+        if form is not None:
+            inputs = [form.inputs(image) for image in images.checked]
+            answers = [form.answer(predictor.outputs, one) for one in inputs]
+            record, failures = form.compare([model(one) for one in inputs], answers, about.precision)
+            what = f"the {title} form in {about.precision}"
+            refuse(what, failures, f"{len(inputs)} {images.kind}", is_exact=about.precision == "float32")
+            return {"images": len(inputs), "pictures": images.kind, **record}
+        outputs = _outputs(predictor, _taken(about.input.kind, about.preprocess), images.checked)
+    references = _reference(model, _taken("normalised", about.preprocess), images.checked)
     for spec, reference, output in zip(origin.outputs, references, outputs, strict=True):
         agreement = compare(reference, output, bound_of(about.precision, about.input.kind), images.kind, spec)
         agreement.check(f"the {title} form in {about.precision}")
@@ -314,33 +368,40 @@ def _verified(model: nn.Module, origin: Origin, about: About, predictor: Predict
     return first[1] | ({"more": dict(others)} if others else {})
 
 
-def _outputs(predictor: Predictor, about: About, images: Sequence[Image.Image]) -> list[np.ndarray]:
+def _outputs(
+    predictor: Predictor, taken: Callable[[Image.Image], Tensor], images: Sequence[Image.Image]
+) -> list[np.ndarray]:
     """Each output of an export, (B, …), image by image."""
-    transform = input_transform(about.input.kind, about.preprocess)
-    runs = [predictor.outputs(as_batch(transform, image).numpy()) for image in images]
+    runs = [predictor.outputs(taken(image).numpy()) for image in images]
     return [np.concatenate(parts) for parts in zip(*runs, strict=True)]
 
 
-def _reference(model: nn.Module, preprocess: Preprocess, images: Sequence[Image.Image]) -> list[np.ndarray]:
+def _reference(
+    model: nn.Module, taken: Callable[[Image.Image], Tensor], images: Sequence[Image.Image]
+) -> list[np.ndarray]:
     """Each output of the network itself, (B, …), image by image."""
-    transform = input_transform("normalised", preprocess)
     with torch.inference_mode():
-        runs = [tree_leaves(model(as_batch(transform, image))) for image in images]
+        runs = [tree_leaves(model(taken(image))) for image in images]
     return [torch.cat(parts).numpy() for parts in zip(*runs, strict=True)]
 
 
 def _write_golden(
-    model: nn.Module, folder: Path, about: About, predictor: Predictor, images: list[Image.Image]
+    model: nn.Module,
+    folder: Path,
+    about: About,
+    predictor: Predictor,
+    images: list[Image.Image],
+    form: Form | None,
 ) -> None:
     """Inputs and first outputs for generated images: a user's own are not copied."""
-    transform = input_transform(about.input.kind, about.preprocess)
-    inputs = [as_batch(transform, image).numpy()[0] for image in images]
+    taken = _taken(about.input.kind, about.preprocess, form)
+    inputs = [taken(image).numpy()[0] for image in images]
     kept = [image for image, values in zip(images, inputs, strict=True) if values.shape == inputs[0].shape]
     np.savez(
         folder / GOLDEN,
         inputs=np.stack([values for values in inputs if values.shape == inputs[0].shape]),
-        outputs=_outputs(predictor, about, kept)[0],
-        reference=_reference(model, about.preprocess, kept)[0],
+        outputs=_outputs(predictor, taken, kept)[0],
+        reference=_reference(model, _taken("normalised", about.preprocess, form), kept)[0],
     )
     images[0].save(folder / GOLDEN_IMAGE)
 

@@ -9,6 +9,7 @@ from overtone.deployment.artifact import About
 from overtone.deployment.export import Origin, Request, check_request, export
 from overtone.deployment.trust import sha256
 from overtone.errors import OvertoneError
+from overtone.tasks.task import HasForm
 from overtone.zoo import LoadedModel, classes_of, names_of, num_outputs, task_of
 
 _EXPORTS = Path("exports")
@@ -84,11 +85,12 @@ def origin_of(
     if loaded.manifest is not None and loaded.manifest.recipe is not None:
         kept = loaded.manifest.recipe.get("data", {}).items()
         data = {key: value for key, value in kept if key not in ("root", "preprocess")} or None
-    shown = labels if labels is not None else [str(index) for index in range(getattr(loaded.model, "num_classes", 0))]
-    task = task_of(loaded, shown, preprocess)
+    shown = labels or loaded.labels or [str(index) for index in range(getattr(loaded.model, "num_classes", 0))]
+    task = task_of(loaded, shown, loaded.preprocess)
+    form = task.export_form(loaded.model, size) if isinstance(task, HasForm) else None
     return Origin(
         architecture=loaded.architecture,
-        preprocess=preprocess,
+        preprocess=preprocess if form is None else form.preprocess,
         source=loaded.source,
         classes=None if classes is None else tuple(classes),
         labels=None if labels is None else tuple(labels),
@@ -100,6 +102,7 @@ def origin_of(
         settings=task.settings,
         outputs=task.outputs(),
         script=task.script(),
+        form=form,
     )
 
 

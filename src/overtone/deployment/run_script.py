@@ -7,15 +7,24 @@ from overtone.deployment.telemetry import SWITCHES
 _PILLOW = {"nearest": "NEAREST", "bilinear": "BILINEAR", "bicubic": "BICUBIC", "lanczos": "LANCZOS"}
 
 
-def run_script(kind: InputKind, preprocess: Preprocess, imports: str, lines: str, answer: tuple[str, ...]) -> str:
+def run_script(
+    kind: InputKind,
+    preprocess: Preprocess,
+    imports: str,
+    lines: str,
+    answer: tuple[str, ...],
+    prepare: tuple[str, ...] | None = None,
+) -> str:
     """The text of `run.py`.
 
     Args:
         kind: the network's kind of input.
         preprocess: from a decoded image to the normalised input; the part of it that is in the graph is left out.
         imports: what the runtime's lines need, a module or a statement in each line.
-        lines: of the runtime: from `images` (a batch of one) to `logits` (K,).
-        answer: of the task: from `logits` and `about` to what is printed.
+        lines: of the runtime: from `images` (a batch of one) to `outputs`, arrays.
+        answer: of the task: from `logits`, of the image in the first output, and `about` to what is printed; with
+            `prepare` from `outputs`.
+        prepare: of a task with a form of its own: from `image` and `about` to `images`.
     """
     statements = [line for line in imports.splitlines() if line.startswith("from ")]
     modules = ", ".join(["numpy", *(line for line in imports.splitlines() if line not in statements)])
@@ -24,7 +33,7 @@ def run_script(kind: InputKind, preprocess: Preprocess, imports: str, lines: str
         opened = f"ImageOps.exif_transpose({opened})"
     return "\n".join(
         [
-            "# Classify an image: python run.py image.jpg",
+            f"# {'Classify' if prepare is None else 'Read'} an image: python run.py image.jpg",
             "import json, os, pathlib, sys",
             *SWITCHES,
             f"import {modules}",
@@ -32,14 +41,15 @@ def run_script(kind: InputKind, preprocess: Preprocess, imports: str, lines: str
             "from PIL import Image, ImageOps",
             "",
             "here = pathlib.Path(__file__).parent",
+            'about = json.loads((here / "model.json").read_text("utf-8"))',
             "try:",
             f'    image = {opened}.convert("RGB")',
             "except Exception as error:",
             '    print(f"{sys.argv[1:2]}: not an image that can be read ({type(error).__name__})", file=sys.stderr)',
             "    sys.exit(2)",
-            *_pixels(kind, preprocess),
+            *(_pixels(kind, preprocess) if prepare is None else prepare),
             lines,
-            'about = json.loads((here / "model.json").read_text("utf-8"))',
+            *(["logits = outputs[0][0]"] if prepare is None else []),
             *answer,
             "",
         ]

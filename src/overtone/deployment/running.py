@@ -10,14 +10,16 @@ from pathlib import Path
 import torch
 
 from overtone.checkpoint import Manifest
-from overtone.config import Preprocess
-from overtone.deployment.artifact import About
+from overtone.deployment.artifact import FORM, About
 from overtone.deployment.export import Request, check_request, open_export, predictor_for
 from overtone.deployment.inputs import input_transform
+from overtone.deployment.origin import origin_for
 from overtone.deployment.rewrites.deploy import deploy
 from overtone.deployment.runtimes import runtime_named
 from overtone.deployment.runtimes.runtime import RuntimeModule, check_compiler
 from overtone.errors import OvertoneError
+from overtone.tasks import task_named
+from overtone.tasks.task import HasForm
 from overtone.zoo import LoadedModel
 
 _IN_PYTORCH = ("torch", "compile")
@@ -53,7 +55,12 @@ def loaded_export(folder: Path) -> LoadedModel:
     predictor, about = open_export(folder)
     title = f"{runtime_named(about.runtime).title}, {about.precision}"
     model = RuntimeModule(predictor, about.num_classes, about.input.kind, about.outputs, title)
-    model.transform = input_transform(about.input.kind, about.preprocess)
+    task = task_named(about.task)
+    if issubclass(task, HasForm) and FORM in about.settings:
+        model.form = task.read_form(about.settings[FORM], about.preprocess)
+        model.transform = model.form.view
+    else:
+        model.transform = input_transform(about.input.kind, about.preprocess)
     return LoadedModel(
         model=model,
         architecture=about.architecture,
@@ -90,16 +97,20 @@ def in_runtime(loaded: LoadedModel, wanted: Computation) -> tuple[LoadedModel, C
         torch.set_num_threads(wanted.threads)  # what the runtime is opened with
     request = _request(wanted)
     check_request(request)
-    model = _module(loaded, dataclasses.replace(loaded.preprocess, size=size), request)
+    model = _module(loaded, wanted.size, request)
     return dataclasses.replace(loaded, model=model), outside
 
 
-def _module(loaded: LoadedModel, preprocess: Preprocess, request: Request) -> RuntimeModule:
+def _module(loaded: LoadedModel, size: int | None, request: Request) -> RuntimeModule:
     """The network in its runtime, from an artifact in a temporary folder that goes with the module."""
+    origin = origin_for(loaded, size)
+    form, runtime = origin.form, runtime_named(request.runtime)
+    if form is not None:
+        form, request = origin.form_in(runtime), dataclasses.replace(request, dynamic_batch=False)
     try:
         folder = Path(tempfile.mkdtemp(prefix="overtone-"))
         try:
-            predictor = predictor_for(loaded.model, preprocess, request, folder)
+            predictor = predictor_for(loaded.model, origin.preprocess, request, folder, form)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -109,6 +120,8 @@ def _module(loaded: LoadedModel, preprocess: Preprocess, request: Request) -> Ru
             "free some space, or set TMPDIR to another folder"
         ) from error
     model = RuntimeModule(predictor, int(getattr(loaded.model, "num_classes", 0)))
+    if form is not None:
+        model.form, model.transform = form, form.view
     weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
     return model
 
@@ -164,9 +177,12 @@ def _check_export(loaded: LoadedModel, wanted: Computation) -> None:
 
 def _manifest(about: About) -> Manifest | None:
     """What its training found, and how it split the images, so that the same ones are held out for its evaluation."""
-    if about.classes is None:
-        return None
+    classes = about.classes
+    if classes is None:
+        if FORM not in about.settings:
+            return None
+        classes = tuple(f"class {index}" for index in range(about.num_classes))
     recipe = None if about.data is None else {"data": dict(about.data)}
     return Manifest(
-        about.architecture, about.classes, about.preprocess, recipe=recipe, task=about.task, settings=about.settings
+        about.architecture, classes, about.preprocess, recipe=recipe, task=about.task, settings=about.settings
     )

@@ -7,7 +7,7 @@ batch and what it is divided by, counts an evaluation, and says how two implemen
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -159,6 +159,75 @@ class OutputSpec:
     name: str
     agreement: Callable[[np.ndarray, np.ndarray, float], tuple[float, float]]
     shift_free: bool = False
+
+
+class Form(Protocol):
+    """How networks of a task are exported that are more than a map from a resized image to scores; see `export_form`.
+
+    Attributes:
+        outputs: names of what the graph returns, whose first dimension is the image.
+        preprocess: of an export; its size is the side of the square input.
+        num_classes: that the outputs are about.
+        settings: JSON values that an export keeps as `settings.form`, for `read_form`.
+    """
+
+    outputs: tuple[str, ...]
+    preprocess: config.Preprocess
+    num_classes: int
+
+    @property
+    def settings(self) -> Mapping[str, Any]: ...  # noqa: D102
+
+    def for_outputs(self, *, dynamic: bool) -> Self:
+        """The form for a runtime that has, or has not, outputs whose shapes depend on the image."""
+        ...
+
+    def graph(self, network: nn.Module) -> nn.Module:
+        """What is exported of a network: from one image (1, 3, S, S) to the outputs."""
+        ...
+
+    def inputs(self, image: Any) -> Tensor:
+        """Pillow's image in RGB as the graph takes it, float32 (1, 3, S, S)."""
+        ...
+
+    def view(self, image: Any) -> Any:
+        """In evaluation, an image as `Task.pipeline` takes it from `transform`."""
+        ...
+
+    def answer(self, call: Callable[[np.ndarray], Sequence[np.ndarray]], *inputs: Any) -> Any:
+        """What the network itself returns for inputs, by calls of the graph in a runtime."""
+        ...
+
+    def compare(
+        self, references: Sequence[Any], found: Sequence[Any], precision: str
+    ) -> tuple[dict[str, Any], list[str]]:
+        """Of answers of the network and of an export: what `model.json` keeps, and which bounds do not hold.
+
+        The first has `largest`, `rms`, `same_top1` and `agreement`, as `deployment.parity.Parity`.
+        """
+        ...
+
+    def prepare(self) -> tuple[str, ...]:
+        """Lines of an export's `run.py`: from `image` and `about` (model.json) to `images`."""
+        ...
+
+    def script(self) -> tuple[str, ...]:
+        """Lines of an export's `run.py`: from `outputs` (arrays) to what is printed."""
+        ...
+
+
+@runtime_checkable
+class HasForm(Protocol):
+    """A task with a form of its own for exports."""
+
+    def export_form(self, network: nn.Module, side: int | None) -> Form:
+        """The form for a network and the side of its input, pixels; None: what suits the preprocessing."""
+        ...
+
+    @staticmethod
+    def read_form(values: Any, preprocess: config.Preprocess) -> Form:
+        """The form whose `settings` an export kept; raises `OvertoneError` for values that none has."""
+        ...
 
 
 @dataclass(frozen=True)

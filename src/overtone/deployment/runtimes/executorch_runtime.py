@@ -67,7 +67,7 @@ class ExecuTorch(Runtime):
         """Lines for run.py."""
         return "torch\nfrom executorch.runtime import Runtime", (
             f'net = Runtime.get().load_program(here / "{self.file}").load_method("forward")\n'
-            "logits = net.execute([torch.from_numpy(images)])[0].numpy()[0]"
+            "outputs = [output.numpy() for output in net.execute([torch.from_numpy(images)])]"
         )
 
     def version(self) -> dict[str, str]:

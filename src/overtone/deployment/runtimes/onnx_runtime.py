@@ -11,7 +11,7 @@ import torch
 
 from overtone.deployment.quiet import quiet
 from overtone.deployment.runtimes.onnx_file import external_files
-from overtone.deployment.runtimes.runtime import INPUT, LOGITS, Job, Predictor, Runtime
+from overtone.deployment.runtimes.runtime import INPUT, Job, Predictor, Runtime
 from overtone.errors import OvertoneError
 
 
@@ -37,6 +37,7 @@ class OnnxRuntime(Runtime):
     files, carries_code = ("model.onnx", "model.onnx.data"), False
     modules, tools = ("onnxruntime",), ("onnx", "onnxscript")
     precisions = ("float32", "int8")
+    dynamic_outputs = True
 
     def write(self, job: Job, folder: Path) -> None:
         """Write model.onnx."""
@@ -72,7 +73,7 @@ class OnnxRuntime(Runtime):
         """Lines for run.py."""
         return "onnxruntime", (
             f'net = onnxruntime.InferenceSession(str(here / "{self.file}"), providers=["CPUExecutionProvider"])\n'
-            f'logits = net.run(["{LOGITS}"], {{"{INPUT}": images}})[0][0]'
+            f'outputs = net.run(None, {{"{INPUT}": images}})'
         )
 
     def version(self) -> dict[str, str]:
@@ -103,5 +104,5 @@ def _quantise(source: Path, target: Path, job: Job) -> None:
         per_channel=True,
         activation_type=quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
-        op_types_to_quantize=["Conv", "Gemm", "MatMul", "Add"],
+        op_types_to_quantize=["Conv", "Gemm", "MatMul", *([] if job.has_coordinates else ["Add"])],
     )

@@ -13,6 +13,11 @@ from overtone.deployment.quiet import quiet
 from overtone.deployment.runtimes.pt2_archive import load_program, save_program
 from overtone.deployment.runtimes.runtime import Job, Predictor, Runtime, check_compiler
 
+_OUTPUTS = (
+    "outputs = net(torch.from_numpy(images))\n"
+    "outputs = [output.detach().numpy() for output in (outputs if isinstance(outputs, (tuple, list)) else [outputs])]"
+)  # lines of run.py
+
 
 class InBfloat16(nn.Module):
     """A network whose weights and arithmetic are bfloat16, between an input and outputs in float32."""
@@ -65,7 +70,7 @@ class TorchExported(Runtime):
         """Lines for run.py."""
         return "torch", (
             f'net = torch.export.load(here / "{self.file}").module()\n'
-            "logits = net(torch.from_numpy(images)).detach().numpy()[0]"
+            f"{_OUTPUTS}"
         )
 
     def version(self) -> dict[str, str]:
@@ -101,7 +106,7 @@ class AheadOfTime(TorchExported):
         """Lines for run.py."""
         return "torch", (
             f'net = torch._inductor.aoti_load_package(str(here / "{self.file}"))\n'
-            "logits = net(torch.from_numpy(images)).numpy()[0]"
+            f"{_OUTPUTS}"
         )
 
 

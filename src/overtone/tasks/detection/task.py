@@ -19,6 +19,7 @@ from overtone.heads.mask_rcnn import total_loss
 from overtone.heads.roi_heads import Detections
 from overtone.models.arguments import MODEL_ARGS, checked_model_args
 from overtone.tasks.detection.coco_metrics import Found, engine_name
+from overtone.tasks.detection.export import DetectionForm, form_of, read_form
 from overtone.tasks.detection.report import DetectionReport, DetectionTally
 from overtone.tasks.detection.settings import DetectionSettings
 from overtone.tasks.detection.transforms import BoxPipeline, TrainingChanges, Views
@@ -40,8 +41,12 @@ class Detection:
         recipe = setup.recipe
         self.labels, self.settings, self._recipe = setup.labels, setup.settings, recipe
         wanted = recipe.settings if isinstance(recipe.settings, DetectionSettings) else DetectionSettings()
-        self._wanted, model = wanted, recipe.model
-        self._masks = learns_masks(model.name.partition(".")[0], model.head, model.args.get(_HEAD_ARGS, {}))
+        model, exported = recipe.model, setup.settings.get("form")
+        if exported is None:
+            self._masks = learns_masks(model.name.partition(".")[0], model.head, model.args.get(_HEAD_ARGS, {}))
+        else:  # an export keeps no recipe
+            wanted, self._masks = read_form(exported, recipe.data.preprocess).shipped.settings, False
+        self._wanted = wanted
         if self._masks:
             mask_module()
         if setup.train is None:
@@ -151,8 +156,14 @@ class Detection:
         return self.settings
 
     def script(self) -> tuple[str, ...]:
-        """Nothing: an export of a detection has no `run.py` yet."""
+        """Nothing: the form has the lines."""
         return ()
+
+    def export_form(self, network: nn.Module, side: int | None) -> DetectionForm:
+        """Letterboxed images of one size; see `tasks.detection.export`."""
+        return form_of(network, self.labels, self._recipe.data.preprocess, self._wanted, side)
+
+    read_form = staticmethod(read_form)
 
     def outputs(self) -> tuple[OutputSpec, ...]:
         """Boxes `(N, 4)`, scores and labels `(N,)`, compared in their order."""

@@ -1,0 +1,66 @@
+"""What an export does around its graph, in NumPy and Pillow alone: the text of these functions goes into its `run.py`.
+
+An image is resized until its shorter side is `shorter`, or its longer one `side` if that comes first, put into the top
+left corner of a square of `side` pixels, and padded with 0 after the normalisation, as in training.
+"""
+
+import numpy
+from PIL import ImageDraw
+
+
+def resized(image, side, shorter, resampling):
+    """An image with sides that fit, and its ratio."""
+    factor = min(side / max(image.size), shorter / min(image.size))
+    width, height = (max(int(pixels * factor + 0.5), 1) for pixels in image.size)
+    return image if (width, height) == image.size else image.resize((width, height), resampling)
+
+
+def letterboxed(image, side, mean, std):
+    """An RGB image that fits as the graph takes it, float32 (1, 3, side, side)."""
+    values = (numpy.asarray(image, "float32") / 255 - numpy.float32(mean)) / numpy.float32(std)
+    images = numpy.zeros((1, 3, side, side), "float32")
+    images[0, :, : image.height, : image.width] = values.transpose(2, 0, 1)
+    return images
+
+
+def suppressed(boxes, scores, labels, score, overlap, most):
+    """Indices of the detections above `score`, at most so many; of two of a class whose IoU exceeds `overlap` one."""
+    order = numpy.argsort(-scores, kind="stable")
+    order = order[scores[order] > score]
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    kept = []
+    while len(order) and len(kept) < most:
+        best, order = order[0], order[1:]
+        kept.append(best)
+        corners = numpy.minimum(boxes[best, 2:], boxes[order, 2:]), numpy.maximum(boxes[best, :2], boxes[order, :2])
+        shared = (corners[0] - corners[1]).clip(0).prod(1)
+        apart = shared <= overlap * (areas[best] + areas[order] - shared)
+        order = order[apart | (labels[order] != labels[best])]
+    return numpy.array(kept, dtype=numpy.int64)
+
+
+def in_original(boxes, scales, size):
+    """Boxes in pixels of the original of a width and height, and which of them have an area there."""
+    boxes = (boxes / numpy.float32([*scales, *scales])).clip(0, numpy.float32([*size, *size]))
+    return boxes, (boxes[:, 2:] > boxes[:, :2]).all(1)
+
+
+def coco_results(boxes, scores, labels, categories, image_id):
+    """COCO's results: boxes as [left, top, width, height]."""
+    return [
+        {"image_id": image_id, "category_id": categories[k], "bbox": [a, b, c - a, d - b], "score": score}
+        for (a, b, c, d), score, k in zip(boxes.tolist(), scores.tolist(), labels.tolist(), strict=True)
+    ]
+
+
+def drawn(image, boxes, scores, labels, names):
+    """The image with boxes, names and scores, the surest on top."""
+    image = image.copy()
+    draw, colours = ImageDraw.Draw(image), ["red", "lime", "yellow", "cyan", "magenta", "orange"]
+    for box, score, label in list(zip(boxes.tolist(), scores.tolist(), labels.tolist(), strict=True))[::-1]:
+        colour = colours[label % len(colours)]
+        draw.rectangle(box, outline=colour, width=max(1, round(min(image.size) / 240)))
+        text, corner = f"{names[label]} {score:.2f}", (box[0], max(box[1] - 12, 0))
+        draw.rectangle(draw.textbbox(corner, text), fill=colour)
+        draw.text(corner, text, fill="black")
+    return image
