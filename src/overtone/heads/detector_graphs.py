@@ -5,49 +5,16 @@ number of candidates, so that exporters can follow it. `Candidates` ends before 
 of fixed shapes; `Suppressed` goes on to the detections, whose number depends on the image.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, RetinaNet
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.ssd import SSD
-from torchvision.ops import nms
 
-from overtone.errors import OvertoneError
 from overtone.heads.light_detectors import LightDetector
+from overtone.heads.suppression import Limits, suppressed
 
-
-class Limits(NamedTuple):
-    """What turns candidates into detections.
-
-    Attributes:
-        score: that a detection exceeds.
-        overlap: IoU above which, of two of a class, the surer one suppresses the other.
-        most: detections of an image.
-    """
-
-    score: float
-    overlap: float
-    most: int
-
-
-def limits_of_detector(network: nn.Module) -> Limits:
-    """The limits of a detector that has a graph here.
-
-    Raises:
-        OvertoneError: it has none.
-    """
-    detector = _one_stage(network)
-    return Limits(detector.score_thresh, detector.nms_thresh, detector.detections_per_img)
-
-
-def _one_stage(network: nn.Module) -> FCOS | RetinaNet | SSD:
-    detector = getattr(network, "detector", None)
-    if not isinstance(network, LightDetector) or not isinstance(detector, FCOS | RetinaNet | SSD):
-        kind = type(network if detector is None else detector).__name__
-        raise OvertoneError(f"{kind} cannot be exported yet: its second stage is not; fcos, retinanet and ssdlite can")
-    return detector
+OneStage = FCOS | RetinaNet | SSD
 
 
 class Candidates(nn.Module):
@@ -61,10 +28,12 @@ class Candidates(nn.Module):
         side: of the images (1, 3, side, side), pixels.
     """
 
-    def __init__(self, network: nn.Module, side: int) -> None:
+    def __init__(self, network: LightDetector, side: int) -> None:
         super().__init__()
-        self.detector = _one_stage(network)
-        self.first_label, self.side = int(network.first_label), side  # type: ignore[arg-type]
+        assert isinstance(network.detector, OneStage)
+        self.detector: OneStage = network.detector
+        self.limits = Limits(self.detector.score_thresh, self.detector.nms_thresh, self.detector.detections_per_img)
+        self.first_label, self.side = network.first_label, side
         example = torch.zeros(1, 3, side, side)
         with torch.no_grad():
             maps = list(self.detector.backbone(example).values())
@@ -118,19 +87,16 @@ class Suppressed(nn.Module):
 
     Args:
         candidates: gives the candidates.
-        limits: of the detections.
     """
 
-    def __init__(self, candidates: Candidates, limits: Limits) -> None:
+    def __init__(self, candidates: Candidates) -> None:
         super().__init__()
-        self.candidates, self.limits = candidates, limits
+        self.candidates, self.limits = candidates, candidates.limits
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Detections in images (1, 3, side, side)."""
         boxes, scores, labels = (found[0] for found in self.candidates(images))
         sure = torch.nonzero(scores > self.limits.score)[:, 0]
         boxes, scores, labels = boxes[sure], scores[sure], labels[sure]
-        apart = boxes + (labels * (self.candidates.side + 1.0))[:, None]  # boxes of two classes do not meet
-        kept = nms(apart, scores, self.limits.overlap)
-        kept = kept[torch.ones_like(kept).cumsum(0) <= self.limits.most]
+        kept = suppressed(boxes, scores, labels, self.limits, self.candidates.side)
         return boxes[kept][None], scores[kept][None], labels[kept][None]

@@ -44,9 +44,9 @@ def export(chosen: options.Export) -> int:
 
 def show(out: Path, about: About) -> None:
     """Report what was written, and how it compares."""
-    parity = about.parity
+    parity, is_detection = about.parity, "detections" in about.parity
     print_table(
-        ("export", "size", "images", "largest difference", "rms", "same top-1"),
+        ("export", "size", "images", "largest difference", "rms", "same detections" if is_detection else "same top-1"),
         [
             (
                 out,
@@ -58,7 +58,17 @@ def show(out: Path, about: About) -> None:
             )
         ],
     )
-    print_line(f"differences are relative to the logits' scale; {ABOUT} has all figures, {SCRIPT} classifies an image")
+    if is_detection:
+        print_line(
+            f"{parity['detections']} detections; the difference of boxes is relative to the {about.preprocess.size} "
+            f"pixels of the input, rms is of scores; {SCRIPT} draws an image"
+        )
+        if parity["from_score"] is None:
+            warn("no object in these images reaches a score of 0.3; give images like those to come, --calibration DIR")
+    else:
+        print_line(
+            f"differences are relative to the logits' scale; {ABOUT} has all figures, {SCRIPT} classifies an image"
+        )
     note(f"{out}: written")
 
 

@@ -219,7 +219,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def script(self, precision: str) -> tuple[str, str]:
-        """For `run.py`: what is imported, and lines that make `outputs`, arrays, from `images` (numpy, a batch of one)."""
+        """For `run.py`: what is imported, and lines that make `outputs` (arrays) of `images` (numpy, of one image)."""
 
     def version(self) -> dict[str, str]:
         """Versions of what it consists of."""

@@ -68,10 +68,7 @@ class TorchExported(Runtime):
 
     def script(self, precision: str) -> tuple[str, str]:
         """Lines for run.py."""
-        return "torch", (
-            f'net = torch.export.load(here / "{self.file}").module()\n'
-            f"{_OUTPUTS}"
-        )
+        return "torch", (f'net = torch.export.load(here / "{self.file}").module()\n{_OUTPUTS}')
 
     def version(self) -> dict[str, str]:
         """PyTorch's version is in every model.json."""
@@ -104,10 +101,7 @@ class AheadOfTime(TorchExported):
 
     def script(self, precision: str) -> tuple[str, str]:
         """Lines for run.py."""
-        return "torch", (
-            f'net = torch._inductor.aoti_load_package(str(here / "{self.file}"))\n'
-            f"{_OUTPUTS}"
-        )
+        return "torch", (f'net = torch._inductor.aoti_load_package(str(here / "{self.file}"))\n{_OUTPUTS}')
 
 
 def _in_precision(job: Job) -> nn.Module:

@@ -27,7 +27,11 @@ from torch import Tensor, nn
 from overtone.config import Preprocess, from_dict, to_dict
 from overtone.data.bounded_resize import FILTERS
 from overtone.errors import OvertoneError
-from overtone.heads.detector_graphs import Candidates, Suppressed, limits_of_detector
+from overtone.heads.detector_graphs import Candidates, Suppressed
+from overtone.heads.detectors import has_masks
+from overtone.heads.light_detectors import LightDetector
+from overtone.heads.mask_rcnn import MaskRcnn
+from overtone.heads.region_graphs import Regions, detection_limits, has_regions
 from overtone.heads.roi_heads import Detections, Size
 from overtone.ranges import Checked, Fraction, Pixels, PositiveInt
 from overtone.tasks.detection import standalone
@@ -42,6 +46,7 @@ _FUNCTIONS = (
     standalone.letterboxed,
     standalone.suppressed,
     standalone.in_original,
+    standalone.pasted,
     standalone.coco_results,
     standalone.drawn,
 )
@@ -77,16 +82,18 @@ class Shipped(Checked, section="settings.form"):
     """Detections of an image."""
     categories: tuple[PositiveInt, ...]
     """Ids of the classes in COCO's results."""
-    settings: DetectionSettings = DetectionSettings()
+    settings: DetectionSettings
     """Of the training's recipe."""
-    stride: PositiveInt = _STRIDE
-    """Divisor of the side."""
+    staged: bool = False
+    """Whether suppression happens between stages, too, and so within the graph."""
+    masks: bool = False
+    """Whether the graph returns a mask for each detection."""
 
     def __post_init__(self) -> None:
         """Refuse a side that a detector would pad."""
         super().__post_init__()
-        if self.side % self.stride:
-            raise OvertoneError(f"size is {self.side}; a detector takes multiples of {self.stride}: choose another --size")
+        if self.side % _STRIDE:
+            raise OvertoneError(f"size is {self.side}; detectors are exported for multiples of {_STRIDE}; choose one")
 
 
 class DetectionForm:
@@ -97,11 +104,10 @@ class DetectionForm:
         preprocess: mean, deviation and filter; its size is the side.
     """
 
-    outputs = ("boxes", "scores", "labels")
-
     def __init__(self, shipped: Shipped, preprocess: Preprocess) -> None:
         self.shipped, self.preprocess = shipped, dataclasses.replace(preprocess, size=shipped.side)
         self.num_classes = len(shipped.categories)
+        self.outputs = ("boxes", "scores", "labels", *(("masks",) if shipped.masks else ()))
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -109,13 +115,25 @@ class DetectionForm:
         return to_dict(self.shipped)
 
     def for_outputs(self, *, dynamic: bool) -> "DetectionForm":
-        """With suppression in the graph, whose outputs then depend on the image, or after it."""
+        """With suppression in the graph, whose outputs then depend on the image, or after it.
+
+        Raises:
+            OvertoneError: a detector that cannot be without.
+        """
+        if self.shipped.staged and not dynamic:
+            raise OvertoneError(
+                "a detector with a second stage needs non-maximum suppression within its graph, which this runtime "
+                "does not take; use --to onnx, or openvino with overtone[onnx] installed"
+            )
         return DetectionForm(dataclasses.replace(self.shipped, suppressed=dynamic), self.preprocess)
 
     def graph(self, network: nn.Module) -> nn.Module:
-        """From images (1, 3, side, side) to boxes (1, N, 4) in their pixels, scores and labels (1, N)."""
+        """From images (1, 3, side, side) to boxes (1, N, 4), scores and labels (1, N), and masks if any."""
+        assert isinstance(network, LightDetector | MaskRcnn)
+        if self.shipped.staged or isinstance(network, MaskRcnn):
+            return Regions(network, self.shipped.side).eval().requires_grad_(False)
         candidates = Candidates(network, self.shipped.side)
-        graph = Suppressed(candidates, limits_of_detector(network)) if self.shipped.suppressed else candidates
+        graph = Suppressed(candidates) if self.shipped.suppressed else candidates
         return graph.eval().requires_grad_(False)
 
     def inputs(self, image: Image.Image) -> Tensor:
@@ -166,21 +184,24 @@ class DetectionForm:
     ) -> Detections:
         shapes = [array.shape for array in arrays]
         count = shapes[0][1] if shapes and len(shapes[0]) == 3 else -1
-        if shapes != [(1, count, 4), (1, count), (1, count)]:
+        if [shape[:3] for shape in shapes[:3]] != [(1, count, 4), (1, count), (1, count)] or (
+            [shape[:2] for shape in shapes[3:]] != [(1, count)] * self.shipped.masks
+        ):
             raise OvertoneError(
                 f"the export returns {', '.join(map(str, shapes))} instead of {', '.join(self.outputs)}; export again"
             )
         boxes, scores = (array[0].astype(np.float32) for array in arrays[:2])
         labels = np.rint(arrays[2][0]).astype(np.int64)
-        if len(labels) and not (0 <= labels.min() and labels.max() < len(self.shipped.categories)):
+        if len(labels) and (labels.min() < 0 or labels.max() >= self.num_classes):
             raise OvertoneError("the export returns labels that no class has; export again")
         if not self.shipped.suppressed:
             wanted = self.shipped
             kept = standalone.suppressed(boxes, scores, labels, wanted.score, wanted.overlap, wanted.most)
             boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
-        boxes, inside = standalone.in_original(boxes, scale, (original[1], original[0]))
-        parts = (torch.from_numpy(part[inside]).to(device) for part in (boxes, scores, labels))
-        return Detections(*parts, None, original)
+        boxes, inside = standalone.in_original(boxes, scale, (original[1], original[0]), self.shipped.masks)
+        parts = [boxes, scores, labels, *(array[0].astype(np.float32) for array in arrays[3:])]
+        found = [torch.from_numpy(part[inside]).to(device) for part in parts]
+        return Detections(*found[:3], found[3] if self.shipped.masks else None, original)
 
     def compare(
         self, references: Sequence[Sequence[Detections]], found: Sequence[Sequence[Detections]], precision: str
@@ -213,15 +234,16 @@ class DetectionForm:
     def script(self) -> tuple[str, ...]:
         """Lines of `run.py`: from `outputs` to what is printed and written."""
         return (
-            "boxes, scores, labels = (numpy.asarray(output)[0] for output in outputs)",
+            "boxes, scores, labels, *masks = (numpy.asarray(output)[0] for output in outputs)",
             'labels = labels.astype("int64")',
             'if not form["suppressed"]:',
             '    kept = suppressed(boxes, scores, labels, form["score"], form["overlap"], form["most"])',
             "    boxes, scores, labels = boxes[kept], scores[kept], labels[kept]",
             "scales = small.width / image.width, small.height / image.height",
-            "boxes, inside = in_original(boxes, scales, image.size)",
+            'boxes, inside = in_original(boxes, scales, image.size, form["masks"])',
             'inside &= scores >= form["settings"]["threshold"]',
             "boxes, scores, labels = boxes[inside], scores[inside], labels[inside]",
+            "masks = [pasted(mask, box, image.size) for mask, box in zip(masks[0][inside], boxes)] if masks else []",
             'names = [str(name) for name in about["labels"] or range(about["num_classes"])]',
             'names = ["".join(c if c.isprintable() else "?" for c in name) for name in names]',
             "for box, score, label in zip(boxes, scores, labels):",
@@ -230,9 +252,9 @@ class DetectionForm:
             "out.mkdir(parents=True, exist_ok=True)",
             "stem = pathlib.Path(sys.argv[1]).stem",
             "number = int(stem) if stem.isdecimal() else stem",
-            'results = json.dumps(coco_results(boxes, scores, labels, form["categories"], number))',
+            'results = json.dumps(coco_results(boxes, scores, labels, form["categories"], number, masks))',
             '(out / f"{stem}.detections.json").write_text(results + "\\n", encoding="utf-8")',
-            'drawn(image, boxes, scores, labels, names).save(out / f"{stem}.detections.png")',
+            'drawn(image, boxes, scores, labels, names, masks).save(out / f"{stem}.detections.png")',
         )
 
 
@@ -251,7 +273,7 @@ def form_of(
     Raises:
         OvertoneError: a detector that cannot be exported, or a side that it would pad.
     """
-    limits = limits_of_detector(network)
+    limits = detection_limits(network)
     longest = min(max(settings.longest, preprocess.size), math.ceil(preprocess.size * _WIDEST))
     return DetectionForm(
         Shipped(
@@ -263,6 +285,8 @@ def form_of(
             most=limits.most,
             categories=category_ids(labels),
             settings=settings,
+            staged=has_regions(network),
+            masks=has_masks(network),
         ),
         preprocess,
     )

@@ -5,7 +5,7 @@ left corner of a square of `side` pixels, and padded with 0 after the normalisat
 """
 
 import numpy
-from PIL import ImageDraw
+from PIL import Image, ImageDraw
 
 
 def resized(image, side, shorter, resampling):
@@ -39,24 +39,46 @@ def suppressed(boxes, scores, labels, score, overlap, most):
     return numpy.array(kept, dtype=numpy.int64)
 
 
-def in_original(boxes, scales, size):
-    """Boxes in pixels of the original of a width and height, and which of them have an area there."""
-    boxes = (boxes / numpy.float32([*scales, *scales])).clip(0, numpy.float32([*size, *size]))
-    return boxes, (boxes[:, 2:] > boxes[:, :2]).all(1)
+def in_original(boxes, scales, size, masks):
+    """Boxes in pixels of the original of a width and height, and which have an area there; those of masks uncut."""
+    boxes = boxes / numpy.float32([*scales, *scales])
+    cut = boxes.clip(0, numpy.float32([*size, *size]))
+    return boxes if masks else cut, (cut[:, 2:] > cut[:, :2]).all(1)
 
 
-def coco_results(boxes, scores, labels, categories, image_id):
-    """COCO's results: boxes as [left, top, width, height]."""
-    return [
+def pasted(mask, box, size):
+    """Which pixels (height, width) of an image a mask over a box has, sampled at their centres: 0.5 or more."""
+    rows, columns = (
+        (numpy.arange(n) + 0.5 - a) / (b - a) for n, a, b in zip(size[::-1], box[1::-1], box[:1:-1], strict=True)
+    )
+    weights = []
+    for places, cells in ((rows, mask.shape[0]), (columns, mask.shape[1])):
+        apart = abs(places[:, None] * cells - 0.5 - numpy.arange(cells))
+        weights.append((1 - apart).clip(0))
+    return weights[0] @ mask @ weights[1].T >= 0.5
+
+
+def coco_results(boxes, scores, labels, categories, image_id, masks):
+    """COCO's results: boxes as [left, top, width, height], masks as lengths of runs down the columns, first outside."""
+    results = [
         {"image_id": image_id, "category_id": categories[k], "bbox": [a, b, c - a, d - b], "score": score}
         for (a, b, c, d), score, k in zip(boxes.tolist(), scores.tolist(), labels.tolist(), strict=True)
     ]
+    for result, mask in zip(results, masks, strict=False):
+        values = numpy.concatenate([[False], mask.T.ravel()])
+        ends = numpy.flatnonzero(values[1:] != values[:-1])
+        counts = numpy.diff([0, *ends.tolist(), mask.size]).tolist()
+        result["segmentation"] = {"size": list(mask.shape), "counts": counts}
+    return results
 
 
-def drawn(image, boxes, scores, labels, names):
-    """The image with boxes, names and scores, the surest on top."""
+def drawn(image, boxes, scores, labels, names, masks):
+    """The image with masks, boxes, names and scores, the surest on top."""
+    colours = ["red", "lime", "yellow", "cyan", "magenta", "orange"]
     image = image.copy()
-    draw, colours = ImageDraw.Draw(image), ["red", "lime", "yellow", "cyan", "magenta", "orange"]
+    for mask, label in list(zip(masks, labels.tolist(), strict=False))[::-1]:
+        image.paste(colours[label % len(colours)], mask=Image.fromarray((mask * 115).astype("uint8")))
+    draw = ImageDraw.Draw(image)
     for box, score, label in list(zip(boxes.tolist(), scores.tolist(), labels.tolist(), strict=True))[::-1]:
         colour = colours[label % len(colours)]
         draw.rectangle(box, outline=colour, width=max(1, round(min(image.size) / 240)))

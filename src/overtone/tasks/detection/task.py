@@ -45,7 +45,8 @@ class Detection:
         if exported is None:
             self._masks = learns_masks(model.name.partition(".")[0], model.head, model.args.get(_HEAD_ARGS, {}))
         else:  # an export keeps no recipe
-            wanted, self._masks = read_form(exported, recipe.data.preprocess).shipped.settings, False
+            shipped = read_form(exported, recipe.data.preprocess).shipped
+            wanted, self._masks = shipped.settings, shipped.masks
         self._wanted = wanted
         if self._masks:
             mask_module()
