@@ -48,13 +48,10 @@ def in_original(boxes, scales, size, masks):
 
 def pasted(mask, box, size):
     """Which pixels (height, width) of an image a mask over a box has, sampled at their centres: 0.5 or more."""
-    rows, columns = (
-        (numpy.arange(n) + 0.5 - a) / (b - a) for n, a, b in zip(size[::-1], box[1::-1], box[:1:-1], strict=True)
-    )
     weights = []
-    for places, cells in ((rows, mask.shape[0]), (columns, mask.shape[1])):
-        apart = abs(places[:, None] * cells - 0.5 - numpy.arange(cells))
-        weights.append((1 - apart).clip(0))
+    for pixels, low, high, cells in ((size[1], box[1], box[3], len(mask)), (size[0], box[0], box[2], mask.shape[1])):
+        places = (numpy.arange(pixels) + 0.5 - low) / (high - low) * cells - 0.5
+        weights.append((1 - abs(places[:, None] - numpy.arange(cells))).clip(0))
     return weights[0] @ mask @ weights[1].T >= 0.5
 
 
