@@ -1,4 +1,4 @@
-"""Detectors exported: graphs against networks, what is compared, and an export that predicts, evaluates and runs alone."""
+"""Detectors exported: graphs against networks, what is compared, and exports that predict, evaluate and run alone."""
 
 import dataclasses
 import json
@@ -17,6 +17,7 @@ from torchvision.ops import FrozenBatchNorm2d, batched_nms
 
 from overtone import cli
 from overtone.config import Preprocess
+from overtone.data.segments import decoded
 from overtone.deployment.export import Origin, Request, export
 from overtone.deployment.rewrites.deploy import deploy
 from overtone.deployment.runtimes import RUNTIMES
@@ -25,7 +26,6 @@ from overtone.heads.detector_graphs import Candidates, Suppressed
 from overtone.heads.detectors import create_detector
 from overtone.heads.mask_pasting import paste_masks
 from overtone.heads.region_graphs import Regions
-from overtone.heads.roi_heads import Detections
 from overtone.tasks.detection import standalone
 from overtone.tasks.detection.export import DetectionForm, Tolerance, compare_detections, form_of, read_form
 from overtone.tasks.detection.settings import DetectionSettings
@@ -33,6 +33,7 @@ from overtone.tasks.detection.settings import DetectionSettings
 SIDE = 64
 LABELS = ("disc", "frame")
 PREPROCESS = Preprocess(size=48)
+SETTINGS = DetectionSettings(longest=96, threshold=0.06)
 FEW = {"rpn_pre_nms_top_n_test": 40, "rpn_post_nms_top_n_test": 20, "box_detections_per_img": 10}
 HEADS: dict[str, dict[str, Any]] = {
     "fcos": {"width": 64, "detections_per_img": 20},
@@ -49,7 +50,7 @@ def detector(head: str) -> Any:
     torch.manual_seed(0)
     network = create_detector("mobilenetv2_x010", len(LABELS), head=head, head_args=HEADS[head]).eval()
     for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Linear) and ("cls" in name or "head" in name):
+        if isinstance(module, nn.Conv2d | nn.Linear) and ("cls" in name or "classification_head" in name):
             module.weight.data.mul_(3)
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)  # type: ignore[union-attr]
@@ -113,12 +114,12 @@ def test_run_lengths_are_cocos() -> None:
     arrays = np.zeros((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, np.int64)
     (result,) = standalone.coco_results(*arrays, (1,), "a", [bitmap])
     coded = masks.frPyObjects(result["segmentation"], *bitmap.shape)
-    assert (masks.decode(coded).astype(bool) == bitmap).all()
+    assert (decoded(coded).astype(bool) == bitmap).all()
 
 
 def form(side: int = SIDE, *, suppressed: bool = True) -> DetectionForm:
     network = create_detector("mobilenetv2_x010", 2, head="ssdlite")
-    made = form_of(network, LABELS, PREPROCESS, DetectionSettings(longest=96), side)
+    made = form_of(network, LABELS, PREPROCESS, SETTINGS, side)
     return made.for_outputs(dynamic=suppressed)
 
 
@@ -136,7 +137,9 @@ def test_an_image_is_letterboxed_into_the_top_left_corner(size: tuple[int, int],
 def test_the_default_side_holds_three_to_two() -> None:
     network = create_detector("mobilenetv2_x010", 2, head="ssdlite")
     for longest, side in ((1333, 96), (64, 64), (60, 64)):
-        assert form_of(network, LABELS, Preprocess(size=50), DetectionSettings(longest=longest), None).shipped.side == side
+        assert (
+            form_of(network, LABELS, Preprocess(size=50), DetectionSettings(longest=longest), None).shipped.side == side
+        )
     with pytest.raises(OvertoneError, match=r"(?s)50.*32"):
         form(50)
 
@@ -202,7 +205,7 @@ class Wrong(DetectionForm):
 
 
 def origin(network: nn.Module, kind: type[DetectionForm] = DetectionForm) -> Origin:
-    made = form_of(network, LABELS, PREPROCESS, DetectionSettings(longest=96), SIDE)
+    made = form_of(network, LABELS, PREPROCESS, SETTINGS, SIDE)
     made = kind(made.shipped, made.preprocess)
     named: dict[str, Any] = {"classes": LABELS, "labels": LABELS, "task": "detection", "trained": True}
     return Origin("mobilenetv2_x010", made.preprocess, "a test", **named, form=made)
@@ -242,17 +245,38 @@ def test_an_export_finds_what_the_network_finds(
     network, folder = detector(head), tmp_path / "export"
     about = export(network, origin(network), Request(runtime, image_folder=shapes / "val", checked=3), folder)
     assert about.parity["agreement"] == 1.0 and about.parity["detections"] > 0 and about.num_classes == 2
-    assert about.outputs == ("boxes", "scores", "labels") and about.settings["form"]["suppressed"] == (runtime != "torch")
-    image = next(iter(sorted((shapes / "val").iterdir())))
+    assert about.settings["form"]["suppressed"] == (runtime != "torch")
 
-    assert cli.main(["predict", str(folder), str(image), "--out", str(tmp_path / "drawn"), "--json"]) == 0
-    predicted = json.loads(capsys.readouterr().out)["images"][0]
-    results = json.loads((tmp_path / "drawn" / f"{image.stem}.json").read_text())
-    expected = origin(network).form
-    assert expected is not None
-    with Image.open(image) as opened, torch.inference_mode():
-        found: Detections = network(expected.inputs(opened.convert("RGB")))[0]
-    assert predicted and results == [] or len(results) <= len(found.scores)
+    path = shapes / "val" / "0-001.png"
+    expected, out = network_on(network, path), tmp_path / "drawn"
+    assert cli.main(["predict", str(folder), str(path), "--out", str(out), "--top-k", "100"]) == 0
+    alone = subprocess.run([sys.executable, folder / "run.py", path, out], capture_output=True, text=True, check=True)
+    capsys.readouterr()
+    predicted, written = (json.loads((out / f"0-001{suffix}").read_text()) for suffix in (".json", ".detections.json"))
+    assert len(alone.stdout.splitlines()) == len(written) == len(predicted) == len(expected) > 0
+    for results in (predicted, written):
+        values = np.array([[*result["bbox"], result["score"], result["category_id"]] for result in results])
+        assert np.abs(values - expected).max() < 0.05
+    with Image.open(out / "0-001.detections.png") as image:
+        assert image.size == (96, 64)
+
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"none")
+    refused = subprocess.run([sys.executable, folder / "run.py", broken], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1
 
     assert cli.main(["evaluate", str(folder), "--data.root", str(shapes), "--data.split", "all", "--json"]) == 0
     assert 0 <= json.loads(capsys.readouterr().out)["ap"] <= 100
+
+
+def network_on(network: nn.Module, path: Path) -> np.ndarray:
+    """COCO's boxes, scores and categories (N, 6) of the network on the letterboxed image, shown from a score on."""
+    made = origin(network).form
+    assert isinstance(made, DetectionForm)
+    with Image.open(path) as image, torch.inference_mode():
+        (found,) = network(made.inputs(image.convert("RGB")))
+        scale = made._resized(image).width / image.width
+        boxes = (found.boxes / scale).clamp(max=torch.tensor([*image.size, *image.size]))
+    shown = (found.scores >= SETTINGS.threshold) & (boxes[:, 2:] > boxes[:, :2]).all(1)
+    sides = torch.cat((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), 1)
+    return torch.cat((sides, found.scores[:, None], found.labels[:, None] + 1), 1)[shown].numpy()

@@ -5,6 +5,8 @@ number of candidates, so that exporters can follow it. `Candidates` ends before 
 of fixed shapes; `Suppressed` goes on to the detections, whose number depends on the image.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, RetinaNet
@@ -68,7 +70,7 @@ class Candidates(nn.Module):
             first += count
         pairs = torch.cat(chosen)
         anchors = torch.div(pairs, classes, rounding_mode="floor")
-        coder = self.detector.box_coder
+        coder: Any = self.detector.box_coder
         decode = coder.decode if isinstance(self.detector, FCOS) else coder.decode_single
         return decode(deltas[anchors], self.anchors[anchors]), torch.cat(values), pairs % classes
 
@@ -78,7 +80,8 @@ class Candidates(nn.Module):
         best, anchors = scores.topk(min(self.detector.topk_candidates, len(scores)), dim=0)  # (k, K)
         labels = torch.arange(scores.shape[1])[None].expand_as(anchors)
         at = anchors.t().flatten()
-        boxes = self.detector.box_coder.decode_single(deltas[at], self.anchors[at])
+        coder: Any = self.detector.box_coder
+        boxes = coder.decode_single(deltas[at], self.anchors[at])
         return boxes, best.t().flatten(), labels.t().flatten()
 
 

@@ -200,8 +200,8 @@ class DetectionForm:
             boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
         boxes, inside = standalone.in_original(boxes, scale, (original[1], original[0]), self.shipped.masks)
         parts = [boxes, scores, labels, *(array[0].astype(np.float32) for array in arrays[3:])]
-        found = [torch.from_numpy(part[inside]).to(device) for part in parts]
-        return Detections(*found[:3], found[3] if self.shipped.masks else None, original)
+        corners, sure, classes, *masks = (torch.from_numpy(part[inside]).to(device) for part in parts)
+        return Detections(corners, sure, classes, masks[0] if masks else None, original)
 
     def compare(
         self, references: Sequence[Sequence[Detections]], found: Sequence[Sequence[Detections]], precision: str
@@ -318,7 +318,7 @@ def compare_detections(
         for ours, theirs in ((one, other), (other, one)):
             level = np.sort(ours[1])[::-1][:_SUREST].min(initial=1.0)
             for at in np.flatnonzero(ours[1] >= (_SURE if surest >= _SURE else level)):
-                box, score = _nearest(ours, at, theirs)
+                box, score = _nearest(ours, int(at), theirs)
                 boxes.append(box / side)
                 scores.append(score)
     box, score = np.array(boxes), np.array(scores)

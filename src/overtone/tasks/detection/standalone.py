@@ -17,7 +17,7 @@ def resized(image, side, shorter, resampling):
 
 def letterboxed(image, side, mean, std):
     """An RGB image that fits as the graph takes it, float32 (1, 3, side, side)."""
-    values = (numpy.asarray(image, "float32") / 255 - numpy.float32(mean)) / numpy.float32(std)
+    values = (numpy.asarray(image, "float32") / 255 - numpy.array(mean, "float32")) / numpy.array(std, "float32")
     images = numpy.zeros((1, 3, side, side), "float32")
     images[0, :, : image.height, : image.width] = values.transpose(2, 0, 1)
     return images
@@ -41,8 +41,8 @@ def suppressed(boxes, scores, labels, score, overlap, most):
 
 def in_original(boxes, scales, size, masks):
     """Boxes in pixels of the original of a width and height, and which have an area there; those of masks uncut."""
-    boxes = boxes / numpy.float32([*scales, *scales])
-    cut = boxes.clip(0, numpy.float32([*size, *size]))
+    boxes = boxes / numpy.array([*scales, *scales], "float32")
+    cut = boxes.clip(0, numpy.array([*size, *size], "float32"))
     return boxes if masks else cut, (cut[:, 2:] > cut[:, :2]).all(1)
 
 
