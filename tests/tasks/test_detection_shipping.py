@@ -1,6 +1,5 @@
 """Detectors exported: graphs against networks, what is compared, and exports that predict, evaluate and run alone."""
 
-import dataclasses
 import json
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from overtone.heads.region_graphs import Regions
 from overtone.tasks.detection import standalone
 from overtone.tasks.detection.export import DetectionForm, Tolerance, compare_detections, form_of, read_form
 from overtone.tasks.detection.settings import DetectionSettings
+from overtone.tasks.segmentation.transforms import fitted_size
 
 SIDE = 64
 LABELS = ("disc", "frame")
@@ -67,7 +67,7 @@ def test_a_deployed_graph_finds_what_the_network_finds(head: str) -> None:
     images = torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         (expected,) = network(images)
-        graph = Regions(deployed, SIDE) if "rcnn" in head else Suppressed(Candidates(deployed, SIDE))
+        graph = Regions(deployed, (SIDE, SIDE)) if "rcnn" in head else Suppressed(Candidates(deployed, (SIDE, SIDE)))
         found = [output[0] for output in graph(images)]
     assert len(expected.scores) == len(found[1]) > 0
     torch.testing.assert_close(found[0], expected.boxes, rtol=0, atol=1e-3)
@@ -137,8 +137,9 @@ def test_an_image_is_letterboxed_into_the_top_left_corner(size: tuple[int, int],
 def test_the_default_side_holds_three_to_two() -> None:
     network = create_detector("mobilenetv2_x010", 2, head="ssdlite")
     for longest, side in ((1333, 96), (64, 64), (60, 64)):
-        assert (
-            form_of(network, LABELS, Preprocess(size=50), DetectionSettings(longest=longest), None).shipped.side == side
+        assert form_of(network, LABELS, Preprocess(size=50), DetectionSettings(longest=longest), None).size == (
+            side,
+            side,
         )
     with pytest.raises(OvertoneError, match=r"(?s)50.*32"):
         form(50)
@@ -159,7 +160,14 @@ def test_answers_are_in_pixels_of_the_original() -> None:
 def test_what_an_export_keeps_of_its_form_is_read_strictly() -> None:
     values = json.loads(json.dumps(dict(form().settings)))
     assert read_form(values, PREPROCESS).shipped == form().shipped
-    for key, value in (("side", 0), ("side", 33), ("score", 2.0), ("categories", [0]), ("unknown", 1), ("most", "x")):
+    for key, value in (
+        ("size", [0, 64]),
+        ("size", [64, 33]),
+        ("score", 2.0),
+        ("categories", [0]),
+        ("unknown", 1),
+        ("most", "x"),
+    ):
         with pytest.raises(OvertoneError):
             read_form(values | {key: value}, PREPROCESS)
 
@@ -192,11 +200,19 @@ def test_where_nothing_is_sure_the_surest_count() -> None:
     assert compare_detections([(unsure, moved)], Tolerance(1e-3, 1e-3, 1.0), 320)[1]
 
 
+def test_images_of_one_ratio_have_a_letterbox_of_their_own() -> None:
+    network = create_detector("mobilenetv2_x010", 2, head="ssdlite")
+    made = form_of(network, LABELS, PREPROCESS, SETTINGS, None)
+    assert made.for_images([(64, 96), (65, 96)]).size == (64, 96)  # 48x72, 49x72
+    assert made.for_images([(64, 96), (96, 64)]).size == made.for_images([]).size == (96, 96)
+    assert form().for_images([(64, 96)]).size == (SIDE, SIDE)  # was chosen
+
+
 class Wrong(DetectionForm):
     """A form whose graph finds boxes elsewhere."""
 
     def for_outputs(self, *, dynamic: bool) -> "Wrong":
-        return Wrong(dataclasses.replace(self.shipped, suppressed=dynamic), self.preprocess)
+        return self._with(suppressed=dynamic)
 
     def graph(self, network: nn.Module) -> nn.Module:
         graph: Any = super().graph(network)
@@ -275,8 +291,9 @@ def network_on(network: nn.Module, path: Path) -> np.ndarray:
     assert isinstance(made, DetectionForm)
     with Image.open(path) as image, torch.inference_mode():
         (found,) = network(made.inputs(image.convert("RGB")))
-        scale = made._resized(image).width / image.width
-        boxes = (found.boxes / scale).clamp(max=torch.tensor([*image.size, *image.size]))
+        height, width = fitted_size(image.height, image.width, SIDE, PREPROCESS.size)
+        scales = torch.tensor([width / image.width, height / image.height] * 2)
+        boxes = (found.boxes / scales).clamp(max=torch.tensor([*image.size, *image.size]))
     shown = (found.scores >= SETTINGS.threshold) & (boxes[:, 2:] > boxes[:, :2]).all(1)
     sides = torch.cat((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), 1)
     return torch.cat((sides, found.scores[:, None], found.labels[:, None] + 1), 1)[shown].numpy()

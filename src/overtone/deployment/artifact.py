@@ -186,7 +186,10 @@ def _check(about: About) -> None:
     preprocess, kind, names = about.preprocess, about.input.kind, (about.classes, about.labels)
     numbers = (*preprocess.mean, *preprocess.std, preprocess.crop_fraction)
     open_sizes = {"image": (None, None, None, 3)}
-    shape = open_sizes.get(kind) or input_shape(kind, preprocess.size)
+    shape: tuple[int | None, ...] = open_sizes.get(kind) or input_shape(kind, preprocess.size)
+    if FORM in about.settings:  # a form checks its own
+        sides = about.input.shape[2:]
+        shape = (1, 3, *(side for side in sides if side is not None and 0 < side <= preprocess.size))
     runtime = RUNTIMES.get(about.runtime)
     conditions = {
         "runtime": runtime is not None,

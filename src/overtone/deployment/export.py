@@ -221,6 +221,11 @@ def _opened(folder: Path, about: About) -> Predictor:
 def _write(model: nn.Module, origin: Origin, request: Request, folder: Path) -> About:
     runtime, preprocess = runtime_named(request.runtime), origin.preprocess
     images, form = _images(request, preprocess), origin.form_in(runtime)
+    if form is not None:
+        shown = images.checked if images.kind == "given" else []
+        form = form.for_images([(image.height, image.width) for image in shown])
+        origin = dataclasses.replace(origin, form=form, preprocess=form.preprocess)
+        preprocess = origin.preprocess
     job = _job(model, preprocess, request, images, tuple(spec.name for spec in origin.outputs), form)
     _convert(runtime, job, folder)
     files = {name: sha256(folder / name) for name in runtime.files if (folder / name).is_file()}
@@ -289,10 +294,11 @@ def _job(
     form: Form | None = None,
 ) -> Job:
     kind = request.kind(preprocess)
-    taken, net = _taken(kind, preprocess, form), deploy(model, preprocess.size)
+    taken, net = _taken(kind, preprocess, form), deploy(model, preprocess.size if form is None else form.size)
+    example = example_input(kind, preprocess, 1)
     return Job(
         net=with_input(net, kind, preprocess) if form is None else form.graph(net),
-        example=example_input(kind, preprocess, 1),
+        example=example if form is None else example.new_zeros(1, 3, *form.size),
         kind=kind,
         precision=request.precision,
         dynamic_batch=request.dynamic_batch,

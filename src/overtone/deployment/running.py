@@ -58,6 +58,8 @@ def loaded_export(folder: Path) -> LoadedModel:
     task = task_named(about.task)
     if issubclass(task, HasForm) and FORM in about.settings:
         model.form = task.read_form(about.settings[FORM], about.preprocess)
+        if model.form.size != about.input.shape[2:]:
+            raise OvertoneError(f"{folder} is damaged: its form is of {model.form.size} pixels; export again")
         model.transform = model.form.view
     else:
         model.transform = input_transform(about.input.kind, about.preprocess)

@@ -14,7 +14,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.ssd import SSD
 
 from overtone.heads.light_detectors import LightDetector
-from overtone.heads.suppression import Limits, suppressed
+from overtone.heads.suppression import Limits, Size, suppressed, within
 
 OneStage = FCOS | RetinaNet | SSD
 
@@ -27,19 +27,19 @@ class Candidates(nn.Module):
 
     Args:
         network: in eval mode.
-        side: of the images (1, 3, side, side), pixels.
+        size: height and width of the images (1, 3, height, width), pixels.
     """
 
-    def __init__(self, network: LightDetector, side: int) -> None:
+    def __init__(self, network: LightDetector, size: Size) -> None:
         super().__init__()
         assert isinstance(network.detector, OneStage)
         self.detector: OneStage = network.detector
         self.limits = Limits(self.detector.score_thresh, self.detector.nms_thresh, self.detector.detections_per_img)
-        self.first_label, self.side = network.first_label, side
-        example = torch.zeros(1, 3, side, side)
+        self.first_label, self.size = network.first_label, size
+        example = torch.zeros(1, 3, *size)
         with torch.no_grad():
             maps = list(self.detector.backbone(example).values())
-            images = ImageList(example, [(side, side)])
+            images = ImageList(example, [size])
             # No buffer: it stays float32 where the network is turned into bfloat16, in which a pixel is not a unit.
             self.anchors = self.detector.anchor_generator(images, maps)[0]
         positions = [x.shape[-2] * x.shape[-1] for x in maps]
@@ -47,7 +47,7 @@ class Candidates(nn.Module):
         self.levels = [count * each for count in positions]
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Candidates of images (1, 3, side, side)."""
+        """Candidates of images (1, 3, height, width)."""
         found = self.detector.head(list(self.detector.backbone(images).values()))
         deltas, logits = found["bbox_regression"][0].float(), found["cls_logits"][0].float()
         if isinstance(self.detector, SSD):
@@ -57,7 +57,7 @@ class Candidates(nn.Module):
             if isinstance(self.detector, FCOS):
                 scores = (scores * found["bbox_ctrness"][0].float().sigmoid()).sqrt()
             boxes, scores, labels = self._by_level(deltas, scores)
-        return boxes.clamp(0, self.side)[None], scores[None], labels[None]
+        return within(boxes, self.size)[None], scores[None], labels[None]
 
     def _by_level(self, deltas: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The best pairs of an anchor and a class of each level."""
@@ -97,9 +97,9 @@ class Suppressed(nn.Module):
         self.candidates, self.limits = candidates, candidates.limits
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Detections in images (1, 3, side, side)."""
+        """Detections in images (1, 3, height, width)."""
         boxes, scores, labels = (found[0] for found in self.candidates(images))
         sure = torch.nonzero(scores > self.limits.score)[:, 0]
         boxes, scores, labels = boxes[sure], scores[sure], labels[sure]
-        kept = suppressed(boxes, scores, labels, self.limits, self.candidates.side)
+        kept = suppressed(boxes, scores, labels, self.limits, self.candidates.size)
         return boxes[kept][None], scores[kept][None], labels[kept][None]

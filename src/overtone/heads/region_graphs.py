@@ -18,7 +18,7 @@ from overtone.heads.light_detectors import LightDetector
 from overtone.heads.mask_rcnn import MaskRcnn
 from overtone.heads.roi_heads import RoiHeads
 from overtone.heads.rpn import flat_maps
-from overtone.heads.suppression import Limits, filled, suppressed
+from overtone.heads.suppression import Limits, Size, filled, suppressed, within
 
 _SMALLEST_PROPOSAL, _SMALLEST_BOX = 1e-3, 1e-2  # sides in pixels, of torchvision's
 
@@ -55,18 +55,18 @@ class _Proposing(NamedTuple):
 
 
 def _proposals(
-    levels: Sequence[_Level], decode: Callable[[Tensor, Tensor], Tensor], wanted: _Proposing, side: int
+    levels: Sequence[_Level], decode: Callable[[Tensor, Tensor], Tensor], wanted: _Proposing, size: Size
 ) -> Tensor:
-    """Boxes (wanted.most, 4) within a square image; those without size are none."""
+    """Boxes (wanted.most, 4) within an image of a height and width; those without size are none."""
     boxes, scores, numbers = [], [], []
     for number, level in enumerate(levels):
         best, at = level.scores.topk(min(wanted.per_level, len(level.scores)))
-        boxes.append(decode(level.deltas[at], level.anchors[at]).clamp(0, side))
+        boxes.append(within(decode(level.deltas[at], level.anchors[at]), size))
         scores.append(best)
         numbers.append(torch.full_like(at, number))
     found, surest, number = torch.cat(boxes), torch.cat(scores), torch.cat(numbers)
     solid = torch.nonzero((found[:, 2:] - found[:, :2] > wanted.smallest).all(1))[:, 0]
-    kept = solid[suppressed(found[solid], surest[solid], number[solid], Limits(0, wanted.overlap, wanted.most), side)]
+    kept = solid[suppressed(found[solid], surest[solid], number[solid], Limits(0, wanted.overlap, wanted.most), size)]
     return filled(found, kept, wanted.most)
 
 
@@ -75,16 +75,16 @@ class Regions(nn.Module):
 
     Args:
         network: in eval mode.
-        side: of the images (1, 3, side, side), pixels.
+        size: height and width of the images (1, 3, height, width), pixels.
     """
 
-    def __init__(self, network: LightDetector | MaskRcnn, side: int) -> None:
+    def __init__(self, network: LightDetector | MaskRcnn, size: Size) -> None:
         super().__init__()
-        self.stages = _OfTorchvision(network, side) if isinstance(network, LightDetector) else _Ours(network, side)
-        self.side, self.limits = side, detection_limits(network)
+        self.stages = _OfTorchvision(network, size) if isinstance(network, LightDetector) else _Ours(network, size)
+        self.size, self.limits = size, detection_limits(network)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Detections in images (1, 3, side, side)."""
+        """Detections in images (1, 3, height, width)."""
         pyramid = self.stages.pyramid(images)
         regions = self.stages.proposals(pyramid)
         boxes, scores = self.stages.found(pyramid, regions)  # (P, K, 4), (P, K)
@@ -92,7 +92,7 @@ class Regions(nn.Module):
         sides = (boxes[..., 2:] - boxes[..., :2]).amin(-1)
         region, label = torch.nonzero((scores > self.limits.score) & (sides >= self.stages.smallest)).unbind(1)
         boxes, scores = boxes[region, label], scores[region, label]
-        kept = suppressed(boxes, scores, label, self.limits, self.side)
+        kept = suppressed(boxes, scores, label, self.limits, self.size)
         boxes, scores, label = boxes[kept], scores[kept], label[kept]
         outputs = [boxes, scores, label]
         if self.stages.has_masks:
@@ -109,18 +109,18 @@ class _OfTorchvision(nn.Module):
 
     smallest = _SMALLEST_BOX
 
-    def __init__(self, network: LightDetector, side: int) -> None:
+    def __init__(self, network: LightDetector, size: Size) -> None:
         super().__init__()
         detector = network.detector
         assert isinstance(detector, FasterRCNN)
-        self.detector, self.side, self.has_masks = detector, side, detector.roi_heads.has_mask()
+        self.detector, self.size, self.has_masks = detector, size, detector.roi_heads.has_mask()
         rpn = detector.rpn
         self.proposing = _Proposing(rpn.pre_nms_top_n(), rpn.post_nms_top_n(), rpn.nms_thresh, _SMALLEST_PROPOSAL)
-        example = torch.zeros(1, 3, side, side)
+        example = torch.zeros(1, 3, *size)
         with torch.no_grad():
             network(example)  # its pools take their scales from a first image
             maps = list(detector.backbone(example).values())
-            anchors = rpn.anchor_generator(ImageList(example, [(side, side)]), maps)[0]
+            anchors = rpn.anchor_generator(ImageList(example, [size]), maps)[0]
             counts = [x[0].numel() for x in rpn.head(maps)[0]]
         self.anchors = anchors.split(counts)
 
@@ -131,13 +131,13 @@ class _OfTorchvision(nn.Module):
         logits, deltas = self.detector.rpn.head(pyramid)
         found = zip(logits, deltas, self.anchors, strict=True)
         levels = [_Level(flat_maps(a, 1)[0, :, 0].sigmoid(), flat_maps(b, 4)[0], c) for a, b, c in found]
-        return _proposals(levels, self.detector.rpn.box_coder.decode_single, self.proposing, self.side)
+        return _proposals(levels, self.detector.rpn.box_coder.decode_single, self.proposing, self.size)
 
     def found(self, pyramid: list[Tensor], regions: Tensor) -> tuple[Tensor, Tensor]:
         heads = self.detector.roi_heads
         logits, deltas = heads.box_predictor(heads.box_head(_pooled(heads.box_roi_pool, pyramid, regions)))
-        boxes = heads.box_coder.decode_single(deltas, regions).unflatten(1, (-1, 4)).clamp(0, self.side)
-        return boxes[:, 1:], logits.softmax(-1)[:, 1:]
+        boxes = heads.box_coder.decode_single(deltas, regions).unflatten(1, (-1, 4))
+        return within(boxes, self.size)[:, 1:], logits.softmax(-1)[:, 1:]
 
     def masks(self, pyramid: list[Tensor], boxes: Tensor, labels: Tensor) -> Tensor:
         heads = self.detector.roi_heads
@@ -163,13 +163,13 @@ class _Ours(nn.Module):
 
     smallest = 0.0
 
-    def __init__(self, network: MaskRcnn, side: int) -> None:
+    def __init__(self, network: MaskRcnn, size: Size) -> None:
         super().__init__()
-        self.network, self.side, self.has_masks = network, side, network.spec.masks
+        self.network, self.size, self.has_masks = network, size, network.spec.masks
         rpn = network.rpn.settings
         self.proposing = _Proposing(rpn.test_per_level, rpn.test_proposals, rpn.nms, 0.0)
         with torch.no_grad():
-            self.anchors = network.rpn.anchors(network.rpn(network.pyramid(torch.zeros(1, 3, side, side)))[0])
+            self.anchors = network.rpn.anchors(network.rpn(network.pyramid(torch.zeros(1, 3, *size)))[0])
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
         return self.network.pyramid(images)
@@ -178,14 +178,14 @@ class _Ours(nn.Module):
         logits, deltas = self.network.rpn(pyramid)
         found = zip(logits, deltas, self.anchors, strict=True)
         levels = [_Level(flat_maps(a, 1)[0, :, 0].sigmoid(), flat_maps(b, 4)[0], c) for a, b, c in found]
-        return _proposals(levels, self._decoded, self.proposing, self.side)
+        return _proposals(levels, self._decoded, self.proposing, self.size)
 
     def _decoded(self, deltas: Tensor, anchors: Tensor) -> Tensor:
         return self.network.rpn.coder.decode(deltas, anchors)[:, 0]
 
     def found(self, pyramid: list[Tensor], regions: Tensor) -> tuple[Tensor, Tensor]:
         rois = torch.cat((torch.zeros_like(regions[:, :1]), regions), 1)
-        limits = limits_of([(self.side, self.side)], regions)
+        limits = limits_of([self.size], regions)
         scores, boxes, _ = self._heads.scores_and_boxes(pyramid, rois, limits)
         return boxes, scores
 

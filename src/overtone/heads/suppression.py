@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
+Size = tuple[int, int]
+
 
 class Limits(NamedTuple):
     """What turns candidates into detections.
@@ -21,9 +23,17 @@ class Limits(NamedTuple):
     most: int
 
 
-def suppressed(boxes: Tensor, scores: Tensor, groups: Tensor, limits: Limits, side: int) -> Tensor:
-    """Indices, by descending score, of the boxes (N, 4) within a square image that stay; groups do not meet."""
-    kept = nms(boxes + (groups * (side + 1.0))[:, None], scores, limits.overlap)
+def within(boxes: Tensor, size: Size) -> Tensor:
+    """Boxes (N, 4), or of any shape (..., 4), cut at the edges of an image of a height and width."""
+    height, width = size
+    left, top, right, bottom = boxes.unbind(-1)
+    x, y = (left.clamp(0, width), right.clamp(0, width)), (top.clamp(0, height), bottom.clamp(0, height))
+    return torch.stack((x[0], y[0], x[1], y[1]), dim=-1)
+
+
+def suppressed(boxes: Tensor, scores: Tensor, groups: Tensor, limits: Limits, size: Size) -> Tensor:
+    """Indices, by descending score, of the boxes (N, 4) within an image that stay; groups do not meet."""
+    kept = nms(boxes + (groups * (max(size) + 1.0))[:, None], scores, limits.overlap)
     return kept[torch.ones_like(kept).cumsum(0) <= limits.most]
 
 

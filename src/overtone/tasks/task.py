@@ -166,13 +166,15 @@ class Form(Protocol):
 
     Attributes:
         outputs: names of what the graph returns, whose first dimension is the image.
-        preprocess: of an export; its size is the side of the square input.
+        preprocess: of an export; its size is the longer side of the input.
+        size: height and width of the input, pixels.
         num_classes: that the outputs are about.
         settings: JSON values that an export keeps as `settings.form`, for `read_form`.
     """
 
     outputs: tuple[str, ...]
     preprocess: config.Preprocess
+    size: tuple[int, int]
     num_classes: int
 
     @property
@@ -182,12 +184,16 @@ class Form(Protocol):
         """The form for a runtime that has, or has not, outputs whose shapes depend on the image."""
         ...
 
+    def for_images(self, sizes: Sequence[tuple[int, int]]) -> Self:
+        """The form for images of about these heights and widths, where nobody has chosen the size of the input."""
+        ...
+
     def graph(self, network: nn.Module) -> nn.Module:
-        """What is exported of a network: from one image (1, 3, S, S) to the outputs."""
+        """What is exported of a network: from one image (1, 3, height, width) to the outputs."""
         ...
 
     def inputs(self, image: Any) -> Tensor:
-        """Pillow's image in RGB as the graph takes it, float32 (1, 3, S, S)."""
+        """Pillow's image in RGB as the graph takes it, float32 (1, 3, height, width)."""
         ...
 
     def view(self, image: Any) -> Any:

@@ -57,7 +57,8 @@ class Contender:
 
     def images(self) -> Tensor:
         """A batch for it, always the same."""
-        shape = (self.batch, 3, self.size, self.size)
+        height, width = (self.size, self.size) if self.form is None else self.form.size
+        shape = (self.batch, 3, height, width)
         return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
     def write(self, net: nn.Module) -> None:

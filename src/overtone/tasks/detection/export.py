@@ -37,6 +37,7 @@ from overtone.ranges import Checked, Fraction, Pixels, PositiveInt
 from overtone.tasks.detection import standalone
 from overtone.tasks.detection.coco_classes import category_ids
 from overtone.tasks.detection.settings import DetectionSettings
+from overtone.tasks.segmentation.transforms import fitted_size
 
 _STRIDE = 32  # what sides are a multiple of, so that no detector pads further
 _WIDEST = 1.5  # of the usual ratios of photographs; wider ones are resized to a smaller shorter side
@@ -68,10 +69,10 @@ _WHOLE_NUMBERS = Tolerance(0.03, 0.15, 0.85)
 class Shipped(Checked, section="settings.form"):
     """What `model.json` keeps of an exported detector, beside its preprocessing."""
 
-    side: Pixels
-    """Of the square that images are put into, pixels."""
+    size: tuple[Pixels, Pixels]
+    """Height and width of the letterbox that images are put into, pixels."""
     shorter: Pixels
-    """Shorter side that an image is resized to, or less where its longer side would not fit."""
+    """Shorter side that an image is resized to, or less where it would not fit."""
     suppressed: bool
     """Whether the graph returns the detections; otherwise candidates, of which the limits below choose."""
     score: Fraction
@@ -90,10 +91,11 @@ class Shipped(Checked, section="settings.form"):
     """Whether the graph returns a mask for each detection."""
 
     def __post_init__(self) -> None:
-        """Refuse a side that a detector would pad."""
+        """Refuse a letterbox that a detector would pad."""
         super().__post_init__()
-        if self.side % _STRIDE:
-            raise OvertoneError(f"size is {self.side}; detectors are exported for multiples of {_STRIDE}; choose one")
+        for side in self.size:
+            if side % _STRIDE:
+                raise OvertoneError(f"size is {side}; detectors are exported for multiples of {_STRIDE}: choose one")
 
 
 class DetectionForm:
@@ -101,11 +103,13 @@ class DetectionForm:
 
     Args:
         shipped: what `model.json` keeps.
-        preprocess: mean, deviation and filter; its size is the side.
+        preprocess: mean, deviation and filter; its size is the longer side.
+        is_open: whether nobody has chosen a size.
     """
 
-    def __init__(self, shipped: Shipped, preprocess: Preprocess) -> None:
-        self.shipped, self.preprocess = shipped, dataclasses.replace(preprocess, size=shipped.side)
+    def __init__(self, shipped: Shipped, preprocess: Preprocess, *, is_open: bool = False) -> None:
+        self.shipped, self.preprocess = shipped, dataclasses.replace(preprocess, size=max(shipped.size))
+        self.size, self._is_open = shipped.size, is_open
         self.num_classes = len(shipped.categories)
         self.outputs = ("boxes", "scores", "labels", *(("masks",) if shipped.masks else ()))
 
@@ -125,21 +129,33 @@ class DetectionForm:
                 "a detector with a second stage needs non-maximum suppression within its graph, which this runtime "
                 "does not take; use --to onnx, or openvino with overtone[onnx] installed"
             )
-        return DetectionForm(dataclasses.replace(self.shipped, suppressed=dynamic), self.preprocess)
+        return self._with(suppressed=dynamic)
+
+    def for_images(self, sizes: Sequence[Size]) -> "DetectionForm":
+        """For images of these heights and widths: where all have about one ratio a letterbox without wide margins."""
+        if not (self._is_open and sizes):
+            return self
+        wanted = self.shipped
+        fitted = {fitted_size(*size, max(wanted.settings.longest, wanted.shorter), wanted.shorter) for size in sizes}
+        boxes = {tuple(math.ceil(side / _STRIDE) * _STRIDE for side in size) for size in fitted}
+        return self._with(size=boxes.pop()) if len(boxes) == 1 else self
+
+    def _with(self, **changes: Any) -> "DetectionForm":
+        return type(self)(dataclasses.replace(self.shipped, **changes), self.preprocess, is_open=self._is_open)
 
     def graph(self, network: nn.Module) -> nn.Module:
-        """From images (1, 3, side, side) to boxes (1, N, 4), scores and labels (1, N), and masks if any."""
+        """From images (1, 3, height, width) to boxes (1, N, 4), scores and labels (1, N), and masks if any."""
         assert isinstance(network, LightDetector | MaskRcnn)
         if self.shipped.staged or isinstance(network, MaskRcnn):
-            return Regions(network, self.shipped.side).eval().requires_grad_(False)
-        candidates = Candidates(network, self.shipped.side)
+            return Regions(network, self.size).eval().requires_grad_(False)
+        candidates = Candidates(network, self.size)
         graph = Suppressed(candidates) if self.shipped.suppressed else candidates
         return graph.eval().requires_grad_(False)
 
     def inputs(self, image: Image.Image) -> Tensor:
-        """An RGB image, letterboxed and normalised, (1, 3, side, side)."""
+        """An RGB image, letterboxed and normalised, (1, 3, height, width)."""
         preprocess = self.preprocess
-        found = standalone.letterboxed(self._resized(image), self.shipped.side, preprocess.mean, preprocess.std)
+        found = standalone.letterboxed(self._resized(image), self.size, preprocess.mean, preprocess.std)
         return torch.from_numpy(found)
 
     def view(self, image: Tensor) -> Tensor:
@@ -148,9 +164,7 @@ class DetectionForm:
         return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
 
     def _resized(self, image: Image.Image) -> Image.Image:
-        return standalone.resized(
-            image, self.shipped.side, self.shipped.shorter, FILTERS[self.preprocess.interpolation]
-        )
+        return standalone.resized(image, self.size, self.shipped.shorter, FILTERS[self.preprocess.interpolation])
 
     def answer(
         self,
@@ -171,10 +185,9 @@ class DetectionForm:
         originals = sizes if originals is None else originals
         found = []
         for image, (height, width), scale, original in zip(images, sizes, scales, originals, strict=True):
-            side = self.shipped.side
-            if max(height, width) > side:
-                raise OvertoneError(f"an image of {height}x{width} pixels does not fit into the export's {side}")
-            square = np.zeros((1, 3, side, side), dtype=np.float32)
+            if height > self.size[0] or width > self.size[1]:
+                raise OvertoneError(f"an image of {height}x{width} pixels does not fit into the export's {self.size}")
+            square = np.zeros((1, 3, *self.size), dtype=np.float32)
             square[0, :, :height, :width] = image[:, :height, :width].float().cpu().numpy()
             found.append(self._detections(call(square), scale, original, images.device))
         return found
@@ -215,7 +228,7 @@ class DetectionForm:
         """
         tolerance = _WHOLE_NUMBERS if precision.startswith("int8") else _TOLERANCES[precision]
         pairs = [(_arrays(a[0]), _arrays(b[0])) for a, b in zip(references, found, strict=True)]
-        return compare_detections(pairs, tolerance, self.shipped.side)
+        return compare_detections(pairs, tolerance, max(self.size))
 
     def prepare(self) -> tuple[str, ...]:
         """Lines of `run.py`: from `image` and `about` to `images`."""
@@ -227,8 +240,8 @@ class DetectionForm:
             "",
             "",
             'form, preprocess = about["settings"]["form"], about["preprocess"]',
-            f'small = resized(image, form["side"], form["shorter"], {resampling})',
-            'images = letterboxed(small, form["side"], preprocess["mean"], preprocess["std"])',
+            f'small = resized(image, form["size"], form["shorter"], {resampling})',
+            'images = letterboxed(small, form["size"], preprocess["mean"], preprocess["std"])',
         )
 
     def script(self) -> tuple[str, ...]:
@@ -268,16 +281,17 @@ def form_of(
         labels: names of its classes.
         preprocess: its size is the shorter side in evaluation.
         settings: of its training.
-        side: pixels, of the square; None: what holds images of three to two as in evaluation.
+        side: pixels, of a square; None: a square that holds images of three to two as in evaluation.
 
     Raises:
         OvertoneError: a detector that cannot be exported, or a side that it would pad.
     """
     limits = detection_limits(network)
     longest = min(max(settings.longest, preprocess.size), math.ceil(preprocess.size * _WIDEST))
+    square = side or math.ceil(longest / _STRIDE) * _STRIDE
     return DetectionForm(
         Shipped(
-            side=side or math.ceil(longest / _STRIDE) * _STRIDE,
+            size=(square, square),
             shorter=preprocess.size,
             suppressed=True,
             score=limits.score,
@@ -289,6 +303,7 @@ def form_of(
             masks=has_masks(network),
         ),
         preprocess,
+        is_open=side is None,
     )
 
 

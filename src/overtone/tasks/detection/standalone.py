@@ -1,24 +1,24 @@
 """What an export does around its graph, in NumPy and Pillow alone: the text of these functions goes into its `run.py`.
 
-An image is resized until its shorter side is `shorter`, or its longer one `side` if that comes first, put into the top
-left corner of a square of `side` pixels, and padded with 0 after the normalisation, as in training.
+An image is resized until its shorter side is `shorter`, or a side is the graph's if that comes first, put into the top
+left corner of the graph's input, and padded with 0 after the normalisation, as in training. Sizes are (height, width).
 """
 
 import numpy
 from PIL import Image, ImageDraw
 
 
-def resized(image, side, shorter, resampling):
-    """An image with sides that fit, and its ratio."""
-    factor = min(side / max(image.size), shorter / min(image.size))
+def resized(image, size, shorter, resampling):
+    """An image that fits, with its ratio."""
+    factor = min(size[0] / image.height, size[1] / image.width, shorter / min(image.size))
     width, height = (max(int(pixels * factor + 0.5), 1) for pixels in image.size)
     return image if (width, height) == image.size else image.resize((width, height), resampling)
 
 
-def letterboxed(image, side, mean, std):
-    """An RGB image that fits as the graph takes it, float32 (1, 3, side, side)."""
+def letterboxed(image, size, mean, std):
+    """An RGB image that fits as the graph takes it, float32 (1, 3, height, width)."""
     values = (numpy.asarray(image, "float32") / 255 - numpy.array(mean, "float32")) / numpy.array(std, "float32")
-    images = numpy.zeros((1, 3, side, side), "float32")
+    images = numpy.zeros((1, 3, *size), "float32")
     images[0, :, : image.height, : image.width] = values.transpose(2, 0, 1)
     return images
 
