@@ -33,7 +33,7 @@ def detection_limits(network: nn.Module) -> Limits:
     if isinstance(network, MaskRcnn):
         return Limits(network.roi.settings.score, network.roi.settings.nms, network.roi.settings.detections)
     detector: Any = network.detector
-    holder = detector.roi_heads if isinstance(detector, FasterRCNN) else detector
+    holder: Any = detector.roi_heads if isinstance(detector, FasterRCNN) else detector
     return Limits(holder.score_thresh, holder.nms_thresh, holder.detections_per_img)
 
 
@@ -80,7 +80,7 @@ class Regions(nn.Module):
 
     def __init__(self, network: LightDetector | MaskRcnn, size: Size) -> None:
         super().__init__()
-        self.stages = _OfTorchvision(network, size) if isinstance(network, LightDetector) else _Ours(network, size)
+        self.stages: Any = _OfTorchvision(network, size) if isinstance(network, LightDetector) else _Ours(network, size)
         self.size, self.limits = size, detection_limits(network)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -111,8 +111,8 @@ class _OfTorchvision(nn.Module):
 
     def __init__(self, network: LightDetector, size: Size) -> None:
         super().__init__()
-        detector = network.detector
-        assert isinstance(detector, FasterRCNN)
+        detector: Any = network.detector
+        self.detector: Any
         self.detector, self.size, self.has_masks = detector, size, detector.roi_heads.has_mask()
         rpn = detector.rpn
         self.proposing = _Proposing(rpn.pre_nms_top_n(), rpn.post_nms_top_n(), rpn.nms_thresh, _SMALLEST_PROPOSAL)
@@ -134,25 +134,25 @@ class _OfTorchvision(nn.Module):
         return _proposals(levels, self.detector.rpn.box_coder.decode_single, self.proposing, self.size)
 
     def found(self, pyramid: list[Tensor], regions: Tensor) -> tuple[Tensor, Tensor]:
-        heads = self.detector.roi_heads
+        heads: Any = self.detector.roi_heads
         logits, deltas = heads.box_predictor(heads.box_head(_pooled(heads.box_roi_pool, pyramid, regions)))
         boxes = heads.box_coder.decode_single(deltas, regions).unflatten(1, (-1, 4))
         return within(boxes, self.size)[:, 1:], logits.softmax(-1)[:, 1:]
 
     def masks(self, pyramid: list[Tensor], boxes: Tensor, labels: Tensor) -> Tensor:
-        heads = self.detector.roi_heads
+        heads: Any = self.detector.roi_heads
         logits = heads.mask_predictor(heads.mask_head(_pooled(heads.mask_roi_pool, pyramid, boxes)))
         return logits[torch.arange(len(labels)), labels + 1].sigmoid()
 
 
-def _pooled(pool: nn.Module, pyramid: Sequence[Tensor], boxes: Tensor) -> Tensor:
+def _pooled(pool: Any, pyramid: Sequence[Tensor], boxes: Tensor) -> Tensor:
     """Features of boxes (P, 4) as torchvision's `MultiScaleRoIAlign` of a single image gives them."""
-    levels = pool.map_levels([boxes])  # type: ignore[operator]
+    levels = pool.map_levels([boxes])
     rois, scales = torch.cat((torch.zeros_like(boxes[:, :1]), boxes), 1), pool.scales
     features = None
-    for number, (maps, scale) in enumerate(zip(pyramid, scales, strict=False)):  # type: ignore[arg-type]
+    for number, (maps, scale) in enumerate(zip(pyramid, scales, strict=False)):
         own = levels == number
-        part = roi_align(maps, rois * own[:, None], pool.output_size, scale, pool.sampling_ratio)  # type: ignore[arg-type]
+        part = roi_align(maps, rois * own[:, None], pool.output_size, scale, pool.sampling_ratio)
         features = part if features is None else torch.where(own[:, None, None, None], part, features)
     assert features is not None
     return features
