@@ -2,20 +2,18 @@
 
 import dataclasses
 import errno
-import functools
 import os
 import platform
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from overtone import __version__
@@ -23,8 +21,6 @@ from overtone.config import Preprocess, to_dict
 from overtone.deployment.artifact import (
     FILES,
     FORM,
-    GOLDEN,
-    GOLDEN_IMAGE,
     SCRIPT,
     About,
     Input,
@@ -33,12 +29,13 @@ from overtone.deployment.artifact import (
     write_about,
 )
 from overtone.deployment.images import generated_images, given_images, read_images
-from overtone.deployment.inputs import InputKind, as_batch, example_input, input_transform, with_input
+from overtone.deployment.inputs import InputKind, example_input, with_input
 from overtone.deployment.parity import LOGITS_OF_CLASSES, bound_of, compare, refuse
 from overtone.deployment.rewrites.deploy import deploy
 from overtone.deployment.run_script import run_script
 from overtone.deployment.runtimes import runtime_named
 from overtone.deployment.runtimes.runtime import LOGITS, Job, Predictor, Runtime, first_line, in_one_line
+from overtone.deployment.side_by_side import input_of, outputs_of, reference_of, write_golden
 from overtone.deployment.trust import record, sha256
 from overtone.errors import OvertoneError
 from overtone.replacing import check_replaceable, flush, replacing_folder
@@ -256,7 +253,7 @@ def _write(model: nn.Module, origin: Origin, request: Request, folder: Path) -> 
         prepare = None if form is None else form.prepare()
         text = run_script(job.kind, preprocess, *runtime.script(request.precision), script, prepare)
         (folder / SCRIPT).write_text(text, encoding="utf-8")
-    _write_golden(job.net if form else model, folder, about, predictor, golden[:1] if form else golden, form)
+    write_golden(job.net if form else model, folder, about, predictor, golden[:1] if form else golden, form)
     if runtime.carries_code:
         record(files, origin.source)
     write_about(folder, about)
@@ -294,7 +291,7 @@ def _job(
     form: Form | None = None,
 ) -> Job:
     kind = request.kind(preprocess)
-    taken, net = _taken(kind, preprocess, form), deploy(model, preprocess.size if form is None else form.size)
+    taken, net = input_of(kind, preprocess, form), deploy(model, preprocess.size if form is None else form.size)
     example = example_input(kind, preprocess, 1)
     return Job(
         net=with_input(net, kind, preprocess) if form is None else form.graph(net),
@@ -315,11 +312,6 @@ def _num_classes(model: nn.Module, origin: Origin) -> int:
         return origin.form.num_classes
     with torch.inference_mode():
         return tree_leaves(model(example_input("normalised", origin.preprocess, 1)))[0].shape[1]
-
-
-def _taken(kind: InputKind, preprocess: Preprocess, form: Form | None = None) -> Callable[[Image.Image], Tensor]:
-    """From an RGB image to a batch of one, as the network takes it."""
-    return functools.partial(as_batch, input_transform(kind, preprocess)) if form is None else form.inputs
 
 
 def _input(job: Job) -> Input:
@@ -364,52 +356,14 @@ def _verified(
             what = f"the {title} form in {about.precision}"
             refuse(what, failures, f"{len(inputs)} {images.kind}", is_exact=about.precision == "float32")
             return {"images": len(inputs), "pictures": images.kind, **record}
-        outputs = _outputs(predictor, _taken(about.input.kind, about.preprocess), images.checked)
-    references = _reference(model, _taken("normalised", about.preprocess), images.checked)
+        outputs = outputs_of(predictor, input_of(about.input.kind, about.preprocess), images.checked)
+    references = reference_of(model, input_of("normalised", about.preprocess), images.checked)
     for spec, reference, output in zip(origin.outputs, references, outputs, strict=True):
         agreement = compare(reference, output, bound_of(about.precision, about.input.kind), images.kind, spec)
         agreement.check(f"the {title} form in {about.precision}")
         found[spec.name] = to_dict(agreement)
     first, *others = found.items()
     return first[1] | ({"more": dict(others)} if others else {})
-
-
-def _outputs(
-    predictor: Predictor, taken: Callable[[Image.Image], Tensor], images: Sequence[Image.Image]
-) -> list[np.ndarray]:
-    """Each output of an export, (B, …), image by image."""
-    runs = [predictor.outputs(taken(image).numpy()) for image in images]
-    return [np.concatenate(parts) for parts in zip(*runs, strict=True)]
-
-
-def _reference(
-    model: nn.Module, taken: Callable[[Image.Image], Tensor], images: Sequence[Image.Image]
-) -> list[np.ndarray]:
-    """Each output of the network itself, (B, …), image by image."""
-    with torch.inference_mode():
-        runs = [tree_leaves(model(taken(image))) for image in images]
-    return [torch.cat(parts).numpy() for parts in zip(*runs, strict=True)]
-
-
-def _write_golden(
-    model: nn.Module,
-    folder: Path,
-    about: About,
-    predictor: Predictor,
-    images: list[Image.Image],
-    form: Form | None,
-) -> None:
-    """Inputs and first outputs for generated images: a user's own are not copied."""
-    taken = _taken(about.input.kind, about.preprocess, form)
-    inputs = [taken(image).numpy()[0] for image in images]
-    kept = [image for image, values in zip(images, inputs, strict=True) if values.shape == inputs[0].shape]
-    np.savez(
-        folder / GOLDEN,
-        inputs=np.stack([values for values in inputs if values.shape == inputs[0].shape]),
-        outputs=_outputs(predictor, taken, kept)[0],
-        reference=_reference(model, _taken("normalised", about.preprocess, form), kept)[0],
-    )
-    images[0].save(folder / GOLDEN_IMAGE)
 
 
 def _versions(runtime: Runtime) -> dict[str, str]:
