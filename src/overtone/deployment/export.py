@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from overtone import __version__
 from overtone.config import Preprocess
@@ -33,7 +33,8 @@ from overtone.deployment.parity import LOGITS_OF_CLASSES
 from overtone.deployment.rewrites.deploy import deploy
 from overtone.deployment.run_script import lines_to_logits, run_script
 from overtone.deployment.runtimes import runtime_named
-from overtone.deployment.runtimes.runtime import LOGITS, Job, Predictor, Runtime, first_line, in_one_line
+from overtone.deployment.runtimes.runtime import LOGITS, Job, Predictor, Runtime, in_one_line
+from overtone.deployment.sizes import check_any_size, check_size
 from overtone.deployment.trust import record, sha256
 from overtone.deployment.verifying import reference, verified, verified_answers, write_golden
 from overtone.errors import OvertoneError
@@ -210,22 +211,6 @@ def predictor_for(model: nn.Module, origin: Origin, request: Request, folder: Pa
     return runtime.open(folder, request.precision, None if request.dynamic_batch else 1)
 
 
-def check_size(model: nn.Module, name: str, preprocess: Preprocess) -> None:
-    """Make sure that the network takes images of this size.
-
-    Raises:
-        OvertoneError: it does not; networks say so with exceptions of every kind.
-    """
-    size = preprocess.size
-    try:
-        with torch.inference_mode():
-            model(example_input("normalised", preprocess, 1))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        raise OvertoneError(
-            f"{name} cannot take images of {size}x{size} pixels ({first_line(error)}); choose another --size"
-        ) from error
-
-
 def open_export(folder: Path) -> tuple[Predictor, About]:
     """Open an export; every artifact that a user names passes through here.
 
@@ -327,7 +312,7 @@ def _job(
     else:
         net, example = form.graph(deploy(model, form.size)), example.new_zeros(1, 3, *form.size)
     if request.dynamic_size:
-        _check_any_size(net, origin.architecture, example)
+        check_any_size(net, origin.architecture, example)
     return Job(
         net=net,
         example=example,
@@ -355,21 +340,10 @@ def takes_any_size(model: nn.Module, origin: Origin) -> bool:
         return False
     example = example_input("normalised", origin.preprocess, 1, any_size=True)
     try:
-        _check_any_size(deploy(model, origin.preprocess.size), origin.architecture, example)
+        check_any_size(deploy(model, origin.preprocess.size), origin.architecture, example)
     except OvertoneError:
         return False
     return True
-
-
-def _check_any_size(net: nn.Module, name: str, example: Tensor) -> None:
-    """Make sure that a network in its fastest exact form takes images of another size than it was made for."""
-    try:
-        with torch.inference_mode():
-            net(example)
-    except (RuntimeError, ValueError, AssertionError, OvertoneError) as error:
-        raise OvertoneError(
-            f"{name} takes images of one size once it is deployed ({first_line(error)}); export without --dynamic"
-        ) from error
 
 
 def _input(job: Job) -> Input:

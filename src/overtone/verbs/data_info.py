@@ -117,7 +117,9 @@ def _write_overlays(source: Source, folder: Path, part: str) -> None:
             record = source.read(position)
             image = record.get("image", b"")
             image = image.convert("RGB") if isinstance(image, Image.Image) else decode_image(image)
-            drawn = explained(image, record["mask"].pixels(), source.labels)
+            if (mask := record.get("mask")) is None:
+                continue
+            drawn = explained(image, mask.pixels(), source.labels)
         except BadImage:  # it is named with its reason
             continue
         path = folder / f"{part}-{Path(source.name(position)).stem}.png"

@@ -77,7 +77,7 @@ def _sheet(panels: Mapping[str, Image.Image], classes: np.ndarray, labels: Seque
     """
     width, height = _fitted(*next(iter(panels.values())).size)
     sizes = np.bincount(classes, minlength=len(labels))
-    named = [index for index in np.argsort(-sizes, kind="stable").tolist() if sizes[index]][:_MOST_NAMES]
+    named: list[int] = [index for index in np.argsort(-sizes, kind="stable").tolist() if sizes[index]][:_MOST_NAMES]
     places = _places([labels[index] for index in named], 2 * width)
     below = -(-len(panels) // 2) * (height + _LINE)
     lines = max((row for row, _ in places), default=0) + 1
