@@ -159,7 +159,7 @@ def test_without_labels_enough_pictures_must_keep_their_best_class():
 
     chosen = options.Tune("a", min_agreement=90)
     kept = tune_verb._agreeing(chosen, [tried(0.95), tried(0.85)])
-    assert kept[0].reason is None and "85.0 % of the images, below 90 %" in (kept[1].reason or "")
+    assert kept[0].reason is None and "85.0 %, below 90 %" in (kept[1].reason or "")
     labelled = options.Tune("a", data=options.EvaluationData(root=Path("photos")))
     assert tune_verb._agreeing(labelled, [tried(0.5)])[0].reason is None
 

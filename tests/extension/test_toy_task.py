@@ -157,7 +157,7 @@ class Regression:
     def outputs(self) -> tuple[OutputSpec, ...]:
         return (OutputSpec("number", lambda reference, other, tie: (1.0, 1.0)),)
 
-    def export_form(self, size: int | None, *, any_size: bool) -> None:
+    def export_form(self, network: nn.Module, size: int | None, *, any_size: bool) -> None:
         """The centre of an image."""
 
     def script(self) -> tuple[str, ...]:

@@ -139,7 +139,7 @@ def test_without_overtone_the_same_is_computed(settings, size):
     )
     torch.manual_seed(0)
     net = Tiny().eval()
-    form = task.export_form(None, any_size=True)
+    form = task.export_form(net, None, any_size=True)
     assert form is not None
     image = Image.fromarray(scene(np.random.default_rng(5), *size)[0])
     with torch.no_grad():
@@ -200,7 +200,7 @@ def test_what_cannot_be_exported_is_one_line(trained, tmp_path, options, said):
 def test_a_network_of_one_size_is_refused_at_any(tmp_path):
     net = create_segmenter("upernet_gngf_test_resnet", 3, head_args={"channels": 8}).eval()
     task = Segmentation(Setup(("a", "b", "c"), Recipe(data=config.Data(preprocess=Preprocess(size=64)))))
-    form = task.export_form(None, any_size=True)
+    form = task.export_form(net, None, any_size=True)
     origin = Origin("global filters", Preprocess(size=64), "a test", task="segmentation", form=form)
     with pytest.raises(OvertoneError, match=r"global filters takes images of one size.*without --dynamic"):
         export(net, origin, Request("torch", dynamic_size=True), tmp_path / "export")

@@ -22,6 +22,7 @@ from overtone.plain_json import parse_json
 from overtone.tasks import recipe_from_dict
 
 FORMAT = 1
+FORM = "form"  # in `About.settings`: what a `tasks.export_forms.GraphForm` keeps
 ABOUT, SCRIPT, GOLDEN, GOLDEN_IMAGE = "model.json", "run.py", "golden.npz", "golden.png"
 # Every file that an export can consist of, in the order of removal; without model.json it is no export any more.
 FILES = (*dict.fromkeys(name for runtime in RUNTIMES.values() for name in runtime.files), SCRIPT, GOLDEN)
@@ -60,7 +61,7 @@ class About:
         source: where the weights come from; `proof` is the hash that was compared, `published` the row of the published
             table; `trained` is False for random weights.
         task: what the network does; `settings` are what its training found beside the weights, such as thresholds.
-        task_settings: the recipe's settings of the task, for those whose exports need them (`tasks.task.ExportForm`).
+        task_settings: the recipe's settings of the task, where exports need them (`tasks.export_forms.ExportForm`).
         data: how the images of its training were split, if it was trained with overtone; never where they are.
         output: name of the first output; `more_outputs` are those of the others.
         files: SHA-256 of every file that the runtime reads.
@@ -192,6 +193,9 @@ def _check(about: About) -> None:
         shapes = [input_shape(kind, preprocess.size)]
     if kind == "normalised":
         shapes.append((1, 3, None, None))
+    if FORM in about.settings:  # of a letterbox, which `read_form` holds against the form's own
+        sides = about.input.shape[2:]
+        shapes = [(1, 3, *(side for side in sides if side is not None and 0 < side <= preprocess.size))]
     runtime = RUNTIMES.get(about.runtime)
     conditions = {
         "runtime": runtime is not None,

@@ -5,7 +5,7 @@ import errno
 import os
 import platform
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from overtone import __version__
 from overtone.config import Preprocess
 from overtone.deployment.artifact import (
     FILES,
+    FORM,
     SCRIPT,
     About,
     Input,
@@ -32,14 +33,16 @@ from overtone.deployment.parity import LOGITS_OF_CLASSES
 from overtone.deployment.rewrites.deploy import deploy
 from overtone.deployment.run_script import lines_to_logits, run_script
 from overtone.deployment.runtimes import runtime_named
-from overtone.deployment.runtimes.runtime import LOGITS, Job, Predictor, Runtime, first_line, in_one_line
+from overtone.deployment.runtimes.runtime import LOGITS, Job, Predictor, Runtime, in_one_line
+from overtone.deployment.sizes import check_any_size, check_size
 from overtone.deployment.trust import record, sha256
-from overtone.deployment.verifying import reference, verified, write_golden
+from overtone.deployment.verifying import reference, verified, verified_answers, write_golden
 from overtone.errors import OvertoneError
 from overtone.replacing import check_replaceable, flush, replacing_folder
 from overtone.tasks.classification.task import SCRIPT as CLASSIFY
 from overtone.tasks.classification.task import Classification
-from overtone.tasks.task import ExportForm, OutputSpec
+from overtone.tasks.export_forms import ExportForm, GraphForm
+from overtone.tasks.task import OutputSpec
 
 CHECKED, CALIBRATED = 32, 256
 _GOLDEN_IMAGES, _GOLDEN_SEED = 4, 1
@@ -64,7 +67,23 @@ class Origin:
     outputs: tuple[OutputSpec, ...] = (LOGITS_OF_CLASSES,)
     script: tuple[str, ...] = CLASSIFY
     script_does: str = Classification.script_does
-    form: ExportForm | None = None
+    form: ExportForm | GraphForm | None = None
+
+    @property
+    def graph_form(self) -> GraphForm | None:
+        """The form, where another graph than the network is exported."""
+        return None if isinstance(self.form, ExportForm) else self.form
+
+    def for_runtime(self, runtime: Runtime, sizes: Sequence[tuple[int, int]] = ()) -> "Origin":
+        """With the form that a runtime has, for images of about these heights and widths.
+
+        Raises:
+            OvertoneError: the network cannot be exported for the runtime.
+        """
+        if self.graph_form is None:
+            return self
+        form = self.graph_form.for_outputs(dynamic=runtime.dynamic_outputs).for_images(sizes)
+        return dataclasses.replace(self, form=form, preprocess=form.preprocess)
 
     def image_transform(self, kind: InputKind) -> Callable[[Any], Any]:
         """From Pillow's image in RGB to an input of the export, without the batch dimension."""
@@ -133,7 +152,7 @@ def export(model: nn.Module, origin: Origin, request: Request, out: Path, *, ove
     """
     check_request(request)
     check_folder(out, overwrite)
-    _check_form(request, origin.form, origin.task)
+    _check_form(request, origin)
     check_size(model, origin.architecture, origin.preprocess)
     try:
         with replacing_folder(out, FILES) as folder:
@@ -164,45 +183,32 @@ def check_request(request: Request) -> None:
         given_images(request.image_folder, 1)
 
 
-def _check_form(request: Request, form: ExportForm | None, task: str) -> None:
+def _check_form(request: Request, origin: Origin) -> None:
     """Refuse an input that the task's networks do not take."""
-    if form is None and request.dynamic_size:
-        raise OvertoneError(f"--dynamic is for outputs that are maps; a {task} takes square crops, of --size pixels")
+    form, task = origin.form, origin.task
+    if request.dynamic_size and not isinstance(form, ExportForm):
+        taken = "square crops" if form is None else "letterboxed images"
+        raise OvertoneError(f"--dynamic is for outputs that are maps; a {task} takes {taken}, of --size pixels")
     if form is not None and request.with_preprocessing:
         raise OvertoneError(f"--with-preprocessing is for square crops, and a {task} takes none; remove it")
+    if origin.graph_form is not None and request.dynamic_batch:
+        raise OvertoneError(f"a {task} is exported for single letterboxed images; remove --dynamic-batch")
 
 
-def predictor_for(
-    model: nn.Module, preprocess: Preprocess, request: Request, folder: Path, form: ExportForm | None = None
-) -> Predictor:
+def predictor_for(model: nn.Module, origin: Origin, request: Request, folder: Path) -> Predictor:
     """A network in a runtime, without a check: the artifact goes into `folder`, which must outlive the predictor.
+
+    `origin` is that of the runtime (`Origin.for_runtime`).
 
     Raises:
         OvertoneError: what cannot be had (`check_request`).
     """
     check_request(request)
-    check_size(model, "the network", preprocess)
+    check_size(model, "the network", origin.preprocess)
     runtime = runtime_named(request.runtime)
-    origin = Origin("the network", preprocess, "", form=form)
-    job = _job(model, origin, request, _images(request, preprocess))
+    job = _job(model, origin, request, _images(request, origin.preprocess))
     _convert(runtime, job, folder)
     return runtime.open(folder, request.precision, None if request.dynamic_batch else 1)
-
-
-def check_size(model: nn.Module, name: str, preprocess: Preprocess) -> None:
-    """Make sure that the network takes images of this size.
-
-    Raises:
-        OvertoneError: it does not; networks say so with exceptions of every kind.
-    """
-    size = preprocess.size
-    try:
-        with torch.inference_mode():
-            model(example_input("normalised", preprocess, 1))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        raise OvertoneError(
-            f"{name} cannot take images of {size}x{size} pixels ({first_line(error)}); choose another --size"
-        ) from error
 
 
 def open_export(folder: Path) -> tuple[Predictor, About]:
@@ -223,8 +229,10 @@ def _opened(folder: Path, about: About) -> Predictor:
 
 
 def _write(model: nn.Module, origin: Origin, request: Request, folder: Path) -> About:
-    runtime, preprocess = runtime_named(request.runtime), origin.preprocess
-    images = _images(request, preprocess)
+    runtime, images = runtime_named(request.runtime), _images(request, origin.preprocess)
+    shown = images.checked if images.kind == "given" else []
+    origin = origin.for_runtime(runtime, [(image.height, image.width) for image in shown])
+    preprocess, form = origin.preprocess, origin.graph_form
     job = _job(model, origin, request, images, tuple(spec.name for spec in origin.outputs))
     _convert(runtime, job, folder)
     files = {name: sha256(folder / name) for name in runtime.files if (folder / name).is_file()}
@@ -233,13 +241,15 @@ def _write(model: nn.Module, origin: Origin, request: Request, folder: Path) -> 
     golden = generated_images(_GOLDEN_IMAGES, request.generated_size(preprocess), _GOLDEN_SEED)
     names = {field.name for field in dataclasses.fields(origin)} - {"outputs", "script", "script_does", "form"}
     kept = {name: getattr(origin, name) for name in names}
+    if form is not None:
+        kept["settings"] = {**origin.settings, FORM: dict(form.settings)}
     about = About(
         runtime=request.runtime,
         precision=request.precision,
         input=_input(job),
-        num_classes=reference(model, origin.image_transform, golden[:1])[0][0].shape[1],
+        num_classes=_num_classes(model, origin, golden[0]),
         **kept,
-        task_settings={} if origin.form is None else origin.form.settings,
+        task_settings=origin.form.settings if isinstance(origin.form, ExportForm) else {},
         output=job.outputs[0],
         more_outputs=job.outputs[1:],
         files=files,
@@ -248,8 +258,11 @@ def _write(model: nn.Module, origin: Origin, request: Request, folder: Path) -> 
         versions=_versions(runtime),
     )
     predictor = _opened(folder, about)
-    outputs, transforms = origin.outputs, origin.image_transform
-    parity = verified(model, outputs, transforms, about, predictor, images.checked, images.kind)
+    transforms = origin.image_transform
+    if form is not None:
+        parity = verified_answers(model, form, about, predictor, images.checked, images.kind)
+    else:
+        parity = verified(model, origin.outputs, transforms, about, predictor, images.checked, images.kind)
     about = dataclasses.replace(about, parity=parity)
     if origin.script:
         pixels = lines_to_logits(job.kind, preprocess) if origin.form is None else []
@@ -257,7 +270,7 @@ def _write(model: nn.Module, origin: Origin, request: Request, folder: Path) -> 
         script = run_script(origin.script_does, pixels, preprocess.exif, lines, origin.script)
         (folder / SCRIPT).write_text(script, encoding="utf-8")
     few = golden if origin.form is None else golden[:1]  # maps are large
-    write_golden(model, transforms, folder, about, predictor, few)
+    write_golden(model if form is None else job.net, transforms, folder, about, predictor, few)
     if runtime.carries_code:
         record(files, origin.source)
     write_about(folder, about)
@@ -290,13 +303,16 @@ def _bytes_of(net: nn.Module) -> int:
 def _job(
     model: nn.Module, origin: Origin, request: Request, images: _Images, outputs: tuple[str, ...] = (LOGITS,)
 ) -> Job:
-    preprocess = origin.preprocess
+    preprocess, form = origin.preprocess, origin.graph_form
     kind = request.kind(preprocess)
     transform = origin.image_transform(kind)
-    net = with_input(deploy(model, preprocess.size), kind, preprocess)
     example = example_input(kind, preprocess, 1, any_size=request.dynamic_size)
+    if form is None:
+        net = with_input(deploy(model, preprocess.size), kind, preprocess)
+    else:
+        net, example = form.graph(deploy(model, form.size)), example.new_zeros(1, 3, *form.size)
     if request.dynamic_size:
-        _check_any_size(net, origin.architecture, example)
+        check_any_size(net, origin.architecture, example)
     return Job(
         net=net,
         example=example,
@@ -305,31 +321,29 @@ def _job(
         dynamic_batch=request.dynamic_batch,
         dynamic_size=request.dynamic_size,
         calibration=tuple(as_batch(transform, image).numpy() for image in images.calibrated),
-        outputs=outputs,
+        outputs=outputs if form is None else form.outputs,
+        dynamic_outputs=form is not None and runtime_named(request.runtime).dynamic_outputs,
+        has_coordinates=form is not None,
     )
+
+
+def _num_classes(model: nn.Module, origin: Origin, image: Image.Image) -> int:
+    """Channels of the first output, or what another graph's outputs are about."""
+    if origin.graph_form is not None:
+        return origin.graph_form.num_classes
+    return reference(model, origin.image_transform, [image])[0][0].shape[1]
 
 
 def takes_any_size(model: nn.Module, origin: Origin) -> bool:
     """Whether a network can be exported for any height and width."""
-    if origin.form is None:
+    if not isinstance(origin.form, ExportForm):
         return False
     example = example_input("normalised", origin.preprocess, 1, any_size=True)
     try:
-        _check_any_size(deploy(model, origin.preprocess.size), origin.architecture, example)
+        check_any_size(deploy(model, origin.preprocess.size), origin.architecture, example)
     except OvertoneError:
         return False
     return True
-
-
-def _check_any_size(net: nn.Module, name: str, example: Tensor) -> None:
-    """Make sure that a network in its fastest exact form takes images of another size than it was made for."""
-    try:
-        with torch.inference_mode():
-            net(example)
-    except (RuntimeError, ValueError, AssertionError, OvertoneError) as error:
-        raise OvertoneError(
-            f"{name} takes images of one size once it is deployed ({first_line(error)}); export without --dynamic"
-        ) from error
 
 
 def _input(job: Job) -> Input:

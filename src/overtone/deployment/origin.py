@@ -9,6 +9,7 @@ from overtone.deployment.artifact import About
 from overtone.deployment.export import Origin, Request, check_request, export
 from overtone.deployment.trust import sha256
 from overtone.errors import OvertoneError
+from overtone.tasks.export_forms import ExportForm
 from overtone.zoo import LoadedModel, classes_of, names_of, num_outputs, task_of
 
 _EXPORTS = Path("exports")
@@ -93,11 +94,13 @@ def origin_of(
     if loaded.manifest is not None and loaded.manifest.recipe is not None:
         kept = loaded.manifest.recipe.get("data", {}).items()
         data = {key: value for key, value in kept if key not in ("root", "preprocess")} or None
-    shown = labels if labels is not None else [str(index) for index in range(getattr(loaded.model, "num_classes", 0))]
-    task = task_of(loaded, shown, preprocess)
-    form = task.export_form(size, any_size=any_size)
-    if form is not None:
+    shown = labels or loaded.labels or [str(index) for index in range(getattr(loaded.model, "num_classes", 0))]
+    task = task_of(loaded, shown, loaded.preprocess)
+    form = task.export_form(loaded.model, size, any_size=any_size)
+    if isinstance(form, ExportForm):
         preprocess = dataclasses.replace(preprocess, size=form.size)
+    elif form is not None:
+        preprocess = form.preprocess
     return Origin(
         architecture=loaded.architecture,
         preprocess=preprocess,

@@ -16,6 +16,7 @@ the tie of its best: 1e-4 of the scale in float32 (2e-3 with the resize), 0.01 i
 a bound of its own because one grey level in a thousand is rounded differently from Pillow, which the network is given.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,17 +97,27 @@ class Parity:
         Raises:
             OvertoneError: it does not.
         """
-        failures = self.failures()
-        if failures:
-            hint = (
-                "try another runtime"
-                if self.bound.largest is not None
-                else "keep float32, or calibrate on other images"
-            )
-            raise OvertoneError(
-                f"{what} does not agree with the network on {self.images} {self.pictures} images: "
-                f"{'; '.join(failures)}; nothing is written; {hint}"
-            )
+        refuse(what, self.failures(), f"{self.images} {self.pictures}", is_exact=self.bound.largest is not None)
+
+
+def refuse(what: str, failures: Sequence[str], images: str, *, is_exact: bool) -> None:
+    """Refuse an export for which bounds do not hold.
+
+    Args:
+        what: the export.
+        failures: the bounds, in words; none: it agrees.
+        images: how many of which kind were compared.
+        is_exact: whether float32 was asked for.
+
+    Raises:
+        OvertoneError: there are failures.
+    """
+    if failures:
+        hint = "try another runtime" if is_exact else "keep float32, or calibrate on other images"
+        raise OvertoneError(
+            f"{what} does not agree with the network on {images} images: {'; '.join(failures)}; nothing is written; "
+            f"{hint}"
+        )
 
 
 def compare(

@@ -11,16 +11,17 @@ from typing import Any
 import torch
 
 from overtone.checkpoint import Manifest
-from overtone.config import Preprocess
-from overtone.deployment.artifact import About
-from overtone.deployment.export import Request, check_request, open_export, predictor_for
+from overtone.deployment.artifact import FORM, About
+from overtone.deployment.export import Origin, Request, check_request, open_export, predictor_for
 from overtone.deployment.inputs import input_transform
+from overtone.deployment.origin import origin_for
 from overtone.deployment.rewrites.deploy import deploy
 from overtone.deployment.runtimes import runtime_named
 from overtone.deployment.runtimes.runtime import RuntimeModule, check_compiler
 from overtone.errors import OvertoneError
-from overtone.tasks.task import ExportForm
-from overtone.zoo import LoadedModel, num_outputs, task_of
+from overtone.tasks import task_named
+from overtone.tasks.export_forms import ReadsForm
+from overtone.zoo import LoadedModel, num_outputs
 
 _IN_PYTORCH = ("torch", "compile")
 
@@ -55,7 +56,13 @@ def loaded_export(folder: Path) -> LoadedModel:
     predictor, about = open_export(folder)
     title = f"{runtime_named(about.runtime).title}, {about.precision}"
     model = RuntimeModule(predictor, about.num_classes, about.input.kind, about.outputs, title)
-    if about.input.kind != "normalised":  # the task's own otherwise
+    task = task_named(about.task)
+    if FORM in about.settings and issubclass(task, ReadsForm):
+        model.form = task.read_form(about.settings[FORM], about.preprocess)
+        if model.form.size != about.input.shape[2:]:
+            raise OvertoneError(f"{folder} is damaged: its form is of {model.form.size} pixels; export again")
+        model.transform = model.form.view
+    elif about.input.kind != "normalised":  # the task's own otherwise
         model.transform = input_transform(about.input.kind, about.preprocess)
     return LoadedModel(
         model=model,
@@ -91,19 +98,22 @@ def in_runtime(loaded: LoadedModel, wanted: Computation) -> tuple[LoadedModel, C
         return dataclasses.replace(loaded, model=torch.compile(deploy(loaded.model, size))), wanted
     if wanted.threads is not None and wanted.threads >= 1:
         torch.set_num_threads(wanted.threads)  # what the runtime is opened with
-    preprocess = dataclasses.replace(loaded.preprocess, size=size)
-    form = task_of(loaded, loaded.labels or ("",), preprocess).export_form(None, any_size=True)
-    request = dataclasses.replace(_request(wanted), dynamic_size=form is not None)
+    request = _request(wanted)
     check_request(request)
-    return dataclasses.replace(loaded, model=_module(loaded, preprocess, request, form)), outside
+    origin = origin_for(loaded, wanted.size, any_size=True).for_runtime(runtime_named(wanted.runtime))
+    if origin.graph_form is not None:
+        request = dataclasses.replace(request, dynamic_batch=False)
+    elif origin.form is not None:
+        request = dataclasses.replace(request, dynamic_size=True)
+    return dataclasses.replace(loaded, model=_module(loaded, origin, request)), outside
 
 
-def _module(loaded: LoadedModel, preprocess: Preprocess, request: Request, form: ExportForm | None) -> RuntimeModule:
+def _module(loaded: LoadedModel, origin: Origin, request: Request) -> RuntimeModule:
     """The network in its runtime, from an artifact in a temporary folder that goes with the module."""
     try:
         folder = Path(tempfile.mkdtemp(prefix="overtone-"))
         try:
-            predictor = predictor_for(loaded.model, preprocess, request, folder, form)
+            predictor = predictor_for(loaded.model, origin, request, folder)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -113,6 +123,8 @@ def _module(loaded: LoadedModel, preprocess: Preprocess, request: Request, form:
             "free some space, or set TMPDIR to another folder"
         ) from error
     model = RuntimeModule(predictor, int(getattr(loaded.model, "num_classes", 0)) or num_outputs(loaded))
+    if origin.graph_form is not None:
+        model.form, model.transform = origin.graph_form, origin.graph_form.view
     weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
     return model
 
@@ -171,7 +183,7 @@ def _manifest(about: About) -> Manifest | None:
     recipe: dict[str, Any] = {} if about.data is None else {"data": dict(about.data)}
     if about.task_settings:
         recipe |= {"task": about.task, "model": {"name": about.architecture}, "settings": dict(about.task_settings)}
-    elif about.classes is None:
+    elif about.classes is None and FORM not in about.settings:
         return None
     return Manifest(
         about.architecture,

@@ -13,9 +13,10 @@ from torch.utils._pytree import tree_leaves
 from overtone.config import to_dict
 from overtone.deployment.artifact import GOLDEN, GOLDEN_IMAGE, About
 from overtone.deployment.inputs import InputKind, as_batch
-from overtone.deployment.parity import bound_of, compare
+from overtone.deployment.parity import bound_of, compare, refuse
 from overtone.deployment.runtimes import runtime_named
 from overtone.deployment.runtimes.runtime import Predictor, in_one_line
+from overtone.tasks.export_forms import GraphForm
 from overtone.tasks.task import OutputSpec
 
 _MOST_VALUES, _FEWEST = 1 << 25, 4  # of outputs that are compared, 256 MB in float64, and of images
@@ -61,6 +62,37 @@ def verified(
         found[spec.name] = to_dict(agreement)
     main, *others = found.items()
     return main[1] | ({"more": dict(others)} if others else {})
+
+
+def verified_answers(
+    model: nn.Module,
+    form: GraphForm,
+    about: About,
+    predictor: Predictor,
+    images: Sequence[Image.Image],
+    kind: str,
+) -> dict[str, Any]:
+    """How far an export's answers are from the network's, where another graph than the network is exported.
+
+    Args:
+        model: the network.
+        form: of the export.
+        about: of the export.
+        predictor: it.
+        images: to check with.
+        kind: of images, `given` or `generated`.
+
+    Raises:
+        OvertoneError: the runtime cannot run the graph here, or the answers do not agree.
+    """
+    title = runtime_named(about.runtime).title
+    inputs = [as_batch(form.inputs, image) for image in images]
+    with in_one_line(f"{title} cannot run this network in {about.precision} on this machine"), torch.inference_mode():
+        answers = [form.answer(predictor.outputs, one) for one in inputs]
+        record, failures = form.compare([model(one) for one in inputs], answers, about.precision)
+    is_exact = about.precision == "float32"
+    refuse(f"the {title} form in {about.precision}", failures, f"{len(inputs)} {kind}", is_exact=is_exact)
+    return {"images": len(inputs), "pictures": kind, **record}
 
 
 def reference(model: nn.Module, transforms: Transforms, images: Sequence[Image.Image]) -> list[list[np.ndarray]]:

@@ -32,12 +32,25 @@ def roi_features(pyramid: Sequence[Tensor], strides: Sequence[int], rois: Tensor
         (N, C, size, size); zeros for a region without width or height.
     """
     levels = roi_levels(rois, len(pyramid))
+    if torch.compiler.is_exporting():  # a graph takes all regions on every level: their number is then fixed
+        return _on_every_level(pyramid, strides, rois, size, levels)
     parts, indices = [], []
     for level, (features, stride) in enumerate(zip(pyramid, strides, strict=True)):
         index = (levels == level).nonzero()[:, 0]
         parts.append(roi_align(features, rois[index], size, 1 / stride, sampling_ratio=-1, aligned=True))
         indices.append(index)
     return torch.cat(parts)[torch.cat(indices).argsort()]
+
+
+def _on_every_level(
+    pyramid: Sequence[Tensor], strides: Sequence[int], rois: Tensor, size: int, levels: Tensor
+) -> Tensor:
+    result = rois.new_zeros(len(rois), pyramid[0].shape[1], size, size)
+    for level, (features, stride) in enumerate(zip(pyramid, strides, strict=True)):
+        own = (levels == level)[:, None]  # others have no size here, and so no samples
+        found = roi_align(features, rois * own, size, 1 / stride, sampling_ratio=-1, aligned=True)
+        result = torch.where(own[..., None, None], found, result)
+    return result
 
 
 def rois_of(boxes: Sequence[Tensor]) -> Tensor:

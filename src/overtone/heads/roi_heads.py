@@ -242,7 +242,7 @@ class RoiHeads(nn.Module):
         """
         limits = limits_of(image_sizes, proposals[0])
         scales = limits.new_tensor([[x, y, x, y] for x, y in scale_factors])
-        scores, boxes, rois = self._scores_and_boxes(pyramid, rois_of(proposals), limits)
+        scores, boxes, rois = self.scores_and_boxes(pyramid, rois_of(proposals), limits)
         images = rois[:, 0].long()
         boxes = boxes / scales[images][:, None]
         region, label = (scores > self.settings.score).nonzero().unbind(1)
@@ -255,10 +255,10 @@ class RoiHeads(nn.Module):
         masks: list[Tensor | None] = [None] * len(counts)
         if self.mask_heads:
             rois = torch.cat((images[:, None].to(boxes), boxes * scales[images]), dim=1)
-            masks = list(self._mask_probabilities(pyramid, rois, label).split(counts))
+            masks = list(self.mask_probabilities(pyramid, rois, label).split(counts))
         return [Detections(*found) for found in zip(*parts, masks, original_sizes, strict=True)]
 
-    def _scores_and_boxes(
+    def scores_and_boxes(
         self, pyramid: Sequence[Tensor], rois: Tensor, limits: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Scores (N, K), boxes (N, K, 4) clipped to the image, and the regions of the last stage."""
@@ -275,7 +275,8 @@ class RoiHeads(nn.Module):
             return scores, boxes, rois
         raise AssertionError("no stage")
 
-    def _mask_probabilities(self, pyramid: Sequence[Tensor], rois: Tensor, labels: Tensor) -> Tensor:
+    def mask_probabilities(self, pyramid: Sequence[Tensor], rois: Tensor, labels: Tensor) -> Tensor:
+        """Masks (N, 28, 28) of regions (N, 5) of one class each, the mean of all mask heads."""
         features = self.mask_features(pyramid, rois)
         heads = [head for head in self.mask_heads if isinstance(head, MaskHead)]
         return torch.stack([head.of_class(features, labels).sigmoid() for head in heads]).mean(0)

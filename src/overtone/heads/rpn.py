@@ -129,7 +129,10 @@ class RegionProposals(nn.Module):
         limit = settings.train_proposals if self.training else settings.test_proposals
         taken = []
         for level, anchors in enumerate(self.anchors(logits)):
-            scores, codes = _flat(logits[level], 1)[..., 0].sigmoid(), _flat(deltas[level], 4)  # (B, A), (B, A, 4)
+            scores, codes = (
+                flat_maps(logits[level], 1)[..., 0].sigmoid(),
+                flat_maps(deltas[level], 4),
+            )  # (B, A), (B, A, 4)
             scores, index = scores.topk(min(per_level, scores.shape[1]))
             codes = codes.gather(1, index[..., None].expand(-1, -1, 4))
             boxes = self.coder.decode(codes.flatten(0, 1), anchors[index.flatten()]).view_as(codes)
@@ -181,8 +184,8 @@ class RegionProposals(nn.Module):
         anchors = self.anchors(logits)
         level = torch.cat([torch.full((len(x),), i, device=x.device) for i, x in enumerate(anchors)])
         all_anchors = torch.cat(anchors)
-        scores = torch.cat([_flat(x, 1)[..., 0] for x in logits], dim=1)  # (B, A)
-        codes = torch.cat([_flat(x, 4) for x in deltas], dim=1)  # (B, A, 4)
+        scores = torch.cat([flat_maps(x, 1)[..., 0] for x in logits], dim=1)  # (B, A)
+        codes = torch.cat([flat_maps(x, 4) for x in deltas], dim=1)  # (B, A, 4)
         by_level = scores.new_zeros(2, len(anchors)).unbind()
         total = 0
         for i, (boxes, size) in enumerate(zip(truth, image_sizes, strict=True)):
@@ -201,6 +204,6 @@ class RegionProposals(nn.Module):
         return by_level[0] / total, by_level[1] / total
 
 
-def _flat(maps: Tensor, numbers: int) -> Tensor:
+def flat_maps(maps: Tensor, numbers: int) -> Tensor:
     """Maps (B, 3 numbers, H, W) as one row an anchor, (B, H W 3, numbers)."""
     return maps.permute(0, 2, 3, 1).reshape(len(maps), -1, numbers)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from overtone import config
 from overtone.data.pipeline import Batch, Pipeline
 from overtone.data.sources.source import Source
+from overtone.tasks.export_forms import ExportForm, GraphForm
 
 R_co = TypeVar("R_co", bound="Report", covariant=True)
 Forward = Callable[..., Any]
@@ -182,21 +183,6 @@ class OutputSpec:
 
 
 @dataclass(frozen=True)
-class ExportForm:
-    """How a task's network is exported where it does not take a classifier's square crops.
-
-    Attributes:
-        size: pixels, side of the square that an export of one size takes.
-        inputs: from Pillow's image in RGB to float32 (3, H, W): what an export is verified with.
-        settings: those of the recipe's task as plain values, as evaluation and prediction with the export need them.
-    """
-
-    size: int
-    inputs: Callable[[Any], Tensor]
-    settings: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
 class Setup:
     """What a task is made from.
 
@@ -307,12 +293,13 @@ class Task(Protocol[R_co]):
         """The outputs of its networks."""
         ...
 
-    def export_form(self, size: int | None, *, any_size: bool) -> ExportForm | None:
-        """How its networks are exported; None: as a classifier, which takes the centre of an image.
+    def export_form(self, network: nn.Module, size: int | None, *, any_size: bool) -> ExportForm | GraphForm | None:
+        """How a network is exported; None: as a classifier, which takes the centre of an image.
 
         Args:
+            network: it.
             size: pixels, side of the square that the export takes; None: the task's choice.
-            any_size: any height and width go instead; not every task that has a form has one for this.
+            any_size: any height and width go instead; ignored by a task whose exports take one size.
         """
         ...
 

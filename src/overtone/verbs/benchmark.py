@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from overtone import options, zoo
+from overtone.deployment.origin import origin_for
 from overtone.deployment.quiet import quiet
 from overtone.deployment.runtimes.runtime import PRECISIONS, computes_bfloat16
 from overtone.deployment.timing.contenders import ALL, Contender, lane_of, why_not
@@ -20,6 +21,7 @@ from overtone.deployment.timing.shipping import Shipped
 from overtone.errors import OvertoneError
 from overtone.models.multiply_adds import count_multiply_adds
 from overtone.published import find, rows_of
+from overtone.tasks.export_forms import GraphForm
 from overtone.verbs import benchmark_training as training
 from overtone.verbs.benchmark_report import Report, Row, as_dict, check_out, machine, write_report
 from overtone.verbs.console import note, print_json, print_line, print_table
@@ -39,6 +41,7 @@ class Entrant:
         size: pixels, the side of its input.
         multiply_adds: of one image; None if they cannot be followed.
         top1: published at this size, percent.
+        form: where another graph than the network is exported.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Entrant:
     size: int
     multiply_adds: int | None
     top1: float | None
+    form: GraphForm | None = None
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,7 @@ def _choice(what: str, text: str, known: Sequence[str]) -> list[str]:
 
 
 def _entrant(name: str, size: int | None) -> Entrant:
+    form = None
     if name.startswith(_TIMM):
         architecture = name.removeprefix(_TIMM)
         if not timm.is_model(architecture):
@@ -154,12 +159,13 @@ def _entrant(name: str, size: int | None) -> Entrant:
         preprocess, rows = zoo.preprocess_of(net), rows_of(name.partition(".")[0])
     else:
         loaded = zoo.load_model(name)
-        net, preprocess, rows = loaded.model, loaded.preprocess, ()
+        origin = origin_for(loaded, size)
+        net, preprocess, rows, form = loaded.model, origin.preprocess, (), origin.graph_form
     side = size or preprocess.size
     fitting = [
         row.top1 for row in rows if row.top1 is not None and row.resolution == side and find(name) in (None, row)
     ]
-    return Entrant(name, net.eval(), side, _multiply_adds(net, side), max(fitting, default=None))
+    return Entrant(name, net.eval(), side, _multiply_adds(net, side), max(fitting, default=None), form)
 
 
 def _multiply_adds(net: nn.Module, size: int) -> int | None:
@@ -182,7 +188,7 @@ def _contenders(
                 continue
             note(f"preparing: {entrant.name}, {runtime}, {precision}, batch {batch}")
             place = folder / f"{runtime}-{precision}-{batch}"
-            contender = Contender(entrant.name, runtime, precision, batch, entrant.size, place)
+            contender = Contender(entrant.name, runtime, precision, batch, entrant.size, place, form=entrant.form)
             try:
                 made.append(_prepared(entrant, contender))
             except Exception as error:  # other people's exporters: one that fails is a result, too

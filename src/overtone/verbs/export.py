@@ -53,8 +53,9 @@ def export(chosen: options.Export) -> int:
 def show(out: Path, about: About, script_does: str | None) -> None:
     """Report what was written, how it compares, and what its `run.py` does, if it has one."""
     parity = about.parity
+    finds = "detections" in parity
     print_table(
-        ("export", "size", "images", "largest difference", "rms", "same decisions"),
+        ("export", "size", "images", "largest difference", "rms", "same detections" if finds else "same decisions"),
         [
             (
                 out,
@@ -66,8 +67,16 @@ def show(out: Path, about: About, script_does: str | None) -> None:
             )
         ],
     )
+    relative = "differences are relative to the logits' scale"
+    if finds:
+        relative = (
+            f"{parity['detections']} detections; the difference of boxes is relative to the {about.preprocess.size} "
+            "pixels of the input, rms is of scores"
+        )
+        if parity["from_score"] is None:
+            warn("no object in these images reaches a score of 0.3; give images like those to come, --calibration DIR")
     script = f", {SCRIPT} {script_does}" if script_does is not None and (out / SCRIPT).is_file() else ""
-    print_line(f"differences are relative to the logits' scale; {ABOUT} has all figures{script}")
+    print_line(f"{relative}; {ABOUT} has all figures{script}")
     note(f"{out}: written")
 
 

@@ -11,9 +11,10 @@ import torch
 
 from overtone import options
 from overtone.deployment.artifact import FILES
-from overtone.deployment.export import check_folder, check_size, takes_any_size
+from overtone.deployment.export import check_folder, takes_any_size
 from overtone.deployment.images import given_images
 from overtone.deployment.origin import default_folder, origin_for
+from overtone.deployment.sizes import check_size
 from overtone.deployment.tuning import Candidate, candidates, export_all, measure_all
 from overtone.errors import OvertoneError
 from overtone.replacing import replacing_folder

@@ -37,6 +37,6 @@ def make_pools_products(net: nn.Module) -> None:
     for name, module in list(net.named_modules()):
         if name and type(module) is nn.AdaptiveAvgPool2d:
             size = module.output_size
-            rows, columns = (size, size) if isinstance(size, int) else size or (None, None)
+            rows, columns = size if isinstance(size, tuple) else (size, size)
             if rows is not None and columns is not None:
                 net.set_submodule(name, ProductPool(rows, columns))

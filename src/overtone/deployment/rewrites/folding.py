@@ -9,9 +9,10 @@ from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.drop import DropBlock2d, DropPath
 from timm.layers.layer_scale import LayerScale, LayerScale2d
 from timm.layers.norm import LayerNorm, LayerNorm2d
-from timm.layers.norm_act import BatchNormAct2d, SyncBatchNormAct
+from timm.layers.norm_act import BatchNormAct2d, FrozenBatchNormAct2d, SyncBatchNormAct
 from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from overtone.deployment.rewrites.dataflow import Dataflow
 from overtone.layers.affine import fold_batch_norm, fold_layer_norm, reads_padding, scale_output
@@ -19,6 +20,7 @@ from overtone.layers.affine import fold_batch_norm, fold_layer_norm, reads_paddi
 # Exact types in a network: a subclass may do something else with its weight.
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv2dSame)
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, BatchNormAct2d, SyncBatchNormAct)
+_BATCH_NORMS += (FrozenBatchNorm2d, FrozenBatchNormAct2d)
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, DropPath, DropBlock2d)
 
 

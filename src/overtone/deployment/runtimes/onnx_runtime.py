@@ -38,6 +38,7 @@ class OnnxRuntime(Runtime):
     files, carries_code = ("model.onnx", "model.onnx.data"), False
     modules, tools = ("onnxruntime",), ("onnx", "onnxscript")
     precisions = ("float32", "int8")
+    dynamic_outputs = True
 
     def write(self, job: Job, folder: Path) -> None:
         """Write model.onnx."""
@@ -107,5 +108,5 @@ def _quantise(source: Path, target: Path, job: Job) -> None:
         per_channel=True,
         activation_type=quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
-        op_types_to_quantize=["Conv", "Gemm", "MatMul", "Add"],
+        op_types_to_quantize=["Conv", "Gemm", "MatMul", *([] if job.has_coordinates else ["Add"])],
     )

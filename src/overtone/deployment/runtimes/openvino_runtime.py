@@ -1,7 +1,9 @@
 """OpenVINO: float32, bfloat16 by its inference hint, int8 by NNCF."""
 
+import dataclasses
 import importlib.util
 import re
+import tempfile
 from collections.abc import Collection
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +15,7 @@ import torch
 from overtone.deployment.inputs import FromPixels
 from overtone.deployment.quiet import quiet
 from overtone.deployment.rewrites.compiler_form import keep_logits_only, with_channels_first
+from overtone.deployment.runtimes.onnx_runtime import OnnxRuntime
 from overtone.deployment.runtimes.runtime import INPUT, Job, Predictor, Runtime
 from overtone.errors import OvertoneError
 
@@ -46,6 +49,11 @@ class OpenVino(Runtime):
     modules = ("openvino",)
     precisions = ("float32", "bfloat16", "int8", "int8+bfloat16")
 
+    @property
+    def dynamic_outputs(self) -> bool:  # type: ignore[override]
+        """Where ONNX files can be written, which such graphs come through."""
+        return all(importlib.util.find_spec(name) for name in OnnxRuntime.tools)
+
     def missing(self, precision: str = "float32", *, to_write: bool = True) -> str | None:
         """Why it is not available; int8 needs NNCF to be written."""
         if to_write and precision.startswith("int8") and importlib.util.find_spec("nncf") is None:
@@ -57,9 +65,10 @@ class OpenVino(Runtime):
         openvino = self.import_library()
         net = with_channels_first(job.net)
         keep_logits_only(net.net if isinstance(net, FromPixels) else net)
-        program = job.program(net)
+        model = _through_onnx(openvino, job, net, folder) if job.dynamic_outputs else None
+        program = job.program(net) if model is None else None
         with quiet():
-            model = openvino.convert_model(program)
+            model = openvino.convert_model(program) if model is None else model
             if job.kind != "image":  # sizes that are left open cost speed
                 sizes = job.open_sizes()
                 model.reshape([-1 if axis in sizes else side for axis, side in enumerate(job.example.shape)])
@@ -95,6 +104,13 @@ class OpenVino(Runtime):
         return {"openvino": version("openvino")}
 
 
+def _through_onnx(openvino: Any, job: Job, net: Any, folder: Path) -> Any:
+    """The model by way of an ONNX file: OpenVINO's reader of PyTorch's graphs takes no shapes that depend on values."""
+    with tempfile.TemporaryDirectory(dir=folder) as scratch, quiet():
+        OnnxRuntime().write(dataclasses.replace(job, net=net, precision="float32"), Path(scratch))
+        return openvino.convert_model(Path(scratch) / OnnxRuntime().file)
+
+
 def _hint(precision: str) -> str:
     return "bf16" if "bfloat16" in precision else "f32"
 
@@ -108,7 +124,11 @@ def _quantised(model: Any, job: Job) -> Any:
         nncf.Dataset(list(job.calibration), lambda image: {INPUT: image}),
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(job.calibration),
-        ignored_scope=nncf.IgnoredScope(patterns=[_OPERATIONS.format("|".join(exempt))], validate=False)
-        if exempt
+        ignored_scope=nncf.IgnoredScope(
+            patterns=[_OPERATIONS.format("|".join(exempt))] if exempt else [],
+            types=["Add", "Subtract", "Multiply", "Divide"] if job.has_coordinates else [],
+            validate=False,
+        )
+        if exempt or job.has_coordinates
         else None,
     )

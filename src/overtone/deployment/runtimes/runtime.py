@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from overtone.data.transforms import ImageTransform
 from overtone.deployment.inputs import InputKind
 from overtone.deployment.quiet import quiet
 from overtone.deployment.telemetry import switch_off_telemetry
 from overtone.errors import OvertoneError
+from overtone.tasks.export_forms import GraphForm
 
 INPUT, LOGITS = "images", "logits"
 PRECISIONS = ("float32", "bfloat16", "int8", "int8+bfloat16")
@@ -101,6 +101,8 @@ class Job:
         dynamic_size: whether any height and width are to go; otherwise `example`'s.
         calibration: inputs (1, …) that int8 takes its ranges from.
         outputs: names of what the network returns, in order.
+        dynamic_outputs: whether their shapes depend on the values of the input.
+        has_coordinates: whether it ends in sums of pixels, which int8 would round.
     """
 
     net: nn.Module
@@ -111,6 +113,8 @@ class Job:
     dynamic_size: bool = False
     calibration: tuple[np.ndarray, ...] = ()
     outputs: tuple[str, ...] = (LOGITS,)
+    dynamic_outputs: bool = False
+    has_coordinates: bool = False
 
     def program(self, net: nn.Module | None = None) -> ExportedProgram:
         """The network as a graph (`torch.export`)."""
@@ -154,6 +158,8 @@ class Runtime(ABC):
     """Whether opening a file of this format can run code that the file brings; see `deployment.trust`."""
     takes_images = True
     """Whether the resize of images of any size can be in the graph."""
+    dynamic_outputs = False
+    """Whether the shapes of outputs may depend on the values of the input, as after non-maximum suppression."""
     takes_any_batch = True
     """Whether the number of images can be left open."""
     takes_any_size = True
@@ -259,16 +265,19 @@ class RuntimeModule(nn.Module):
     ) -> None:
         super().__init__()
         self.predictor, self.kind, self.names, self.title = predictor, kind, names, title
-        self.transform: ImageTransform | None = None  # where it takes other inputs than the network it is of
+        self.transform: Any = None  # where it takes other inputs than the network it is of
+        self.form: GraphForm | None = None  # where it is more than a map from images to scores
         self.num_classes = num_classes
         self.in_chans = 3
 
-    def forward(self, images: Tensor) -> Tensor | dict[str, Tensor]:
-        """Logits (B, K), float32, on the device of the images; several outputs by name.
+    def forward(self, images: Tensor, *context: Any) -> Any:
+        """Logits (B, K), float32, on the device of the images; several outputs by name; or what the form answers.
 
         Raises:
             OvertoneError: the runtime returns other outputs than the export declares.
         """
+        if self.form is not None:
+            return self.form.answer(self.predictor.outputs, images, *context)
         with in_one_line(f"the network cannot take a batch of shape {tuple(images.shape)}"):
             arrays = self.predictor.outputs(images.cpu().numpy())
         is_one = len(arrays) == 1  # logits of images, or of their pixels

@@ -1,5 +1,6 @@
 """PyTorch as a runtime: an exported program, a package compiled ahead of time, or compiled as it runs."""
 
+import copy
 import io
 from pathlib import Path
 from typing import Any
@@ -103,4 +104,4 @@ class AheadOfTime(TorchExported):
 
 
 def _in_precision(job: Job) -> nn.Module:
-    return InBfloat16(job.net) if job.precision == "bfloat16" else job.net
+    return InBfloat16(copy.deepcopy(job.net)) if job.precision == "bfloat16" else job.net

@@ -13,11 +13,12 @@ from overtone.deployment.images import generated_images
 from overtone.deployment.inputs import as_batch, input_transform
 from overtone.deployment.rewrites.deploy import deploy
 from overtone.deployment.runtimes import RUNTIMES, runtime_named
-from overtone.deployment.runtimes.runtime import Job, check_compiler, computes_bfloat16
+from overtone.deployment.runtimes.runtime import LOGITS, Job, check_compiler, computes_bfloat16
 from overtone.deployment.runtimes.torch_runtime import InBfloat16
 from overtone.deployment.timing.lane import Lane
 from overtone.deployment.timing.shipping import Shipped
 from overtone.errors import OvertoneError
+from overtone.tasks.export_forms import GraphForm
 
 IN_PYTORCH = ("built", "torch", "compile")
 """built: eager, as it is built; torch: eager, in its fastest exact form; compile: that form through torch.compile."""
@@ -41,6 +42,7 @@ class Contender:
         folder: where `write` puts it.
         rewritten: whether the network gets its fastest exact form before a runtime has it.
         module: where `write` puts it instead for a runtime of `IN_PYTORCH`; another process gets it with the contender.
+        form: where another graph than the network is exported.
     """
 
     model: str
@@ -51,10 +53,12 @@ class Contender:
     folder: Path
     rewritten: bool = True
     module: Shipped | None = None
+    form: GraphForm | None = None
 
     def images(self) -> Tensor:
         """A batch for it, always the same."""
-        shape = (self.batch, 3, self.size, self.size)
+        height, width = (self.size, self.size) if self.form is None else self.form.size
+        shape = (self.batch, 3, height, width)
         return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
     def write(self, net: nn.Module) -> None:
@@ -74,19 +78,32 @@ class Contender:
             transform = input_transform("normalised", Preprocess(size=self.size))
             images = generated_images(_CALIBRATION, self.size)
             calibration = [as_batch(transform, image).repeat(self.batch, 1, 1, 1) for image in images]
+        runtime, form = runtime_named(self.runtime), None
+        made = deploy(net, self.size) if self.rewritten else net
+        if self.form is not None:
+            if self.batch != 1:
+                raise OvertoneError("such a network is exported for one image at a time")
+            form = self.form = self.form.for_outputs(dynamic=runtime.dynamic_outputs)
+            made = form.graph(made)
         job = Job(
-            net=deploy(net, self.size) if self.rewritten else net,
+            net=made,
             example=self.images(),
             kind="normalised",
             precision=self.precision,
             calibration=tuple(images.numpy() for images in calibration),
+            outputs=(LOGITS,) if form is None else form.outputs,
+            dynamic_outputs=form is not None and runtime.dynamic_outputs,
+            has_coordinates=form is not None,
         )
-        runtime_named(self.runtime).write(job, self.folder)
+        runtime.write(job, self.folder)
 
     def open(self) -> Call:
         """What computes the logits of `images()`, with as many threads as PyTorch has been given."""
         if self.runtime not in IN_PYTORCH:
             predictor = runtime_named(self.runtime).open(self.folder, self.precision, self.batch)
+            form = self.form
+            if form is not None:
+                return lambda images: form.answer(predictor.outputs, images)
             return lambda images: predictor.predict(images.numpy())
         if self.module is None:
             raise ValueError("nothing was written yet")

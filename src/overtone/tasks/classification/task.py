@@ -199,7 +199,7 @@ class Classification:
         """Logits, whose best class must be the same."""
         return (OutputSpec("logits", agreement_of_classes, shift_free=True),)
 
-    def export_form(self, size: int | None, *, any_size: bool) -> None:
+    def export_form(self, network: nn.Module, size: int | None, *, any_size: bool) -> None:
         """The centre of an image."""
 
     def script(self) -> tuple[str, ...]:

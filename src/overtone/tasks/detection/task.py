@@ -18,6 +18,7 @@ from overtone.heads.mask_rcnn import total_loss
 from overtone.heads.roi_heads import Detections
 from overtone.models.arguments import MODEL_ARGS, checked_model_args
 from overtone.tasks.detection.coco_metrics import Found, engine_name
+from overtone.tasks.detection.export import DetectionForm, form_of, read_form, script
 from overtone.tasks.detection.report import DetectionReport, DetectionTally
 from overtone.tasks.detection.settings import DetectionSettings
 from overtone.tasks.detection.transforms import BoxPipeline, TrainingChanges, Views
@@ -36,7 +37,7 @@ class Detection:
     target: ClassVar[str] = "boxes"
     report_type: ClassVar[type[DetectionReport]] = DetectionReport
     prediction_columns: ClassVar[tuple[str, ...]] = ("object", "score", "box")
-    script_does: ClassVar[str] = "finds the objects of an image"
+    script_does: ClassVar[str] = "draws what is found in an image"
     example_row: ClassVar[dict[str, Any]] = {
         "width": 1,
         "height": 1,
@@ -47,8 +48,13 @@ class Detection:
         recipe = setup.recipe
         self.labels, self.settings, self._recipe = setup.labels, setup.settings, recipe
         wanted = recipe.settings if isinstance(recipe.settings, DetectionSettings) else DetectionSettings()
-        self._wanted, model = wanted, recipe.model
-        self._masks = learns_masks(model.name.partition(".")[0], model.head, model.args.get(_HEAD_ARGS, {}))
+        model, exported = recipe.model, setup.settings.get("form")
+        if exported is None:
+            self._masks = learns_masks(model.name.partition(".")[0], model.head, model.args.get(_HEAD_ARGS, {}))
+        else:  # an export keeps no recipe
+            shipped = read_form(exported, recipe.data.preprocess).shipped
+            wanted, self._masks = shipped.settings, shipped.masks
+        self._wanted = wanted
         if self._masks:
             mask_module()
         if setup.train is None:
@@ -176,12 +182,15 @@ class Detection:
         """Nothing beside the weights."""
         return self.settings
 
-    def export_form(self, size: int | None, *, any_size: bool) -> None:
-        """Nothing of its own yet."""
-
     def script(self) -> tuple[str, ...]:
-        """Nothing: an export of a detection has no `run.py` yet."""
-        return ()
+        """The functions of `standalone`."""
+        return script()
+
+    def export_form(self, network: nn.Module, size: int | None, *, any_size: bool) -> DetectionForm:
+        """Letterboxed images of one size; see `tasks.detection.export`."""
+        return form_of(network, self.labels, self._recipe.data.preprocess, self._wanted, size)
+
+    read_form = staticmethod(read_form)
 
     def outputs(self) -> tuple[OutputSpec, ...]:
         """Boxes `(N, 4)`, scores and labels `(N,)`, compared in their order."""

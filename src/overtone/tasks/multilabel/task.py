@@ -187,7 +187,7 @@ class Multilabel:
 
         return (OutputSpec("logits", agreement),)
 
-    def export_form(self, size: int | None, *, any_size: bool) -> None:
+    def export_form(self, network: nn.Module, size: int | None, *, any_size: bool) -> None:
         """The centre of an image."""
 
     def script(self) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from overtone.heads import TrainingLogits, build_segmenter, checked_head_options
 from overtone.heads.segmentation_inference import mean_probabilities, sliding_window_logits, whole_image_logits
 from overtone.heads.upernet import resize
 from overtone.models.arguments import MODEL_ARGS, checked_model_args
+from overtone.tasks.export_forms import ExportForm
 from overtone.tasks.segmentation import standalone
 from overtone.tasks.segmentation.losses import counted_pixels, pixel_loss
 from overtone.tasks.segmentation.prediction import MaskPrediction
@@ -29,7 +30,6 @@ from overtone.tasks.segmentation.settings import SegmentationSettings
 from overtone.tasks.segmentation.transforms import MaskPipeline, TrainingChanges, Views
 from overtone.tasks.task import (
     USUAL_ANSWERS,
-    ExportForm,
     Forward,
     OutputSpec,
     Setup,
@@ -188,7 +188,7 @@ class Segmentation:
         """Logits (B, K, h, w) at the stride of the head, whose best classes must be the same."""
         return (OutputSpec("logits", agreement_of_classes, shift_free=True),)
 
-    def export_form(self, size: int | None, *, any_size: bool) -> ExportForm:
+    def export_form(self, network: nn.Module, size: int | None, *, any_size: bool) -> ExportForm:
         """Images as the recipe scales them, of any size, or windows of one size, slid over them.
 
         An export of one size sees nothing but windows: smaller images are padded.
