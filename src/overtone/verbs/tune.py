@@ -41,7 +41,8 @@ def tune(chosen: options.Tune) -> int:
     check_folder(out, chosen.overwrite)
     if calibration != chosen.calibration:
         note(f"images for int8 and for the check: {calibration} (choose others with --calibration)")
-    score_name = task_named(loaded.task).report_type.score_name
+    # Of some tasks the score is a setting: a report then has its name, and the class has none.
+    score_name = getattr(task_named(loaded.task).report_type, "score_name", "score")
     tried = candidates(chosen.runtimes, chosen.precisions, calibration)
     try:
         with replacing_folder(out, FILES) as new:
@@ -56,7 +57,7 @@ def tune(chosen: options.Tune) -> int:
             )
             tried = _agreeing(chosen, tried)
             note(f"measuring: {sum(one.reason is None for one in tried)} in turns, {chosen.rounds} rounds")
-            tried = _accurate(chosen, measure_all(tried, chosen.rounds))
+            tried, score_name = _accurate(chosen, measure_all(tried, chosen.rounds), score_name)
             kept = [candidate for candidate in tried if candidate.reason is None]
             if not kept:
                 _show(chosen, tried, None, score_name)
@@ -100,10 +101,14 @@ def _agreeing(chosen: options.Tune, tried: list[Candidate]) -> list[Candidate]:
     return kept
 
 
-def _accurate(chosen: options.Tune, tried: list[Candidate]) -> list[Candidate]:
-    """With the accuracy of each on labelled images, where they were given, and a reason where too much is lost."""
+def _accurate(chosen: options.Tune, tried: list[Candidate], score_name: str) -> tuple[list[Candidate], str]:
+    """With the score of each on labelled images, where they were given, and a reason where too much is lost.
+
+    Returns:
+        The candidates, and the name of the score: `score_name` without labelled images.
+    """
     if not chosen.data.is_given:
-        return tried
+        return tried, score_name
     settings = options.Device(size=chosen.size, threads=chosen.threads, device="cpu", precision="float32")
     own = report_of(chosen.model, settings, chosen)
     name = own.score_name
@@ -116,7 +121,7 @@ def _accurate(chosen: options.Tune, tried: list[Candidate]) -> list[Candidate]:
             reason = None if lost <= chosen.max_loss else f"loses {lost:.2f} percentage points of {name}"
             candidate = dataclasses.replace(candidate, score=score, reason=reason)
         measured.append(candidate)
-    return measured
+    return measured, name
 
 
 def _show(chosen: options.Tune, tried: Sequence[Candidate], out: Path | None, score_name: str) -> None:
