@@ -278,7 +278,7 @@ def test_headless_copies_of_published_rows(tmp_path: Path, monkeypatch: pytest.M
     row = dataclasses.replace(real, architecture="hornet_tiny_gf", tag="rao_in1k")
     monkeypatch.setattr("overtone.zoo.resolver.identify", lambda _: row)
     monkeypatch.setattr(
-        "overtone.zoo.resolver.build", lambda name, **args: overtone.create_model(name, **(HORNET | args))
+        "overtone.zoo.filling.build", lambda name, **args: overtone.create_model(name, **(HORNET | args))
     )
     loaded = zoo.load_model(str(path))
     assert loaded.model.num_classes == 0 and "no classifier" in loaded.notes[0]
