@@ -22,7 +22,7 @@ from overtone.config import Data
 from overtone.data.decoding import MAX_PIXELS, BadImage
 from overtone.data.masks import MOST_CLASSES
 from overtone.data.opening import read_file
-from overtone.data.sources.masks import PARTS, MaskedImages, evaluation_of, splits_of
+from overtone.data.sources.masks import PARTS, MaskedImages, mask_evaluation, mask_splits
 from overtone.data.sources.source import Part, Source, Splits
 from overtone.errors import OvertoneError
 
@@ -92,11 +92,11 @@ class CocoMasks:
 
     def splits(self, data: Data) -> Splits:
         """The images to train on and to validate on."""
-        return splits_of(_read(data), data)
+        return mask_splits(_read(data), data)
 
     def evaluation(self, data: Data, part: Part, trained_on: Data | None) -> Source:
         """The images of a part."""
-        return evaluation_of(_read(data), data, part, trained_on)
+        return mask_evaluation(_read(data), data, part, trained_on)
 
 
 def drawn(outline: Any, height: int, width: int) -> np.ndarray:
