@@ -3,7 +3,7 @@
     python benchmarks/checkpoint_cost.py --model hbonet_x100 --batch-size 32 --device cuda
 
 A training step on random images, with SGD and a moving average of the weights. `waits` is the time for which a step
-waits while the tensors are copied; hashing, writing and flushing go on beside the steps. Each figure is a median.
+waits while the tensors are copied; hashing, writing and flushing happen beside the steps. Each figure is a median.
 """
 
 import argparse

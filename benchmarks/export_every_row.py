@@ -4,7 +4,7 @@
 
 The weights are random: parity is a matter of the graph, and the published files are not needed. Rows that differ in
 their weights alone are exported once. Takes ten to twenty minutes on one core and up to 12 GB of memory; results are
-written after every row, and a later call goes on from them.
+written after every row, and a later call resumes from them.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from overtone.deployment.export import Origin, Request, export
 from overtone.errors import OvertoneError
 from overtone.published import PUBLISHED, Published
 
-PICTURES = 2
+IMAGES = 2
 
 
 def measure(row: Published) -> dict[str, object]:
@@ -33,7 +33,7 @@ def measure(row: Published) -> dict[str, object]:
     preprocess = Preprocess(size=row.resolution, interpolation=row.interpolation, crop_fraction=row.crop_fraction)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
-        request = Request("onnx", dynamic_batch=True, checked=PICTURES)
+        request = Request("onnx", dynamic_batch=True, checked=IMAGES)
         try:
             about = export(model, Origin(row.architecture, preprocess, "random weights"), request, Path(scratch) / "it")
         except OvertoneError as error:

@@ -11,7 +11,7 @@ def keep(path: Path, about: dict, result: dict) -> None:
 
     Args:
         path: the file; it need not be there.
-        about: the machine, as `overtone.verbs.benchmark_report.machine` tells it.
+        about: the machine, as `overtone.verbs.benchmark_report.machine` describes it.
         result: what was found; `model` is the network.
     """
     found = {**result, "machine": about}

@@ -7,7 +7,7 @@ from torch.profiler import ProfilerActivity, profile
 
 STEPS = 3
 LEAST = 0.01  # share of the step below which a kind is counted as one of the others
-# the operation, then what it is called here; convolutions are told apart by their filters
+# the operation, then what it is called here; convolutions are distinguished by their filters
 _GROUPS = {
     "aten::native_batch_norm": "batch norm, forward",
     "aten::native_batch_norm_backward": "batch norm, backward",

@@ -2,7 +2,7 @@
 
     python benchmarks/training_overhead.py
 
-Both read generated pictures with the same loader and train the same network with the same optimiser, in one process, a
+Both read generated images with the same loader and train the same network with the same optimiser, in one process, a
 step each in turn: after every step of the training a step of the bare loop is taken, so that what else the machine does
 falls on both. A step is all from one to the next, with reading its batch. The bare loop does forward, loss, backward,
 update. `overtone train` adds what it always does: the proof that loss and gradient are finite, the schedules, a seed
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--save-steps", type=int, default=100, help="steps between checkpoints")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        root = _pictures(Path(folder) / "pictures", args.size, args.batch * args.steps)
+        root = _images(Path(folder) / "images", args.size, args.batch * args.steps)
         recipe = Recipe(
             model=Model(name=args.model),
             data=Data(root=root, preprocess=Preprocess(size=args.size, resize="squash", crop_fraction=1.0)),
@@ -65,8 +65,8 @@ def main() -> None:
     print(f"{'throughput':<16}{1 / means:8.3f}{1 / medians:8.3f}")
 
 
-def _pictures(root: Path, size: int, count: int) -> Path:
-    """Pictures of noise, of two classes, all for training but two."""
+def _images(root: Path, size: int, count: int) -> Path:
+    """Images of noise, of two classes, all for training but two."""
     random = np.random.default_rng(0)
     for part, number in (("train", count // 2), ("val", 1)):
         for name in ("a", "b"):

@@ -1,6 +1,6 @@
 """Harm-ResNet-50 (arXiv:2001.06570): first layer of stride 4 with inner batch norm, no pool, harmonic 3x3 throughout.
 
-The stored shapes tell the published formulation: a bank (1, F, k, k) beside a weight (no, ni, F, 1, 1) is multiplied
+The stored shapes show the published formulation: a bank (1, F, k, k) beside a weight (no, ni, F, 1, 1) is multiplied
 out to a kernel in every forward pass; a bank (ni * F, 1, k, k) beside a weight (no, ni * F, 1, 1) filters the maps
 first. `filtered=True` has the 3x3 layers in the second form too, the one that the paper draws: F.conv2d for all DCT
 filters, then a 1x1 convolution of F times as many maps.

@@ -1,4 +1,4 @@
-"""Each naive network beside ours, with the same weights and, proved, the same outputs."""
+"""Each naive network beside ours, with the same weights and, verified, the same outputs."""
 
 import math
 from collections.abc import Callable

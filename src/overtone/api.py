@@ -57,7 +57,7 @@ def load(
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         precision: `auto`, `float32` or `bfloat16`.
         batch_size: images that `predict` passes through the network at once.
-        architecture: what a bare file is of, where its keys and shapes do not tell.
+        architecture: what a bare file is of, where it cannot be inferred from keys and shapes.
         num_classes: outputs, where they are not to be those of the weights.
         ema: take the averaged weights of a training checkpoint.
         weights_dir: folders to look in for published weights.

@@ -4,15 +4,13 @@ Frozen dataclasses of plain values, standard library only; the command line, the
 Every number has a range (`overtone.ranges`). The docstring under a field is its help text on the command line.
 """
 
-import dataclasses
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from overtone.errors import OvertoneError
+from overtone.plain_values import from_dict as from_dict
+from overtone.plain_values import to_dict as to_dict
 from overtone.ranges import (
     Checked,
     Count,
@@ -33,7 +31,6 @@ from overtone.ranges import (
     require,
 )
 
-T = TypeVar("T")
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 
@@ -325,45 +322,20 @@ class Recipe(Checked):
     def __post_init__(self) -> None:
         """Refuse values that contradict each other, before anything is read."""
         super().__post_init__()
-        require(
-            not self.data.scaled_decoding or self.augment.crop == "random_resized",
-            "data.scaled_decoding",
-            self.data.scaled_decoding,
-            f"off where augment.crop is {self.augment.crop}: it is for random_resized",
-        )
-        require(
-            self.data.cache == "decoded" or self.data.cache_side is None,
-            "data.cache_side",
-            self.data.cache_side,
-            "none where data.cache is none",
-        )
-        require(
-            self.data.cache == "none" or self.data.cache_gb > 0,
-            "data.cache_gb",
-            self.data.cache_gb,
-            "above 0 where data.cache is decoded",
-        )
-        require(
-            self.data.cache == "none" or not self.data.scaled_decoding,
-            "data.scaled_decoding",
-            True,
-            "off where data.cache is decoded; data.cache_side makes large images smaller",
-        )
-        require(
-            self.data.decoder == "cpu" or (self.data.cache == "none" and not self.data.scaled_decoding),
-            "data.decoder",
-            self.data.decoder,
-            "cpu where data.cache is decoded or data.scaled_decoding is on",
-        )
+        data, scaled, decodes = self.data, self.data.scaled_decoding, self.data.cache == "decoded"
+        wanted = f"off where augment.crop is {self.augment.crop}: it is for random_resized"
+        require(not scaled or self.augment.crop == "random_resized", "data.scaled_decoding", scaled, wanted)
+        require(decodes or data.cache_side is None, "data.cache_side", data.cache_side, "none where data.cache is none")
+        wanted = "above 0 where data.cache is decoded"
+        require(not decodes or data.cache_gb > 0, "data.cache_gb", data.cache_gb, wanted)
+        wanted = "off where data.cache is decoded; data.cache_side makes large images smaller"
+        require(not (decodes and scaled), "data.scaled_decoding", True, wanted)
+        wanted = "cpu where data.cache is decoded or data.scaled_decoding is on"
+        require(data.decoder == "cpu" or not (decodes or scaled), "data.decoder", data.decoder, wanted)
         sizes = self.train.sizes
         require(len(sizes) <= self.train.epochs, "train.sizes", sizes, "no more sizes than train.epochs")
-        ending = self.schedule.weight_decay_end
-        require(
-            not ending or self.optim.weight_decay > 0,
-            "schedule.weight_decay_end",
-            ending,
-            "none where optim.weight_decay is 0: nothing decays then",
-        )
+        ending, wanted = self.schedule.weight_decay_end, "none where optim.weight_decay is 0: nothing decays then"
+        require(not ending or self.optim.weight_decay > 0, "schedule.weight_decay_end", ending, wanted)
 
 
 @dataclass(frozen=True)
@@ -413,78 +385,3 @@ class Run(Checked, section="run"):
     """Draw the curves and the confusion matrix."""
     max_steps: PositiveInt | None = None
     """Stop after this number of optimiser steps (for trials)."""
-
-
-def to_dict(record: Any) -> Any:
-    """Convert a dataclass to plain JSON values: dictionaries, lists, strings, numbers."""
-    if dataclasses.is_dataclass(record) and not isinstance(record, type):
-        return {f.name: to_dict(getattr(record, f.name)) for f in dataclasses.fields(record)}
-    if isinstance(record, Mapping):
-        return {str(key): to_dict(value) for key, value in record.items()}
-    if isinstance(record, (list, tuple)):
-        return [to_dict(value) for value in record]
-    return str(record) if isinstance(record, Path) else record
-
-
-def from_dict(cls: type[T], values: Any, **ready: Any) -> T:
-    """Build the dataclass `cls` from what `to_dict` returned, with the fields in `ready` as they are.
-
-    Raises:
-        OvertoneError: no mapping, a key that `cls` does not have, or a value of the wrong kind or out of its range.
-    """
-    if not isinstance(values, Mapping):
-        raise OvertoneError(f"{cls.__name__} is {_shortened(values)}; it must be a mapping of names to values")
-    hints = typing.get_type_hints(cls)
-    names = {field.name: field for field in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
-    unknown = sorted(str(key) for key in set(values) - names.keys())
-    if unknown:
-        raise OvertoneError(
-            f"{cls.__name__} has no field {', '.join(unknown)}; it was written by another version of overtone"
-        )
-    absent = [name for name, field in names.items() if name not in (*values, *ready) and _is_required(field)]
-    if absent:
-        raise OvertoneError(f"{cls.__name__} lacks {', '.join(absent)}; the file is incomplete")
-    plain = {name: _from_plain(hints[name], value, f"{cls.__name__}.{name}") for name, value in values.items()}
-    return cls(**plain | ready)
-
-
-def _is_required(field: dataclasses.Field[Any]) -> bool:
-    return field.default is field.default_factory is dataclasses.MISSING
-
-
-def _shortened(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _from_plain(hint: Any, value: Any, where: str) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return None if value is None else _from_plain(next(a for a in args if a is not type(None)), value, where)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return from_dict(hint, value)
-    if origin is tuple:
-        return _tuple_from_plain(args, value, where)
-    if origin is Literal:
-        if value not in args:
-            raise OvertoneError(f"{where} is {_shortened(value)}; it must be one of {', '.join(map(str, args))}")
-        return value
-    if hint is Any:
-        return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return value if abs(value) > 2**1023 else float(value)
-    if hint is Path and isinstance(value, str):
-        return Path(value)
-    kind: Any = origin or hint
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise OvertoneError(f"{where} is {_shortened(value)}; it must be of type {kind.__name__}")
-    return value
-
-
-def _tuple_from_plain(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
-    if not isinstance(value, (list, tuple)):
-        raise OvertoneError(f"{where} is {_shortened(value)}; it must be a list")
-    kinds = args[:1] * len(value) if len(args) == 2 and args[1] is Ellipsis else args
-    if len(kinds) != len(value):
-        raise OvertoneError(f"{where} is {_shortened(value)}; it must have {len(kinds)} values")
-    return tuple(_from_plain(kind, item, where) for kind, item in zip(kinds, value, strict=True))

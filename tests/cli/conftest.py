@@ -1,4 +1,4 @@
-"""Small pictures, a trained run on them, and the command line called as a function."""
+"""Small images, a trained run on them, and the command line called as a function."""
 
 import dataclasses
 import hashlib
@@ -71,7 +71,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def photos(trained: Path, tmp_path: Path) -> Path:
-    """A copy of the pictures that may be changed."""
+    """A copy of the images that may be changed."""
     return Path(shutil.copytree(trained / "photos", tmp_path / "photos"))
 
 

@@ -1,4 +1,4 @@
-"""Pictures and settings with which a training takes a second."""
+"""Images and settings with which a training takes a second."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`evaluate` and `predict` on bare files: told by keys and shapes, whatever wraps them, named as well as can be."""
+"""`evaluate` and `predict` on bare files: inferred from keys and shapes in any wrapper, and named as well as can be."""
 
 import dataclasses
 import os
@@ -32,7 +32,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def net_of(name: str, seed: int = 0, **args: Any) -> nn.Module:
-    """A net that tells pictures apart, although it has not been trained."""
+    """An untrained net whose outputs differ between images."""
     torch.manual_seed(seed)
     model = zoo.build(name, **args).eval()
     classifier = model.get_classifier()  # type: ignore[operator]
@@ -67,17 +67,17 @@ BARE: dict[str, tuple[Wrap, dict[str, Any], bool]] = {
 
 
 @pytest.mark.parametrize("name", BARE)
-def test_predict_tells_the_network_and_names_what_can_be_named(overtone, tmp_path, name):
+def test_predict_infers_the_network_and_names_what_can_be_named(overtone, tmp_path, name):
     wrap, args, has_words = BARE[name]
     model = net_of(name, **args)
-    file, picture = save(tmp_path / "some.pth", wrap(published(model))), draw(tmp_path, {"a": 1}) / "a" / "0.png"
-    outcome = overtone("predict", file, picture, *FEW)
+    file, image = save(tmp_path / "some.pth", wrap(published(model))), draw(tmp_path, {"a": 1}) / "a" / "0.png"
+    outcome = overtone("predict", file, image, *FEW)
     assert outcome.code == 0, outcome.err
-    expected = logits(model, picture).softmax(0).topk(5)
-    (image,) = outcome.json["images"]
-    assert [found["index"] for found in image["predictions"]] == expected.indices.tolist()
-    assert [found["probability"] for found in image["predictions"]] == pytest.approx(expected.values.tolist(), rel=1e-4)
-    for found in image["predictions"]:
+    expected = logits(model, image).softmax(0).topk(5)
+    (shown,) = outcome.json["images"]
+    assert [found["index"] for found in shown["predictions"]] == expected.indices.tolist()
+    assert [found["probability"] for found in shown["predictions"]] == pytest.approx(expected.values.tolist(), rel=1e-4)
+    for found in shown["predictions"]:
         assert found["class"] == (class_names()[found["index"]] if has_words else str(found["index"]))
     assert ("are assumed to be those of the published" in outcome.err) == has_words
     assert "weights: its preprocessing is assumed" in outcome.err
@@ -140,38 +140,37 @@ def test_the_wider_classes_of_imagenet_22k_are_measured_on_the_thousand(overtone
 def test_the_averaged_weights_and_an_architecture_by_name(overtone, tmp_path):
     plain, average = net_of("hbonet_x010", num_classes=3), net_of("hbonet_x010", num_classes=3, seed=1)
     file = save(tmp_path / "last.pth.tar", {"model": published(plain), "model_ema": published(average)})
-    picture = draw(tmp_path / "photos", {"a": 1, "b": 1, "c": 1}) / "a" / "0.png"
+    image = draw(tmp_path / "photos", {"a": 1, "b": 1, "c": 1}) / "a" / "0.png"
     for words, model in (((), plain), (("--ema",), average), (("--architecture", "hbonet_x010"), plain)):
-        found = overtone("predict", file, picture, *words, *FEW).json["images"][0]["predictions"]
-        best = logits(model, picture).softmax(0)
+        found = overtone("predict", file, image, *words, *FEW).json["images"][0]["predictions"]
+        best = logits(model, image).softmax(0)
         assert [p["probability"] for p in found] == pytest.approx(best.sort(descending=True).values.tolist(), rel=1e-4)
     assert (
-        "no moving average"
-        in overtone("predict", save(tmp_path / "bare.pth", published(plain)), picture, "--ema").error
+        "no moving average" in overtone("predict", save(tmp_path / "bare.pth", published(plain)), image, "--ema").error
     )
-    assert "does not fit hbonet_x025" in overtone("predict", file, picture, "--architecture", "hbonet_x025").error
+    assert "does not fit hbonet_x025" in overtone("predict", file, image, "--architecture", "hbonet_x025").error
     assert overtone("evaluate", file, "--data.root", tmp_path / "photos", "--ema", *FEW).code == 0
 
 
 def test_a_network_for_grey_images_is_fed_in_colour(overtone, tmp_path):
     file = save(tmp_path / "grey.pth", published(net_of("mobilenetv2_x010", num_classes=3, in_chans=1)))
-    picture = draw(tmp_path, {"a": 1}) / "a" / "0.png"
-    outcome = overtone("predict", file, picture, *FEW)
+    image = draw(tmp_path, {"a": 1}) / "a" / "0.png"
+    outcome = overtone("predict", file, image, *FEW)
     assert outcome.code == 0 and "takes 3 channels, adapted from 1" in outcome.err
 
 
 def test_converted_weights_go_by_path_and_by_the_rows_name(overtone, tmp_path):
     name, model = "mobilenetv2_x010.dli14_in1k", net_of("mobilenetv2_x010")
-    file, picture = save(tmp_path / "some.pth", published(model)), draw(tmp_path, {"a": 1}) / "a" / "0.png"
+    file, image = save(tmp_path / "some.pth", published(model)), draw(tmp_path, {"a": 1}) / "a" / "0.png"
     converted = tmp_path / "weights" / f"{name}.safetensors"
     assert overtone("weights", "convert", file, "--out", converted).code == 0
     answers = [
         overtone("predict", *spec, *FEW)
-        for spec in ((converted, picture), (name, picture, "--weights-dir", converted.parent))
+        for spec in ((converted, image), (name, image, "--weights-dir", converted.parent))
     ]
     assert all(answer.code == 0 for answer in answers), answers[1].err
     best = [answer.json["images"][0]["predictions"] for answer in answers]
-    assert best[0] == best[1] and best[0][0]["index"] == int(logits(model, picture).argmax())
+    assert best[0] == best[1] and best[0][0]["index"] == int(logits(model, image).argmax())
     assert f"weights: {name} ({converted}; converted" in answers[1].err
 
 

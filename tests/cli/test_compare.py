@@ -1,4 +1,4 @@
-"""`overtone compare`: what differs, what came of it, and the picture."""
+"""`overtone compare`: what differs, what came of it, and the image."""
 
 import json
 import shutil
@@ -59,17 +59,17 @@ def test_json(runs, overtone):
     assert outcome.json["plot"] == "some/where.png" and (runs.parent / "some" / "where.png").is_file()
 
 
-def test_the_picture_has_the_colours_of_both_runs_and_is_not_overwritten(runs, overtone):
+def test_the_image_has_the_colours_of_both_runs_and_is_not_overwritten(runs, overtone):
     assert overtone("compare", runs / "a", runs / "b").code == 0
-    picture = runs.parent / "compare.png"
-    pixels = np.asarray(Image.open(picture).convert("RGB")).reshape(-1, 3)
+    image = runs.parent / "compare.png"
+    pixels = np.asarray(Image.open(image).convert("RGB")).reshape(-1, 3)
     for colour in ((0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)):
         assert (pixels == colour).all(axis=1).sum() > 200, colour
-    before = picture.read_bytes()
+    before = image.read_bytes()
     assert "--overwrite" in overtone("compare", runs / "a", runs / "b").error
-    assert picture.read_bytes() == before
+    assert image.read_bytes() == before
     assert overtone("compare", runs / "b", runs / "a", "--overwrite").code == 0
-    assert picture.read_bytes() != before
+    assert image.read_bytes() != before
 
 
 def test_the_same_recipe_no_epoch_and_a_field_of_another_version(runs, overtone):

@@ -33,8 +33,8 @@ def test_a_digit_is_what_it_was(digits):
     path = min((folder / "test" / "7").iterdir())
     position = int(path.stem)
     assert data.target[position] == 7
-    with Image.open(path) as picture:
-        small = 255 - np.asarray(picture.resize((8, 8), Image.Resampling.BOX), dtype=float)
+    with Image.open(path) as image:
+        small = 255 - np.asarray(image.resize((8, 8), Image.Resampling.BOX), dtype=float)
     assert np.corrcoef(small.ravel(), data.images[position].ravel())[0, 1] > 0.95
 
 

@@ -32,9 +32,9 @@ def test_the_table_of_precisions_is_that_of_the_runtimes():
 def test_the_table_of_bounds_is_that_of_the_check():
     rows = re.findall(r"^\| ([^|]+) \| ([\de.-]*) ?\| ([\d.]*) ?\| ([^|]+) \|$", DOCUMENT, flags=re.M)
     kinds = {"float32": ("float32", "normalised"), "float32 with the resize in the graph": ("float32", "image")}
-    told = {row[0]: row[1:] for row in rows}
-    assert len(told) == 4
-    for name, (largest, rms, agreement) in told.items():
+    stated = {row[0]: row[1:] for row in rows}
+    assert len(stated) == 4
+    for name, (largest, rms, agreement) in stated.items():
         bound = bound_of(*kinds.get(name, (name.split(",")[0], "normalised")))
         assert bound.largest == (float(largest) if largest else None)
         assert bound.rms == (float(rms) if rms else None)

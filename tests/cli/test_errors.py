@@ -1,4 +1,4 @@
-"""What goes wrong is said in one line, with an exit code that tells whose turn it is."""
+"""What goes wrong is said in one line, with an exit code that says whose turn it is."""
 
 import errno
 import os

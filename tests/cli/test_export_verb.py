@@ -74,9 +74,9 @@ def test_predictions_are_the_same(overtone, trained, exported):
 
 
 @pytest.mark.slow
-def test_an_export_that_takes_pictures_is_evaluated_and_predicts(overtone, trained, tmp_path):
+def test_an_export_that_takes_images_is_evaluated_and_predicts(overtone, trained, tmp_path):
     needs("openvino")
-    out = tmp_path / "pictures"
+    out = tmp_path / "images"
     words = ("export", trained / "run", "--to", "openvino", "--with-preprocessing", "--calibration", trained / "photos")
     outcome = overtone(*words, "--out", out, "--json")
     assert outcome.code == 0, outcome.err
@@ -152,7 +152,7 @@ def test_tune_writes_nothing_that_loses_too_much(overtone, trained, tmp_path, mo
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_labels_enough_pictures_must_keep_their_best_class():
+def test_without_labels_enough_images_must_keep_their_best_class():
     def tried(agreement):
         about = types.SimpleNamespace(parity={"agreement": agreement})
         return Candidate("onnx", "int8", about=about)  # type: ignore[arg-type]
@@ -165,7 +165,7 @@ def test_without_labels_enough_pictures_must_keep_their_best_class():
 
 
 @pytest.mark.slow
-def test_few_pictures_for_int8_are_warned_of_and_counted(overtone, trained, tmp_path):
+def test_few_images_for_int8_are_warned_of_and_counted(overtone, trained, tmp_path):
     needs("openvino")
     words = ("export", trained / "run", "--to", "openvino", "--precision", "int8", "--calibration", trained / "photos")
     outcome = overtone(*words, "--out", tmp_path / "small", "--json")
@@ -188,14 +188,14 @@ def test_few_pictures_for_int8_are_warned_of_and_counted(overtone, trained, tmp_
         (("tune", "RUN", "--rounds", "0"), "rounds is 0"),
         (("tune", "RUN", "--min-agreement", "101"), "min_agreement is 101"),
         (("tune", "RUN", "--calibration", "nowhere"), "nowhere is not a folder"),
-        (("predict", "RUN", "PICTURE", "--calibration", "photos"), "--calibration has an effect with int8"),
-        (("predict", "RUN", "PICTURE", "--runtime", "aoti", "--run.device", "cuda"), "computes on the CPU"),
-        (("predict", "RUN", "PICTURE", "--precision", "int8"), "--runtime torch has no int8"),
+        (("predict", "RUN", "IMAGE", "--calibration", "photos"), "--calibration has an effect with int8"),
+        (("predict", "RUN", "IMAGE", "--runtime", "aoti", "--run.device", "cuda"), "computes on the CPU"),
+        (("predict", "RUN", "IMAGE", "--precision", "int8"), "--runtime torch has no int8"),
     ],
 )
 def test_what_cannot_be_is_one_clear_line(overtone, trained, tmp_path, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
-    places = {"RUN": trained / "run", "PICTURE": trained / "photos" / "red" / "0.png"}
+    places = {"RUN": trained / "run", "IMAGE": trained / "photos" / "red" / "0.png"}
     outcome = overtone(*(places.get(word, word) for word in words))
     assert outcome.code == 2 and message in outcome.err.splitlines()[-1]
     assert all(line.startswith("overtone: ") for line in outcome.err.splitlines())

@@ -79,16 +79,16 @@ def test_a_published_file_is_known_by_its_bytes(tmp_path, publish):
 
 
 @pytest.mark.parametrize(
-    ("name", "args", "told"),
+    ("name", "args", "inferred"),
     [
         ("mobilenetv2_x100", {"width_mult": 0.6}, {"width_mult": 0.6}),
         ("harm_wrn16_4", {"depth": 10, "width": 1, "num_classes": 5}, {"depth": 10, "width": 1}),
         ("hornet_tiny_7x7", {"depths": (1, 1, 2, 1), "base_dim": 16}, {"depths": (1, 1, 2, 1), "base_dim": 16}),
     ],
 )
-def test_a_bare_file_is_inferred_from_its_shapes(tmp_path, name, args, told):
+def test_a_bare_file_is_inferred_from_its_shapes(tmp_path, name, args, inferred):
     fitted = fitted_to_weights(recipe_with(save(tmp_path / "some.pth", name, **args)))
-    assert fitted.model.name == name and told.items() <= fitted.model.args.items()
+    assert fitted.model.name == name and inferred.items() <= fitted.model.args.items()
     assert not {"num_classes", "in_chans"} & set(fitted.model.args)
     expected = "bicubic" if name.startswith("hornet") else "bilinear"
     assert fitted.data.preprocess.interpolation == expected

@@ -126,15 +126,15 @@ def test_the_validation_archive(overtone, tmp_path):
 
 @pytest.mark.parametrize("unpacked", [False, True])
 def test_the_training_archive(overtone, tmp_path, unpacked):
-    pictures = {name: {f"{name}_{n}.JPEG": jpeg(n) for n in (1, 2)} for name in ("n01440764", "n01443537")}
+    images = {name: {f"{name}_{n}.JPEG": jpeg(n) for n in (1, 2)} for name in ("n01440764", "n01443537")}
     tars = tmp_path / "tars"
     tars.mkdir()
-    for name, files in pictures.items():
+    for name, files in images.items():
         pack(tars / f"{name}.tar", files)
     whole = pack(tmp_path / "train.tar", {path.name: path.read_bytes() for path in sorted(tars.iterdir())})
     outcome = overtone("data", "prepare-imagenet", tars if unpacked else whole, "--out", tmp_path / "train")
     assert outcome.code == 0, outcome.err
-    for name, files in pictures.items():
+    for name, files in images.items():
         assert {path.name: path.read_bytes() for path in (tmp_path / "train" / name).iterdir()} == files
 
 

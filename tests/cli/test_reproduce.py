@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from imagenet_like import answers, draw_pictures, label, with_pillow
+from imagenet_like import answers, draw_images, label, with_pillow
 from torch import nn
 from torch.nn import functional as F
 
@@ -193,13 +193,13 @@ def distinct_preprocessing() -> list[Preprocess]:
 @pytest.mark.parametrize("preprocess", distinct_preprocessing(), ids=lambda p: f"{p.size}-{p.resize}-{p.interpolation}")
 def test_preprocessing_is_pillows_bit_for_bit(tmp_path, preprocess):
     transform = evaluation_transform(preprocess)
-    for path in draw_pictures(tmp_path / "pictures"):
+    for path in draw_images(tmp_path / "images"):
         ours = transform(decode_image(path, "ignore"))
         assert torch.equal(ours[None], with_pillow(path, preprocess)), path
 
 
 def tiny() -> nn.Module:
-    """A network with 1000 outputs that tells pictures apart, whatever its input's size."""
+    """A network with 1000 outputs whose outputs differ between images, whatever its input's size."""
     torch.manual_seed(0)
     model = zoo.build("mobilenetv2_x010").eval()
     for module in model.modules():
@@ -246,7 +246,7 @@ def test_the_larger_protocols_end_to_end(tmp_path, name):
     protocol, model = protocols_of(row)[-1], tiny()
     loaded = zoo.LoadedModel(model, "mobilenetv2_x010", None, Preprocess(), "test")
     judged = TestTimePooling(model) if protocol.pooled else model
-    paths = draw_pictures(tmp_path / "flat")
+    paths = draw_images(tmp_path / "flat")
     label(paths, answers(judged, protocol.preprocess), tmp_path)
     found, bad = measure(row, protocol, loaded, find_validation(tmp_path / "flat"), COMPUTING, "weights")
     assert (found.images, found.correct_top1, found.correct_top5, bad) == (6, 4, 5, ())
@@ -280,13 +280,13 @@ def test_top5_counts_and_unfigures_do_not():
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> Path:
-    """`weights/` with a converted checkpoint of the smallest row, `val/` with labelled pictures in one folder."""
+    """`weights/` with a converted checkpoint of the smallest row, `val/` with labelled images in one folder."""
     row, model = find(SMALL), tiny()
     assert row is not None
     (protocol,) = protocols_of(row)
     manifest = Manifest("mobilenetv2_x010", synsets(), protocol.preprocess, source=SMALL)
     write_checkpoint(tmp_path / "weights" / f"{SMALL}.safetensors", manifest, model.state_dict())
-    classes = label(draw_pictures(tmp_path / "val"), answers(model, protocol.preprocess), tmp_path)
+    classes = label(draw_images(tmp_path / "val"), answers(model, protocol.preprocess), tmp_path)
     for name, synset in classes.items():
         (tmp_path / "sorted" / synset).mkdir(parents=True, exist_ok=True)
         shutil.copy(tmp_path / "val" / name, tmp_path / "sorted" / synset / name)

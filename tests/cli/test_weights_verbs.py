@@ -179,9 +179,9 @@ def test_convert_a_file_of_nobody(overtone, folder):
     manifest = read_manifest(out)
     assert manifest.architecture.startswith("harm_wrn") and manifest.labels == tuple(f"class {i}" for i in range(7))
     loaded = zoo.load_model(str(out))
-    picture = torch.randn(1, 3, 32, 32)
+    image = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
-        torch.testing.assert_close(loaded.model(picture), model.eval()(picture))
+        torch.testing.assert_close(loaded.model(image), model.eval()(image))
 
 
 def test_the_header_names_no_folder_of_this_machine(overtone, folder):

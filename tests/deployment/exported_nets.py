@@ -57,7 +57,7 @@ def origin(name: str = "harm_wrn16_4", preprocess: Preprocess = PREPROCESS, **mo
 
 
 def logits_of(net: nn.Module, number: int, seed: int = 7, preprocess: Preprocess = PREPROCESS) -> np.ndarray:
-    """What PyTorch says about generated pictures, (number, 7)."""
+    """What PyTorch says about generated images, (number, 7)."""
     with torch.inference_mode():
         return net(torch.from_numpy(inputs(number, seed, preprocess))).numpy()
 
@@ -67,10 +67,10 @@ def inputs(number: int, seed: int = 7, preprocess: Preprocess = PREPROCESS) -> n
     return np.concatenate([as_batch(transform, p).numpy() for p in generated_images(number, SIZE, seed)])
 
 
-def pictures_in(folder: Path, number: int) -> Path:
+def images_in(folder: Path, number: int) -> Path:
     folder.mkdir()
-    for index, picture in enumerate(generated_images(number, SIZE, seed=11)):
-        picture.save(folder / f"{index:03d}.png")
+    for index, image in enumerate(generated_images(number, SIZE, seed=11)):
+        image.save(folder / f"{index:03d}.png")
     return folder
 
 

@@ -78,7 +78,7 @@ def test_its_script_classifies_without_overtone(exported):
 
 
 def check_script(folder):
-    """`run.py` in a process where overtone cannot be imported names the class of the golden picture."""
+    """`run.py` in a process where overtone cannot be imported names the class of the golden image."""
     script = (
         "import runpy, sys, warnings; sys.modules['overtone'] = None; warnings.simplefilter('ignore');"
         "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from exported_nets import FAMILIES, inputs, logits_of, needs, net_of, origin, pictures_in, plain_net
+from exported_nets import FAMILIES, images_in, inputs, logits_of, needs, net_of, origin, plain_net
 from test_export import check_script
 
 from overtone.deployment.export import Request, export, open_export
@@ -26,8 +26,8 @@ def test_it_says_what_the_network_says(family, tmp_path):
 
 @pytest.mark.slow
 def test_int8_with_the_normalisation_in_the_graph(tmp_path):
-    pictures = pictures_in(tmp_path / "pictures", 24)
-    request = Request("executorch", "int8", image_folder=pictures, checked=8, with_preprocessing=True)
+    images = images_in(tmp_path / "images", 24)
+    request = Request("executorch", "int8", image_folder=images, checked=8, with_preprocessing=True)
     about = export(plain_net(), origin(), request, tmp_path / "export")
     assert about.input.kind == "pixels"
     assert about.parity["rms"] <= 0.3 and about.parity["agreement"] >= 0.85

@@ -14,12 +14,12 @@ from exported_nets import (
     FAMILIES,
     PREPROCESS,
     SIZE,
+    images_in,
     inputs,
     logits_of,
     needs,
     net_of,
     origin,
-    pictures_in,
     plain_net,
     tiny_net,
 )
@@ -45,8 +45,8 @@ def net():
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return pictures_in(tmp_path_factory.mktemp("pictures") / "some", 40)
+def images(tmp_path_factory):
+    return images_in(tmp_path_factory.mktemp("images") / "some", 40)
 
 
 @pytest.mark.parametrize(
@@ -60,9 +60,9 @@ def pictures(tmp_path_factory):
     ],
 )
 @pytest.mark.slow
-def test_smaller_numbers_agree_within_their_bound(net, pictures, tmp_path, runtime, precision):
+def test_smaller_numbers_agree_within_their_bound(net, images, tmp_path, runtime, precision):
     needs(runtime, precision)
-    about = export(net, origin(), Request(runtime, precision, image_folder=pictures, checked=16), tmp_path / "export")
+    about = export(net, origin(), Request(runtime, precision, image_folder=images, checked=16), tmp_path / "export")
     bound = about.parity["bound"]
     assert bound["largest"] is None and about.parity["rms"] <= bound["rms"] <= 0.3
     assert about.parity["agreement"] >= bound["agreement"] >= 0.85
@@ -79,13 +79,11 @@ def test_smaller_numbers_agree_within_their_bound(net, pictures, tmp_path, runti
 
 @pytest.mark.parametrize("precision", ["int8", "int8+bfloat16"])
 @pytest.mark.slow
-def test_global_filters_stay_out_of_int8(pictures, tmp_path, precision):
+def test_global_filters_stay_out_of_int8(images, tmp_path, precision):
     """OpenVINO quantises the rest, and compiles it on every processor."""
     needs("openvino", precision)
     net = net_of(FAMILIES["hornet"])
-    about = export(
-        net, origin(), Request("openvino", precision, image_folder=pictures, checked=16), tmp_path / "export"
-    )
+    about = export(net, origin(), Request("openvino", precision, image_folder=images, checked=16), tmp_path / "export")
     assert about.parity["rms"] <= 0.3 and about.parity["agreement"] >= 0.85
     graph = RUNTIMES["openvino"].import_library().Core().read_model(tmp_path / "export" / "model.xml")
     before = {"MatMul": set(), "Convolution": set()}
@@ -103,7 +101,7 @@ def some(number: int) -> list[Image.Image]:
 
 @pytest.mark.parametrize("runtime", ["onnx", "openvino", "torch"])
 @pytest.mark.slow
-def test_preprocessing_in_the_graph_takes_pictures_of_any_size(net, tmp_path, runtime):
+def test_preprocessing_in_the_graph_takes_images_of_any_size(net, tmp_path, runtime):
     needs(runtime)
     about = export(net, origin(), Request(runtime, with_preprocessing=True, checked=4), tmp_path / "export")
     assert about.input.kind == "image" and about.input.dtype == "uint8"
@@ -113,10 +111,10 @@ def test_preprocessing_in_the_graph_takes_pictures_of_any_size(net, tmp_path, ru
     predictor, read = open_export(tmp_path / "export")
     assert '"picture"' in written.read_text() and read.input == about.input
     for size in ((40, 40), (100, 33), (31, 57)):
-        picture = some(1)[0].resize(size)
+        image = some(1)[0].resize(size)
         with torch.inference_mode():
-            expected = net(as_batch(input_transform("normalised", PREPROCESS), picture)).numpy()
-        logits = predictor.predict(np.asarray(picture)[None])
+            expected = net(as_batch(input_transform("normalised", PREPROCESS), image)).numpy()
+        logits = predictor.predict(np.asarray(image)[None])
         assert np.abs(logits - expected).max() < 2e-3 * np.abs(expected).max()
     check_script(tmp_path / "export")
 
@@ -192,7 +190,7 @@ def test_a_network_that_a_converter_cannot_take_is_one_line(net, tmp_path, monke
 
 @pytest.mark.parametrize("where", ["load", "run"])
 def test_a_network_that_a_runtime_cannot_run_here_is_one_line(net, tmp_path, monkeypatch, where):
-    """A processor on which its compiler has no kernels for the network, say: the line that says something is told."""
+    """A processor on which its compiler has no kernels: of its message, the line that says something is reported."""
 
     def fail(self, *args):
         raise RuntimeError("Exception from core.cpp:132:\nCheck '!empty()' failed at factory.hpp:117:\nNo kernels.\n")

@@ -22,12 +22,12 @@ from overtone.errors import OvertoneError
 )
 @pytest.mark.parametrize(("source", "share"), [(20, 3e-2), (60, 5e-3), (150, 5e-3)])
 def test_the_resize_is_pillows(preprocess, source, share):
-    """Within a grey level; where a picture is enlarged, more of its new pixels lie halfway between two."""
+    """Within a grey level; where an image is enlarged, more of its new pixels lie halfway between two."""
     resize = PillowResize(preprocess)
     wrong = total = 0
-    for picture in generated_images(4, source, seed=3):
-        expected = as_batch(input_transform("pixels", preprocess), picture).permute(0, 3, 1, 2).float()
-        got = resize(as_batch(input_transform("image", preprocess), picture).permute(0, 3, 1, 2).float())
+    for image in generated_images(4, source, seed=3):
+        expected = as_batch(input_transform("pixels", preprocess), image).permute(0, 3, 1, 2).float()
+        got = resize(as_batch(input_transform("image", preprocess), image).permute(0, 3, 1, 2).float())
         assert got.shape == (1, 3, preprocess.size, preprocess.size)
         assert (got - expected).abs().max() <= 1, "more than one grey level"
         wrong, total = wrong + int((got != expected).sum()), total + got.numel()
@@ -36,10 +36,10 @@ def test_the_resize_is_pillows(preprocess, source, share):
 
 def test_pixels_are_normalised_in_the_graph():
     preprocess = Preprocess(size=16, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
-    (picture,) = generated_images(1, 30)
+    (image,) = generated_images(1, 30)
     inside = FromPixels(torch.nn.Identity(), preprocess, resize=False)
-    got = inside(as_batch(input_transform("pixels", preprocess), picture))
-    assert relative_error(got, as_batch(input_transform("normalised", preprocess), picture)) < 1e-6
+    got = inside(as_batch(input_transform("pixels", preprocess), image))
+    assert relative_error(got, as_batch(input_transform("normalised", preprocess), image)) < 1e-6
 
 
 def test_generated_images_are_always_the_same_and_differ():
@@ -50,8 +50,8 @@ def test_generated_images_are_always_the_same_and_differ():
 
 
 def test_given_images_are_spread_over_the_folder(tmp_path):
-    for number, picture in enumerate(generated_images(9, 8)):
-        picture.save(tmp_path / f"{number}.png")
+    for number, image in enumerate(generated_images(9, 8)):
+        image.save(tmp_path / f"{number}.png")
     assert [path.name for path in given_images(tmp_path, 3)] == ["0.png", "4.png", "8.png"]
     assert len(given_images(tmp_path, 100)) == 9
     for path in tmp_path.iterdir():

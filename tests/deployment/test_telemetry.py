@@ -93,9 +93,9 @@ def test_an_export_is_written_in_silence(tmp_path, preloaded, runtime, precision
     tests = str(Path(__file__).parent)
     code = (
         f"sys.path.insert(0, {tests!r})\n"
-        "from pathlib import Path; from exported_nets import origin, pictures_in, plain_net\n"
+        "from pathlib import Path; from exported_nets import origin, images_in, plain_net\n"
         "from overtone.deployment.export import Request, export\n"
-        f"folder = Path({str(tmp_path)!r}); images = pictures_in(folder / 'images', 8)\n"
+        f"folder = Path({str(tmp_path)!r}); images = images_in(folder / 'images', 8)\n"
         f"export(plain_net(), origin(), Request({runtime!r}, {precision!r}, image_folder=images, checked=2), "
         "folder / 'export'); time.sleep(1)"
     )

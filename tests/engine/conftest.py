@@ -1,4 +1,4 @@
-"""A network and a folder of pictures small enough for a training to take a second."""
+"""A network and a folder of images small enough for a training to take a second."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def tiny_from_zoo(monkeypatch):
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     """A folder with 26 training and 9 validation images of three classes."""
     draw(tmp_path / "data" / "train", {"blue": 8, "green": 9, "red": 9})
     draw(tmp_path / "data" / "val", {"blue": 3, "green": 3, "red": 3}, seed=1)

@@ -53,11 +53,11 @@ def accepting(recipe):
 
 @pytest.mark.parametrize("part", ["train", "val"])
 @pytest.mark.parametrize("change", CHANGES)
-def test_changes_are_refused_with_what_they_are_and_accepted_by_wish(pictures, tmp_path, capsys, change, part):
-    folder, recipe = tmp_path / "run", recipe_for(pictures, epochs=2)
+def test_changes_are_refused_with_what_they_are_and_accepted_by_wish(images, tmp_path, capsys, change, part):
+    folder, recipe = tmp_path / "run", recipe_for(images, epochs=2)
     train(recipe, run_for(folder, max_steps=5), "try")
     before = (folder / files.LAST).read_bytes()
-    shown = change(pictures, part)
+    shown = change(images, part)
     with pytest.raises(OvertoneError, match=r"has changed: .*--data\.accept-changes") as caught:
         train(recipe, run_for(folder), "try")
     assert all(words in str(caught.value) for words in (*shown, str(folder))) and "\n" not in str(caught.value)
@@ -73,18 +73,18 @@ def test_changes_are_refused_with_what_they_are_and_accepted_by_wish(pictures, t
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_changes_of_images_that_a_seed_splits(pictures, tmp_path, change):
-    folder, recipe = tmp_path / "run", recipe_for(pictures / "train", epochs=2)
+def test_changes_of_images_that_a_seed_splits(images, tmp_path, change):
+    folder, recipe = tmp_path / "run", recipe_for(images / "train", epochs=2)
     train(recipe, run_for(folder, max_steps=1), "try")
-    change(pictures, "train")
+    change(images, "train")
     with pytest.raises(OvertoneError, match="has changed: "):
         train(recipe, run_for(folder), "try")
 
 
-def test_most_of_the_images_gone_in_the_middle_of_an_epoch(pictures, tmp_path, capsys):
-    folder, recipe = tmp_path / "run", recipe_for(pictures, epochs=2)
+def test_most_of_the_images_gone_in_the_middle_of_an_epoch(images, tmp_path, capsys):
+    folder, recipe = tmp_path / "run", recipe_for(images, epochs=2)
     train(recipe, run_for(folder, max_steps=3), "try")
-    for path in (pictures / "train").rglob("*.png"):
+    for path in (images / "train").rglob("*.png"):
         if path.stem not in "01":
             path.unlink()
     with pytest.raises(OvertoneError, match=r"20 removed \(train/blue/2\.png, .* and 17 more\)"):
@@ -93,36 +93,36 @@ def test_most_of_the_images_gone_in_the_middle_of_an_epoch(pictures, tmp_path, c
     assert summary.epochs == 2 and [row["step"] for row in rows_of(folder)] == [3, 4]
 
 
-def test_unreadable_images_are_counted_anew_among_changed_ones(pictures, tmp_path):
-    (pictures / "train" / "red" / "3.png").write_bytes(b"")
-    folder, recipe = tmp_path / "run", recipe_for(pictures, epochs=2)
+def test_unreadable_images_are_counted_anew_among_changed_ones(images, tmp_path):
+    (images / "train" / "red" / "3.png").write_bytes(b"")
+    folder, recipe = tmp_path / "run", recipe_for(images, epochs=2)
     recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, max_bad_fraction=0.05))
     train(recipe, run_for(folder, max_steps=4), "try")
     assert read_manifest(folder / files.LAST).progress["bad"] == [20]
-    (pictures / "train" / "red" / "3.png").unlink()
+    (images / "train" / "red" / "3.png").unlink()
     train(accepting(recipe), run_for(folder), "try")
     assert read_manifest(folder / files.LAST).progress["bad"] == []
 
 
-def test_the_list_of_samples_and_what_may_be_done_without_it(pictures, tmp_path):
-    folder, recipe = tmp_path / "run", recipe_for(pictures, epochs=2)
+def test_the_list_of_samples_and_what_may_be_done_without_it(images, tmp_path):
+    folder, recipe = tmp_path / "run", recipe_for(images, epochs=2)
     train(recipe, run_for(folder, max_steps=1), "try")
     with gzip.open(folder / files.SAMPLES, "rt", encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
-    size = (pictures / "train" / "blue" / "0.png").stat().st_size
+    size = (images / "train" / "blue" / "0.png").stat().st_size
     assert len(lines) == 35 and lines[0] == ["train", "train/blue/0.png", "blue", size]
     (folder / files.SAMPLES).write_bytes(b"damaged")
-    moved = pictures.rename(tmp_path / "moved")
+    moved = images.rename(tmp_path / "moved")
     train(recipe_for(moved, epochs=2), run_for(folder, max_steps=2), "try")  # the same images in another place
     add(moved, "train")
     with pytest.raises(OvertoneError, match=r"samples\.jsonl\.gz cannot be read"):
         train(recipe_for(moved, epochs=2), run_for(folder), "try")
 
 
-def test_all_of_several_processes_refuse(pictures, tmp_path):
+def test_all_of_several_processes_refuse(images, tmp_path):
     folder = tmp_path / "run"
-    train(recipe_of(pictures), run_for(folder, max_steps=1), "try")
-    remove(pictures, "train")
-    found = run_ranks(train_here, 2, pictures, folder, join=False)
+    train(recipe_of(images), run_for(folder, max_steps=1), "try")
+    remove(images, "train")
+    found = run_ranks(train_here, 2, images, folder, join=False)
     assert [type(error) for error in found] == [OvertoneError] * 2
     assert all("1 removed (train/red/1.png)" in str(error) for error in found)

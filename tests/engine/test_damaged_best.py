@@ -52,8 +52,8 @@ def assert_consistent(folder, summary):
 
 
 @pytest.mark.parametrize(("name", "damage"), DAMAGES)
-def test_found_on_resume_and_the_next_epoch_is_the_best(pictures, tmp_path, capsys, name, damage):
-    recipe, folder = recipe_for(pictures, epochs=3), tmp_path / "run"
+def test_found_on_resume_and_the_next_epoch_is_the_best(images, tmp_path, capsys, name, damage):
+    recipe, folder = recipe_for(images, epochs=3), tmp_path / "run"
     train(recipe, run_for(folder, max_steps=8), "try")
     damage(folder / name)
     capsys.readouterr()
@@ -66,9 +66,9 @@ def test_found_on_resume_and_the_next_epoch_is_the_best(pictures, tmp_path, caps
     assert_consistent(folder, summary)
 
 
-def test_found_when_no_epoch_is_left(pictures, tmp_path, capsys):
+def test_found_when_no_epoch_is_left(images, tmp_path, capsys):
     """As after a kill before the summary: the last network is measured again and takes the place of the lost one."""
-    recipe, folder = recipe_for(pictures, epochs=3), tmp_path / "run"
+    recipe, folder = recipe_for(images, epochs=3), tmp_path / "run"
     straight = train(recipe, run_for(folder), "try")
     rows = rows_of(folder)
     (folder / files.SUMMARY).unlink()
@@ -80,8 +80,8 @@ def test_found_when_no_epoch_is_left(pictures, tmp_path, capsys):
     assert_consistent(folder, summary)
 
 
-def test_found_at_the_end_and_mended_by_the_same_command(pictures, tmp_path, monkeypatch):
-    recipe, folder = recipe_for(pictures, epochs=2), tmp_path / "run"
+def test_found_at_the_end_and_mended_by_the_same_command(images, tmp_path, monkeypatch):
+    recipe, folder = recipe_for(images, epochs=2), tmp_path / "run"
     original = Session._finish
 
     def finish(self):
@@ -96,10 +96,10 @@ def test_found_at_the_end_and_mended_by_the_same_command(pictures, tmp_path, mon
     assert_consistent(folder, train(recipe, run_for(folder), "try"))
 
 
-def test_found_by_several_processes(pictures, tmp_path):
+def test_found_by_several_processes(images, tmp_path):
     folder = tmp_path / "run"
-    train(recipe_of(pictures), run_for(folder, max_steps=4), "try")
+    train(recipe_of(images), run_for(folder, max_steps=4), "try")
     flip(folder / files.BEST)
-    assert run_ranks(train_here, 2, pictures, folder, join=False) == ["finished"] * 2
+    assert run_ranks(train_here, 2, images, folder, join=False) == ["finished"] * 2
     assert read_checkpoint(folder / files.BEST).manifest.metrics["epoch"] >= 2
     assert (folder / f"{files.BEST}.damaged").is_file()

@@ -27,7 +27,7 @@ from overtone.tasks.classification.task import Classification
 CPU = Placement(torch.device("cpu"))
 STEPS, BATCH = 6, 12
 DIGITS = tuple("0123456789")
-UNREAD = ImagePipeline(lambda picture: picture, class_of, torch.empty(0, dtype=torch.int64))
+UNREAD = ImagePipeline(lambda image: image, class_of, torch.empty(0, dtype=torch.int64))
 
 
 @functools.cache

@@ -68,19 +68,19 @@ def hang_and_signal(processes: list[subprocess.Popen], folder: Path, fifo: Path)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_saved_and_gone_although_reading_hangs(pictures, tmp_path, workers):
+def test_saved_and_gone_although_reading_hangs(images, tmp_path, workers):
     folder, fifo = tmp_path / "run", tmp_path / "pipe"
-    saved = hang_and_signal([start(pictures, folder, fifo, workers)], folder, fifo)
+    saved = hang_and_signal([start(images, folder, fifo, workers)], folder, fifo)
     assert step_of(folder) >= saved and read_checkpoint(folder / files.LAST).training
     assert "To resume, give the same command again" in (folder / files.LOG).read_text()
 
 
 @pytest.mark.slow
-def test_two_processes_one_of_which_hangs(pictures, tmp_path):
+def test_two_processes_one_of_which_hangs(images, tmp_path):
     folder, fifo, other = tmp_path / "run", tmp_path / "pipe", tmp_path / "none"
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
     ranks = [
-        start(pictures, folder, where, 0, RANK=str(rank), LOCAL_RANK=str(rank), **address)
+        start(images, folder, where, 0, RANK=str(rank), LOCAL_RANK=str(rank), **address)
         for rank, where in enumerate((other, fifo))
     ]
     saved = hang_and_signal(ranks, folder, fifo)

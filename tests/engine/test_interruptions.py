@@ -29,9 +29,9 @@ from overtone.verbs.train import train
 pytestmark = pytest.mark.usefixtures("tiny_from_zoo")
 
 
-def full_recipe(pictures, **options):
+def full_recipe(images, **options):
     """Everything on that keeps a state or draws at random: EMA, mixing, random erasing, dropout, warm-up, AdamW."""
-    recipe = recipe_for(pictures, epochs=3, **options)
+    recipe = recipe_for(images, epochs=3, **options)
     return dataclasses.replace(recipe, optim=Optim(name="adamw", lr=0.01, decay="no_norm_bias", clip_grad=5.0))
 
 
@@ -72,8 +72,8 @@ def signalled(*numbers):
 
 
 @pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 2), (signal.SIGUSR1, 0)])
-def test_a_schedulers_signal_stops_between_two_steps(pictures, tmp_path, monkeypatch, capsys, number, workers):
-    recipe, straight, parts = full_recipe(pictures), tmp_path / "straight", tmp_path / "parts"
+def test_a_schedulers_signal_stops_between_two_steps(images, tmp_path, monkeypatch, capsys, number, workers):
+    recipe, straight, parts = full_recipe(images), tmp_path / "straight", tmp_path / "parts"
     options = {"micro_batch": 5, "workers": workers}
     train(recipe, run_for(straight, **options), "try")
     before = signal.getsignal(number)
@@ -91,8 +91,8 @@ def test_a_schedulers_signal_stops_between_two_steps(pictures, tmp_path, monkeyp
     assert_same_files(straight, parts)
 
 
-def test_signal_during_validation(pictures, tmp_path, monkeypatch):
-    recipe, straight, parts = full_recipe(pictures), tmp_path / "straight", tmp_path / "parts"
+def test_signal_during_validation(images, tmp_path, monkeypatch):
+    recipe, straight, parts = full_recipe(images), tmp_path / "straight", tmp_path / "parts"
     train(recipe, run_for(straight), "try")
     original = Session._validate
 
@@ -112,9 +112,9 @@ def test_signal_during_validation(pictures, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGUSR1, 75), (signal.SIGINT, 130)])
-def test_exit_codes_tell_who_stopped_it(pictures, tmp_path, monkeypatch, capsys, number, code):
+def test_exit_codes_tell_who_stopped_it(images, tmp_path, monkeypatch, capsys, number, code):
     at_step(monkeypatch, 1, signalled(number))
-    words = f"train scratch --data.root {pictures} --run.out {tmp_path / 'run'} --run.device cpu --run.workers 0"
+    words = f"train scratch --data.root {images} --run.out {tmp_path / 'run'} --run.device cpu --run.workers 0"
     words += " --train.batch-size 8 --data.preprocess.size 12 --run.no-tensorboard --run.no-plots"
     assert cli.main(words.split()) == code
     said = capsys.readouterr().err.splitlines()[-1]
@@ -136,18 +136,18 @@ def test_a_second_signal_does_not_wait(monkeypatch):
     assert isinstance(stop.exception(), Preempted)
 
 
-def test_before_the_first_step_there_is_nothing_to_save(pictures, tmp_path, monkeypatch):
+def test_before_the_first_step_there_is_nothing_to_save(images, tmp_path, monkeypatch):
     def open_splits(data, target):
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(training, "open_splits", open_splits)
     with pytest.raises(Preempted):
-        train(recipe_for(pictures), run_for(tmp_path / "run"), "try")
+        train(recipe_for(images), run_for(tmp_path / "run"), "try")
     assert not (tmp_path / "run").exists()
 
 
-def test_saved_within_the_epoch_and_resumed_after_a_crash(pictures, tmp_path, monkeypatch, capsys):
-    recipe, straight, parts = full_recipe(pictures), tmp_path / "straight", tmp_path / "parts"
+def test_saved_within_the_epoch_and_resumed_after_a_crash(images, tmp_path, monkeypatch, capsys):
+    recipe, straight, parts = full_recipe(images), tmp_path / "straight", tmp_path / "parts"
     train(recipe, run_for(straight, micro_batch=5), "try")
 
     def crash():
@@ -166,15 +166,15 @@ def test_saved_within_the_epoch_and_resumed_after_a_crash(pictures, tmp_path, mo
     assert_same_files(straight, parts)
 
 
-def test_minutes_within_the_epoch(pictures, tmp_path):
-    train(recipe_for(pictures, epochs=1), run_for(tmp_path / "run", save_minutes=1e-9, keep_last=99), "try")
+def test_minutes_within_the_epoch(images, tmp_path):
+    train(recipe_for(images, epochs=1), run_for(tmp_path / "run", save_minutes=1e-9, keep_last=99), "try")
     steps = [read_manifest(path).progress["step"] for path in files.checkpoints(tmp_path / "run")]
     assert steps[0] == 4 and steps[-1] < 4
 
 
 @pytest.mark.parametrize("damage", ["flipped bit", "cut"])
-def test_damaged_newest_checkpoint(pictures, tmp_path, capsys, damage):
-    recipe, straight, parts = full_recipe(pictures), tmp_path / "straight", tmp_path / "parts"
+def test_damaged_newest_checkpoint(images, tmp_path, capsys, damage):
+    recipe, straight, parts = full_recipe(images), tmp_path / "straight", tmp_path / "parts"
     train(recipe, run_for(straight), "try")
     train(recipe, run_for(parts, max_steps=8), "try")
     newest = parts / files.LAST
@@ -191,16 +191,16 @@ def test_damaged_newest_checkpoint(pictures, tmp_path, capsys, damage):
     assert_same_files(straight, parts)
 
 
-def test_every_checkpoint_damaged(pictures, tmp_path):
-    recipe, folder = recipe_for(pictures, epochs=2), tmp_path / "run"
+def test_every_checkpoint_damaged(images, tmp_path):
+    recipe, folder = recipe_for(images, epochs=2), tmp_path / "run"
     train(recipe, run_for(folder, max_steps=4, keep_last=1), "try")
     (folder / files.LAST).write_bytes(b"nothing of use")
     with pytest.raises(OvertoneError, match=r"no checkpoint .* is whole .*start over with --run\.overwrite"):
         train(recipe, run_for(folder), "try")
 
 
-def test_the_same_command_resumes_or_says_why_not(pictures, tmp_path, capsys):
-    recipe, folder = recipe_for(pictures, epochs=2), tmp_path / "run"
+def test_the_same_command_resumes_or_says_why_not(images, tmp_path, capsys):
+    recipe, folder = recipe_for(images, epochs=2), tmp_path / "run"
     folder.mkdir()
     (folder / files.RECIPE).write_text('{"what": "someone else\'s"}')
     with pytest.raises(OvertoneError, match=r"recipe\.json is not the record of a run"):
@@ -222,8 +222,8 @@ def test_the_same_command_resumes_or_says_why_not(pictures, tmp_path, capsys):
             train(recipe, run_for(folder, resume=resume), "try")
 
 
-def test_a_run_killed_before_its_summary_is_summed_up(pictures, tmp_path):
-    recipe, folder = recipe_for(pictures, epochs=1), tmp_path / "run"
+def test_a_run_killed_before_its_summary_is_summed_up(images, tmp_path):
+    recipe, folder = recipe_for(images, epochs=1), tmp_path / "run"
     summary = train(recipe, run_for(folder), "try")
     (folder / files.SUMMARY).unlink()
     again = train(recipe, run_for(folder), "try")
@@ -231,8 +231,8 @@ def test_a_run_killed_before_its_summary_is_summed_up(pictures, tmp_path):
     assert (folder / files.SUMMARY).is_file()
 
 
-def test_options_younger_than_the_run_have_their_defaults(pictures, tmp_path):
-    recipe, folder = recipe_for(pictures, epochs=2), tmp_path / "run"
+def test_options_younger_than_the_run_have_their_defaults(images, tmp_path):
+    recipe, folder = recipe_for(images, epochs=2), tmp_path / "run"
     train(recipe, run_for(folder, max_steps=4), "try")
     record = json.loads((folder / files.RECIPE).read_text())
     del record["recipe"]["distill"], record["recipe"]["train"]["sizes"]
@@ -241,8 +241,8 @@ def test_options_younger_than_the_run_have_their_defaults(pictures, tmp_path):
     assert len(rows_of(folder)) == 2
 
 
-def test_full_disk_keeps_what_was_saved(pictures, tmp_path, monkeypatch):
-    recipe, straight, parts = full_recipe(pictures), tmp_path / "straight", tmp_path / "parts"
+def test_full_disk_keeps_what_was_saved(images, tmp_path, monkeypatch):
+    recipe, straight, parts = full_recipe(images), tmp_path / "straight", tmp_path / "parts"
     train(recipe, run_for(straight), "try")
     original, calls = checkpoint.save_file, []
 
@@ -262,8 +262,8 @@ def test_full_disk_keeps_what_was_saved(pictures, tmp_path, monkeypatch):
     assert_same_files(straight, parts)
 
 
-def test_a_dead_process_that_reads_images_is_reported_soon(pictures, tmp_path, monkeypatch):
-    recipe, straight, parts = full_recipe(pictures), tmp_path / "straight", tmp_path / "parts"
+def test_a_dead_process_that_reads_images_is_reported_soon(images, tmp_path, monkeypatch):
+    recipe, straight, parts = full_recipe(images), tmp_path / "straight", tmp_path / "parts"
     train(recipe, run_for(straight), "try")
     since = []
 
@@ -279,7 +279,7 @@ def test_a_dead_process_that_reads_images_is_reported_soon(pictures, tmp_path, m
     assert_same_files(straight, parts)
 
 
-def test_too_little_shared_memory_is_said_before_the_start(pictures, tmp_path, monkeypatch, capsys):
+def test_too_little_shared_memory_is_said_before_the_start(images, tmp_path, monkeypatch, capsys):
     mebibyte = 2**20
     said = []
     # a batch of 64 images of 128 pixels has 12 MiB; each process may have two of them ready, and one is in use
@@ -291,12 +291,12 @@ def test_too_little_shared_memory_is_said_before_the_start(pictures, tmp_path, m
     assert "in the main process" in said[1] and len(said) == 2
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    train(recipe_for(pictures, epochs=1), run_for(tmp_path / "run", workers=2), "try")
+    train(recipe_for(images, epochs=1), run_for(tmp_path / "run", workers=2), "try")
     assert "2 processes that read images may need" in capsys.readouterr().err
 
 
-def test_a_smaller_keep_last_makes_room_before_anything_is_written(pictures, tmp_path, monkeypatch):
-    recipe, folder = recipe_for(pictures, epochs=4), tmp_path / "run"
+def test_a_smaller_keep_last_makes_room_before_anything_is_written(images, tmp_path, monkeypatch):
+    recipe, folder = recipe_for(images, epochs=4), tmp_path / "run"
     train(recipe, run_for(folder, keep_last=3, max_steps=12), "try")
     assert len(files.checkpoints(folder)) == 3
     seen = []
@@ -305,8 +305,8 @@ def test_a_smaller_keep_last_makes_room_before_anything_is_written(pictures, tmp
     assert seen == [folder / files.LAST]
 
 
-def test_best_network_of_an_epoch_that_came_out_worse_when_done_anew(pictures, tmp_path, capsys):
-    recipe, folder = recipe_for(pictures, epochs=3), tmp_path / "run"
+def test_best_network_of_an_epoch_that_came_out_worse_when_done_anew(images, tmp_path, capsys):
+    recipe, folder = recipe_for(images, epochs=3), tmp_path / "run"
     train(recipe, run_for(folder, max_steps=4, keep_last=1), "try")
     path = folder / files.BEST
     best = read_checkpoint(path)
@@ -322,7 +322,7 @@ def test_best_network_of_an_epoch_that_came_out_worse_when_done_anew(pictures, t
     assert f"{path} is of epoch 3 before it was done anew" in capsys.readouterr().err
 
 
-def test_resume_may_be_said_in_one_word(pictures, tmp_path, capsys):
-    words = f"train scratch --data.root {pictures} --run.out {tmp_path / 'run'} --run.device cpu --resume"
+def test_resume_may_be_said_in_one_word(images, tmp_path, capsys):
+    words = f"train scratch --data.root {images} --run.out {tmp_path / 'run'} --run.device cpu --resume"
     assert cli.main(words.split()) == 2
     assert "has no last.safetensors to resume from" in capsys.readouterr().err

@@ -19,7 +19,7 @@ ROW = {"epoch": 1, "step": 5, "lr": 0.1, "train_loss": 2.0, "top1": 12.5, "secon
 
 
 class Recording:
-    """A tracker that keeps what it is told, and fails where it is asked to."""
+    """A tracker that keeps what it is given, and fails where it is asked to."""
 
     name = "Recording"
 

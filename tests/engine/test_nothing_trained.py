@@ -16,8 +16,8 @@ from overtone.errors import OvertoneError
 
 
 @pytest.mark.parametrize("more", ["", " --train.sync-bn", " --train.ema-decay 0.9"])
-def test_a_batch_of_one_image_is_refused_where_there_is_batch_norm(pictures, tmp_path, capsys, more):
-    words = f"train scratch --data.root {pictures} --run.out {tmp_path / 'run'} --run.device cpu --run.workers 0"
+def test_a_batch_of_one_image_is_refused_where_there_is_batch_norm(images, tmp_path, capsys, more):
+    words = f"train scratch --data.root {images} --run.out {tmp_path / 'run'} --run.device cpu --run.workers 0"
     words += f" --model.name hbonet_x010 --data.preprocess.size 32 --train.batch-size 1{more}"
     assert cli.main(words.split()) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -26,19 +26,19 @@ def test_a_batch_of_one_image_is_refused_where_there_is_batch_norm(pictures, tmp
 
 
 @pytest.mark.usefixtures("tiny_from_zoo")
-def test_a_batch_of_one_image_does_where_batch_norm_is_frozen(pictures, tmp_path):
-    recipe = recipe_for(pictures, epochs=1, batch_size=1, ema_decay=None)
+def test_a_batch_of_one_image_does_where_batch_norm_is_frozen(images, tmp_path):
+    recipe = recipe_for(images, epochs=1, batch_size=1, ema_decay=None)
     recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, freeze=True))
     train(recipe, run_for(tmp_path / "run"), "try")
     (row,) = rows_of(tmp_path / "run")
     assert row["step"] == 26 and row["train_loss"] > 0.1
 
 
-def test_a_batch_of_one_image_trains_a_network_without_batch_norm(pictures, tmp_path):
+def test_a_batch_of_one_image_trains_a_network_without_batch_norm(images, tmp_path):
     small = {"depths": (1, 1, 2, 1), "base_dim": 16}
     recipe = Recipe(
         model=Model(name="hornet_tiny_7x7", args=small),
-        data=Data(root=pictures, preprocess=Preprocess(size=32)),
+        data=Data(root=images, preprocess=Preprocess(size=32)),
         augment=Augment(crop="none"),
         optim=Optim(name="adamw", lr=1e-3),
         train=Train(epochs=1, batch_size=1),
@@ -54,10 +54,10 @@ def test_a_batch_of_one_image_trains_a_network_without_batch_norm(pictures, tmp_
 
 @pytest.mark.usefixtures("tiny_from_zoo")
 @pytest.mark.parametrize("max_steps", [None, 2])
-def test_images_of_which_none_can_be_read(pictures, tmp_path, max_steps):
-    for path in (pictures / "train").rglob("*.png"):
+def test_images_of_which_none_can_be_read(images, tmp_path, max_steps):
+    for path in (images / "train").rglob("*.png"):
         path.write_bytes(b"")
-    recipe = recipe_for(pictures)
+    recipe = recipe_for(images)
     recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, max_bad_fraction=1.0))
     with pytest.raises(OvertoneError, match="no step could be taken in epoch 1, so nothing was trained"):
         train(recipe, run_for(tmp_path / "run", max_steps=max_steps), "try")
@@ -66,17 +66,17 @@ def test_images_of_which_none_can_be_read(pictures, tmp_path, max_steps):
 
 
 @pytest.mark.usefixtures("tiny_from_zoo")
-def test_a_lone_image_with_batch_norm(pictures, tmp_path):
-    for path in (pictures / "train").rglob("*.png"):
+def test_a_lone_image_with_batch_norm(images, tmp_path):
+    for path in (images / "train").rglob("*.png"):
         if path.name != "0.png" or path.parent.name != "red":
             path.unlink()
-    recipe = recipe_for(pictures)
+    recipe = recipe_for(images)
     recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, allow_empty_classes=True))
     with pytest.raises(OvertoneError, match=r"no step could be taken in epoch 1.* one image"):
         train(recipe, run_for(tmp_path / "run"), "try")
 
 
 @pytest.mark.usefixtures("tiny_from_zoo")
-def test_no_steps_at_all(pictures, tmp_path):
+def test_no_steps_at_all(images, tmp_path):
     with pytest.raises(OvertoneError, match=r"run\.max_steps is 0"):
-        train(recipe_for(pictures), run_for(tmp_path / "run", max_steps=0), "try")
+        train(recipe_for(images), run_for(tmp_path / "run", max_steps=0), "try")

@@ -39,7 +39,7 @@ def rows_of(folder):
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("pictures") / "data"
+    root = tmp_path_factory.mktemp("images") / "data"
     draw(root / "train", {"blue": 8, "green": 9, "red": 9})
     draw(root / "val", {"blue": 3, "green": 3, "red": 3}, seed=1)
     return root

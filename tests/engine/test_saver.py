@@ -220,12 +220,12 @@ def test_damaged_checkpoints_are_set_aside_and_the_one_before_is_used(trainer, t
     flip(newest, newest.stat().st_size - 3)
     second = tmp_path / "last-1.safetensors"
     os.truncate(second, second.stat().st_size // 2)
-    told = []
-    path, found = read_last(tmp_path, told.append)
+    messages = []
+    path, found = read_last(tmp_path, messages.append)
     assert path == newest and found.manifest.progress["step"] == 1
-    assert "last.safetensors is damaged" in told[0] and "SHA-256" in told[0]
-    assert "last.safetensors.damaged now, and last-2.safetensors is used instead" in told[0]
-    assert "last-1.safetensors" in told[1] and len(told) == 2 and not any("\n" in line for line in told)
+    assert "last.safetensors is damaged" in messages[0] and "SHA-256" in messages[0]
+    assert "last.safetensors.damaged now, and last-2.safetensors is used instead" in messages[0]
+    assert "last-1.safetensors" in messages[1] and len(messages) == 2 and not any("\n" in line for line in messages)
     assert steps_in(tmp_path) == [1]
     save_steps(tmp_path, trainer, [2], keep_last=2)
     assert steps_in(tmp_path) == [2, 1]

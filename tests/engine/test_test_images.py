@@ -23,10 +23,10 @@ from overtone.tasks.task import Setup
 
 
 @pytest.fixture
-def tested(pictures):
+def tested(images):
     """`train/` and `test/`, without `val/`."""
-    (pictures / "val").rename(pictures / "test")
-    return pictures
+    (images / "val").rename(images / "test")
+    return images
 
 
 @pytest.fixture

@@ -136,13 +136,13 @@ def test_a_damaged_record_begins_another_run(wandb, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
-def test_what_is_not_installed_is_said_before_anything_is_read(name, pictures, tmp_path, monkeypatch):
+def test_what_is_not_installed_is_said_before_anything_is_read(name, images, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setattr("overtone.engine.trackers.find_spec", lambda module: None)
     with pytest.raises(OvertoneError, match=f"--run.{name} needs .* is not installed; pip install {name}"):
         chosen_trackers(Run(**{name: True}), tmp_path)
     with pytest.raises(OvertoneError, match=f"pip install {name}"):
-        train(Recipe(data=Data(root=pictures)), Run(out=tmp_path / "run", device="cpu", **{name: True}), "try")
+        train(Recipe(data=Data(root=images)), Run(out=tmp_path / "run", device="cpu", **{name: True}), "try")
     assert not (tmp_path / "run").exists()
 
 

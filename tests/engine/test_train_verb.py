@@ -28,9 +28,9 @@ from overtone.verbs.train import train
 
 
 @pytest.mark.usefixtures("tiny_from_zoo")
-def test_run_folder_holds_what_it_should(pictures, tmp_path, capsys):
+def test_run_folder_holds_what_it_should(images, tmp_path, capsys):
     folder = tmp_path / "run"
-    recipe = recipe_for(pictures)
+    recipe = recipe_for(images)
     summary = train(recipe, run_for(folder, tensorboard=True, plots=True, micro_batch=5), "try")
     names = {path.name for path in folder.iterdir()}
     assert names == {
@@ -64,15 +64,15 @@ def test_run_folder_holds_what_it_should(pictures, tmp_path, capsys):
     assert list((folder / files.TENSORBOARD).iterdir())
 
 
-def test_best_checkpoint_gives_the_reported_accuracy(pictures, tmp_path):
+def test_best_checkpoint_gives_the_reported_accuracy(images, tmp_path):
     folder = tmp_path / "run"
-    recipe = dataclasses.replace(recipe_for(pictures, epochs=2, ema_decay=None), augment=Augment(crop="none"))
+    recipe = dataclasses.replace(recipe_for(images, epochs=2, ema_decay=None), augment=Augment(crop="none"))
     recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, preprocess=Preprocess(size=32)))
     summary = train(recipe, run_for(folder), "try")
     loaded = zoo.load_model(str(folder))
     assert loaded.labels == ("blue", "green", "red")
-    evaluation, images = _evaluated(loaded, pictures)
-    assert evaluation == summary.report and len(images) == 9
+    evaluation, evaluated = _evaluated(loaded, images)
+    assert evaluation == summary.report and len(evaluated) == 9
 
 
 def _evaluated(loaded, root):
@@ -85,8 +85,8 @@ def _evaluated(loaded, root):
 
 @pytest.mark.usefixtures("tiny_from_zoo")
 @pytest.mark.parametrize("first_part", [8, 11])
-def test_resumed_training_equals_the_uninterrupted_one(pictures, tmp_path, first_part):
-    recipe = recipe_for(pictures)
+def test_resumed_training_equals_the_uninterrupted_one(images, tmp_path, first_part):
+    recipe = recipe_for(images)
     train(recipe, run_for(tmp_path / "straight", micro_batch=5), "try")
     train(recipe, run_for(tmp_path / "parts", micro_batch=5, max_steps=first_part), "try")
     assert read_manifest(tmp_path / "parts" / files.LAST).progress["step"] == first_part
@@ -96,8 +96,8 @@ def test_resumed_training_equals_the_uninterrupted_one(pictures, tmp_path, first
 
 
 @pytest.mark.usefixtures("tiny_from_zoo")
-def test_resumed_adamw_equals_the_uninterrupted_one(pictures, tmp_path):
-    recipe = recipe_for(pictures, epochs=2, ema_decay=None)
+def test_resumed_adamw_equals_the_uninterrupted_one(images, tmp_path):
+    recipe = recipe_for(images, epochs=2, ema_decay=None)
     recipe = dataclasses.replace(recipe, optim=Optim(name="adamw", lr=0.01))
     train(recipe, run_for(tmp_path / "straight"), "try")
     train(recipe, run_for(tmp_path / "parts", max_steps=4), "try")
@@ -106,8 +106,8 @@ def test_resumed_adamw_equals_the_uninterrupted_one(pictures, tmp_path):
 
 
 @pytest.mark.usefixtures("tiny_from_zoo")
-def test_ctrl_c_saves_the_last_step_and_says_how_to_resume(pictures, tmp_path, monkeypatch, capsys):
-    recipe, straight, parts = recipe_for(pictures, epochs=2), tmp_path / "straight", tmp_path / "parts"
+def test_ctrl_c_saves_the_last_step_and_says_how_to_resume(images, tmp_path, monkeypatch, capsys):
+    recipe, straight, parts = recipe_for(images, epochs=2), tmp_path / "straight", tmp_path / "parts"
     train(recipe, run_for(straight), "try")
     original = Trainer.step
 
@@ -130,8 +130,8 @@ def test_ctrl_c_saves_the_last_step_and_says_how_to_resume(pictures, tmp_path, m
 
 
 @pytest.mark.usefixtures("tiny_from_zoo")
-def test_folder_in_use_is_refused_and_overwriting_spares_what_is_not_ours(pictures, tmp_path):
-    folder, recipe = tmp_path / "run", recipe_for(pictures, epochs=1)
+def test_folder_in_use_is_refused_and_overwriting_spares_what_is_not_ours(images, tmp_path):
+    folder, recipe = tmp_path / "run", recipe_for(images, epochs=1)
     folder.mkdir()
     (folder / "notes.txt").write_text("mine")
     with pytest.raises(OvertoneError, match="is not empty"):
@@ -145,14 +145,14 @@ def test_folder_in_use_is_refused_and_overwriting_spares_what_is_not_ours(pictur
 
 
 @pytest.mark.usefixtures("tiny_from_zoo")
-def test_second_run_in_a_folder_is_refused(pictures, tmp_path):
+def test_second_run_in_a_folder_is_refused(images, tmp_path):
     with claimed(tmp_path / "run"), pytest.raises(OvertoneError, match="another run is using"):
-        train(recipe_for(pictures), run_for(tmp_path / "run"), "try")
+        train(recipe_for(images), run_for(tmp_path / "run"), "try")
 
 
 @pytest.mark.usefixtures("tiny_from_zoo")
-def test_resume_refuses_what_would_not_be_the_same_training(pictures, tmp_path):
-    folder, recipe = tmp_path / "run", recipe_for(pictures, epochs=2)
+def test_resume_refuses_what_would_not_be_the_same_training(images, tmp_path):
+    folder, recipe = tmp_path / "run", recipe_for(images, epochs=2)
     with pytest.raises(OvertoneError, match=r"no last\.safetensors"):
         train(recipe, run_for(folder), "try", resume=True)
     with pytest.raises(OvertoneError, match=r"give it as --run\.out"):
@@ -162,15 +162,15 @@ def test_resume_refuses_what_would_not_be_the_same_training(pictures, tmp_path):
     with pytest.raises(OvertoneError, match=r"optim\.lr was 0\.05 and is 0\.5"):
         train(other, run_for(folder, resume=True), "try")
     for split in ("train", "val"):
-        (pictures / split / "red").rename(pictures / split / "violet")
+        (images / split / "red").rename(images / split / "violet")
     with pytest.raises(OvertoneError, match="gone: red; new: violet"):
         train(recipe, run_for(folder, resume=True), "try")
 
 
 @pytest.mark.usefixtures("tiny_from_zoo")
-def test_unreadable_training_images_are_named_once_and_too_many_stop_the_run(pictures, tmp_path):
-    (pictures / "train" / "red" / "3.png").write_bytes(b"")
-    folder, recipe = tmp_path / "run", recipe_for(pictures, epochs=3)
+def test_unreadable_training_images_are_named_once_and_too_many_stop_the_run(images, tmp_path):
+    (images / "train" / "red" / "3.png").write_bytes(b"")
+    folder, recipe = tmp_path / "run", recipe_for(images, epochs=3)
     with pytest.raises(OvertoneError, match=r"1 of 26 training images .*red/3\.png.*max-bad-fraction 0\.001"):
         train(recipe, run_for(folder), "try")
     recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, max_bad_fraction=0.05))
@@ -182,17 +182,17 @@ def test_unreadable_training_images_are_named_once_and_too_many_stop_the_run(pic
 
 
 @pytest.mark.usefixtures("tiny_from_zoo")
-def test_unreadable_validation_images_are_stated(pictures, tmp_path, capsys):
-    image = pictures / "val" / "red" / "1.png"
+def test_unreadable_validation_images_are_stated(images, tmp_path, capsys):
+    image = images / "val" / "red" / "1.png"
     image.write_bytes(image.read_bytes()[:60])
-    summary = train(recipe_for(pictures, epochs=1), run_for(tmp_path / "run"), "try")
+    summary = train(recipe_for(images, epochs=1), run_for(tmp_path / "run"), "try")
     assert (summary.report.num_used, summary.report.num_expected) == (8, 9)
     assert str(image) in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("tiny_from_zoo")
-def test_step_that_is_not_finite_is_recorded(pictures, tmp_path):
-    recipe = recipe_for(pictures)
+def test_step_that_is_not_finite_is_recorded(images, tmp_path):
+    recipe = recipe_for(images)
     recipe = dataclasses.replace(recipe, optim=Optim(lr=1e30), schedule=Schedule(name="constant"))
     with pytest.raises(OvertoneError, match=r"loss is (nan|inf) at step .*not_finite\.json"):
         train(recipe, run_for(tmp_path / "run"), "try")
@@ -203,8 +203,8 @@ def test_step_that_is_not_finite_is_recorded(pictures, tmp_path):
 
 
 @pytest.mark.usefixtures("tiny_from_zoo")
-def test_frozen_backbone_stays_as_it_was(pictures, tmp_path):
-    recipe = recipe_for(pictures, epochs=1, ema_decay=None)
+def test_frozen_backbone_stays_as_it_was(images, tmp_path):
+    recipe = recipe_for(images, epochs=1, ema_decay=None)
     recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, freeze=True))
     train(recipe, run_for(tmp_path / "run"), "try")
     weights = read_checkpoint(tmp_path / "run" / files.LAST).weights
@@ -212,8 +212,8 @@ def test_frozen_backbone_stays_as_it_was(pictures, tmp_path):
 
 
 @pytest.mark.usefixtures("tiny_from_zoo")
-def test_early_stopping(pictures, tmp_path, capsys):
-    recipe = recipe_for(pictures, epochs=30, patience=2, ema_decay=None)
+def test_early_stopping(images, tmp_path, capsys):
+    recipe = recipe_for(images, epochs=30, patience=2, ema_decay=None)
     recipe = dataclasses.replace(recipe, optim=Optim(lr=0.0))
     summary = train(recipe, run_for(tmp_path / "run"), "try")
     assert summary.epochs == summary.best_epoch + 2 < 30
@@ -221,8 +221,8 @@ def test_early_stopping(pictures, tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("tiny_from_zoo")
-def test_workers_do_not_change_the_training(pictures, tmp_path):
-    recipe = recipe_for(pictures, epochs=2)
+def test_workers_do_not_change_the_training(images, tmp_path):
+    recipe = recipe_for(images, epochs=2)
     train(recipe, run_for(tmp_path / "none"), "try")
     train(recipe, run_for(tmp_path / "two", workers=2), "try")
     assert_same_end(tmp_path / "none", tmp_path / "two")

@@ -28,7 +28,7 @@ COUNTS = {"blue": 8, "green": 9, "red": 9}
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def images(tmp_path: Path) -> Path:
     draw(tmp_path / "data" / "train", COUNTS)
     draw(tmp_path / "data" / "val", {"blue": 3, "green": 3, "red": 3}, seed=1)
     return tmp_path / "data"
@@ -66,31 +66,31 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     return checkpoint.weights | checkpoint.training
 
 
-def test_stopped_by_a_signal_on_one_rank_two_processes_come_to_the_same_end(pictures, tmp_path) -> None:
+def test_stopped_by_a_signal_on_one_rank_two_processes_come_to_the_same_end(images, tmp_path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert run_ranks(train_here, 2, pictures, whole, join=False) == ["finished"] * 2
-    stopped = run_ranks(train_here, 2, pictures, parts, 5, join=False)
+    assert run_ranks(train_here, 2, images, whole, join=False) == ["finished"] * 2
+    stopped = run_ranks(train_here, 2, images, parts, 5, join=False)
     assert [type(answer) for answer in stopped] == [str, str] and "finished" not in stopped
     progress = read_manifest(parts / files.LAST).progress
     assert (progress["epoch"], progress["batch"]) == (1, 2)  # nobody takes a step after the sixth
-    assert run_ranks(train_here, 2, pictures, parts, join=False) == ["finished"] * 2
+    assert run_ranks(train_here, 2, images, parts, join=False) == ["finished"] * 2
     one, two = weights_of(whole), weights_of(parts)
     assert one.keys() == two.keys()
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
-def test_a_run_of_two_processes_is_resumed_by_one(pictures, tmp_path, monkeypatch) -> None:
+def test_a_run_of_two_processes_is_resumed_by_one(images, tmp_path, monkeypatch) -> None:
     folder = tmp_path / "run"
-    run_ranks(train_here, 2, pictures, folder, 5, join=False)
+    run_ranks(train_here, 2, images, folder, 5, join=False)
     monkeypatch.setattr(zoo, "build_for_training", lambda task, settings, labels, say=None: Tiny(len(labels)))
-    summary = train(recipe_of(pictures), run_in(folder), "together")
+    summary = train(recipe_of(images), run_in(folder), "together")
     assert summary.epochs == 3
     rows = [json.loads(line) for line in (folder / files.METRICS).read_text().splitlines()]
     assert [row["step"] for row in rows] == [4, 8, 12]
 
 
-def test_a_batch_that_the_processes_cannot_share_is_refused(pictures, tmp_path) -> None:
-    recipe = recipe_of(pictures, batch_size=9, processes=2)
+def test_a_batch_that_the_processes_cannot_share_is_refused(images, tmp_path) -> None:
+    recipe = recipe_of(images, batch_size=9, processes=2)
     with pytest.raises(OvertoneError, match=r"--train.batch-size 8 or 10"):
         train(recipe, run_in(tmp_path / "run"), "together")
     assert not (tmp_path / "run").exists()
@@ -141,10 +141,10 @@ def worker_with_rank(rank: int, parent: int) -> int:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the processes in /proc")
-def test_a_killed_rank_ends_the_job_or_restarts_it_from_the_last_checkpoint(pictures, tmp_path) -> None:
+def test_a_killed_rank_ends_the_job_or_restarts_it_from_the_last_checkpoint(images, tmp_path) -> None:
     folder = tmp_path / "run"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    line = [*torchrun, "--max-restarts", "1", *command(pictures, folder)[1:]]
+    line = [*torchrun, "--max-restarts", "1", *command(images, folder)[1:]]
     with (tmp_path / "out.txt").open("w") as out:
         job = subprocess.Popen(line, env=environment(), stdout=out, stderr=subprocess.STDOUT)
     try:

@@ -1,4 +1,4 @@
-"""A network and pictures small enough for a training to take a second."""
+"""A network and images small enough for a training to take a second."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +32,7 @@ class Tiny(nn.Module):
 
 
 def draw(root: Path, counts: dict[str, int], seed: int = 0) -> Path:
-    """Pictures of 12x12 noise, tinted by class."""
+    """Images of 12x12 noise, tinted by class."""
     random = np.random.default_rng(seed)
     for position, (name, count) in enumerate(counts.items()):
         (root / name).mkdir(parents=True)

@@ -70,9 +70,9 @@ def image_files(draw: random.Random) -> dict[str, bytes]:
         "tiff pages": (image, "TIFF", {"save_all": True, "append_images": [image.rotate(90)]}),
     }
     files = {}
-    for name, (picture, kind, settings) in kinds.items():
+    for name, (drawn, kind, settings) in kinds.items():
         file = io.BytesIO()
-        picture.save(file, kind, **settings)
+        drawn.save(file, kind, **settings)
         files[name] = file.getvalue()
     return files
 

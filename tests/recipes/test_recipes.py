@@ -249,8 +249,8 @@ def test_an_unknown_recipe_offers_the_closest():
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("images")
     random = np.random.default_rng(0)
     for name in ("cat", "dog"):
         (root / name).mkdir()
@@ -299,7 +299,7 @@ def weights_of_22k(path: Path, spatial_filter: str) -> Path:
 
 
 def small(name: str, root: Path, folder: Path) -> Recipe:
-    """The recipe with tiny pictures and, where it is large, a smaller network; its schedule is as published."""
+    """The recipe with tiny images and, where it is large, a smaller network; its schedule is as published."""
     recipe = recipes.load_recipe(name)
     model, data = recipe.model, recipe.data
     if name in SMALLER:
@@ -325,10 +325,10 @@ def small(name: str, root: Path, folder: Path) -> Recipe:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OF_LABELS)
-def test_a_recipe_trains_two_steps(name, pictures, tmp_path, monkeypatch):
+def test_a_recipe_trains_two_steps(name, images, tmp_path, monkeypatch):
     # 100 million parameters less: a VGG is all head
     monkeypatch.setattr(HarmVGG, "head_hidden_size", property(lambda _: 64, lambda *_: None), raising=False)
-    recipe = small(name, pictures, tmp_path)
+    recipe = small(name, images, tmp_path)
     run = Run(out=tmp_path / "run", device="cpu", workers=0, tensorboard=False, plots=False, max_steps=2)
     summary = train(recipe, run, name)
     (row,) = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -344,15 +344,15 @@ def test_a_recipe_trains_two_steps(name, pictures, tmp_path, monkeypatch):
 def test_22k_weights_become_those_of_384_pixels_and_a_thousand_classes(kind, filters, tmp_path):
     path = weights_of_22k(tmp_path / "22k.pth", kind)
     model = recipes.load_recipe(f"hornet_large_{kind}_ft384").model
-    told: list[str] = []
+    messages: list[str] = []
     net = zoo.build_for_training(
         task_named("classification"),
         dataclasses.replace(model, weights=str(path), args=HORNET),
         [str(label) for label in range(1000)],
-        told.append,
+        messages.append,
     )
     given, taken = torch.load(path, weights_only=True)["model"], net.state_dict()
-    assert told == ["its classifier of 10459 classes is reduced to 1000 of them"]
+    assert messages == ["its classifier of 10459 classes is reduced to 1000 of them"]
     for number, row in ((0, 209), (1, 213), (2, 245), (999, 10433)):  # by the published list
         assert torch.equal(taken["head.weight"][number], given["head.weight"][row])
         assert torch.equal(taken["head.bias"][number], given["head.bias"][row])
@@ -381,8 +381,8 @@ def train_quietly(words: list[str], root: Path, out: Path) -> dict:
         (["harm_resnet_in1k", "--model.args", "depth=18", "pool=max", "levels=None,3,3,2"], "levels", [None, 3, 3, 2]),
     ],
 )
-def test_any_variant_by_the_same_command(words, argument, value, pictures, tmp_path):
-    recipe = train_quietly(words, pictures, tmp_path / "run")
+def test_any_variant_by_the_same_command(words, argument, value, images, tmp_path):
+    recipe = train_quietly(words, images, tmp_path / "run")
     assert recipe["model"]["args"].get(argument) == value
     loaded = zoo.load_model(str(tmp_path / "run"))
     assert loaded.preprocess.size == (48 if "48" in words else 32)

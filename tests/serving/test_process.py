@@ -137,13 +137,13 @@ def test_an_address_that_is_taken_and_options_without_meaning(
 def test_an_open_address_without_a_token_is_said_in_one_line(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def told(*words: str) -> str:
+    def warnings_of(*words: str) -> str:
         assert main(["serve", "hbonet_x010", "--size", "64", *words]) == 0
         return capfd.readouterr().err
 
     monkeypatch.setattr(running, "serve", lambda *_: None)
-    assert "open to everyone" in told("--host", "0.0.0.0")
-    assert "open to everyone" not in told("--host", "0.0.0.0", "--token", "x")
-    assert "open to everyone" not in told()
+    assert "open to everyone" in warnings_of("--host", "0.0.0.0")
+    assert "open to everyone" not in warnings_of("--host", "0.0.0.0", "--token", "x")
+    assert "open to everyone" not in warnings_of()
     monkeypatch.setenv("OVERTONE_SERVE_TOKEN", "x")
-    assert "open to everyone" not in told("--host", "0.0.0.0")
+    assert "open to everyone" not in warnings_of("--host", "0.0.0.0")

@@ -266,7 +266,7 @@ def test_samples_know_their_annotations(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_no_form_says_what_is_wanted(tmp_path: Path) -> None:
-    draw(tmp_path / "pictures", 2)
+    draw(tmp_path / "images", 2)
     with pytest.raises(OvertoneError, match=r"COCO.*VOC.*YOLO"):
         boxed(root=tmp_path)
     with pytest.raises(OvertoneError, match="does not exist"):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from pictures_on_disk import make_images
+from images_on_disk import make_images
 
 
 @pytest.fixture

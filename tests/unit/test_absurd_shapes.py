@@ -1,4 +1,4 @@
-"""Valid images of absurd shape or with much beside their pixels: bounded memory, and the others go on (row 29)."""
+"""Valid images of absurd shape or with much beside their pixels: bounded memory, and the others are read (row 29)."""
 
 import io
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures_on_disk import noise
+from images_on_disk import noise
 from PIL import Image, PngImagePlugin
 from torchvision import transforms as tv
 

@@ -1,4 +1,4 @@
-"""How files become pictures (reliability rows 1 to 4)."""
+"""How files become images (reliability rows 1 to 4)."""
 
 import io
 import pickle
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures_on_disk import noise
+from images_on_disk import noise
 from PIL import Image
 
 from overtone.data import decoding
@@ -25,14 +25,14 @@ def pixels(image: Image.Image) -> np.ndarray:
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "gif", "tiff"])
 def test_formats_equal_pillow(tmp_path: Path, suffix: str) -> None:
-    path = saved(tmp_path / f"picture.{suffix}", noise())
+    path = saved(tmp_path / f"image.{suffix}", noise())
     with Image.open(path) as image:
         expected = np.asarray(image.convert("RGB"))
     np.testing.assert_array_equal(pixels(decode_image(path)), expected)
 
 
 def test_content_decides_not_the_name(tmp_path: Path) -> None:
-    path = saved(tmp_path / "picture.png", noise()).rename(tmp_path / "picture.jpg")
+    path = saved(tmp_path / "image.png", noise()).rename(tmp_path / "image.jpg")
     np.testing.assert_array_equal(pixels(decode_image(path)), np.asarray(noise()))
 
 
@@ -46,7 +46,7 @@ def test_modes_equal_pillows_conversion(tmp_path: Path, mode: str, suffix: str) 
     image = noise().convert(mode)
     if mode in ("LA", "RGBA"):
         image.putalpha(noise(seed=1).convert("L"))
-    path = saved(tmp_path / f"picture.{suffix}", image)
+    path = saved(tmp_path / f"image.{suffix}", image)
     with Image.open(path) as stored:
         assert stored.mode == mode
         expected = np.asarray(stored.convert("RGB"))
@@ -54,7 +54,7 @@ def test_modes_equal_pillows_conversion(tmp_path: Path, mode: str, suffix: str) 
 
 
 def test_transparency_is_dropped_not_blended(tmp_path: Path) -> None:
-    path = saved(tmp_path / "picture.png", Image.new("RGBA", (2, 2), (200, 100, 50, 0)))
+    path = saved(tmp_path / "image.png", Image.new("RGBA", (2, 2), (200, 100, 50, 0)))
     assert decode_image(path).getpixel((0, 0)) == (200, 100, 50)
 
 
@@ -63,14 +63,14 @@ def test_palette_with_transparency(tmp_path: Path, transparency: int | bytes) ->
     image = Image.new("P", (3, 1))
     image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
     image.putdata([0, 1, 2])
-    path = saved(tmp_path / "picture.png", image, transparency=transparency)
+    path = saved(tmp_path / "image.png", image, transparency=transparency)
     assert pixels(decode_image(path)).tolist() == [[[10, 20, 30], [40, 50, 60], [70, 80, 90]]]
 
 
 @pytest.mark.parametrize("suffix", ["png", "tiff"])
 def test_16_bit_is_scaled_not_clipped(tmp_path: Path, suffix: str) -> None:
     values = np.array([[0, 128, 129, 257, 32768, 65406, 65407, 65535]], dtype=np.uint16)
-    path = saved(tmp_path / f"picture.{suffix}", Image.fromarray(values))
+    path = saved(tmp_path / f"image.{suffix}", Image.fromarray(values))
     assert pixels(decode_image(path))[0, :, 0].tolist() == [0, 0, 1, 1, 128, 254, 255, 255]
     assert (np.ptp(pixels(decode_image(path)), axis=2) == 0).all()
 
@@ -78,7 +78,7 @@ def test_16_bit_is_scaled_not_clipped(tmp_path: Path, suffix: str) -> None:
 def test_big_endian_16_bit(tmp_path: Path) -> None:
     tiff = io.BytesIO()
     Image.frombytes("I;16B", (2, 1), (257).to_bytes(2, "big") + (65535).to_bytes(2, "big")).save(tiff, "TIFF")
-    path = tmp_path / "picture.tif"
+    path = tmp_path / "image.tif"
     path.write_bytes(tiff.getvalue())
     assert pixels(decode_image(path))[0, :, 0].tolist() == [1, 255]
 
@@ -175,7 +175,7 @@ def test_decompression_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.Mon
     assert reason(path) == f"more than {decoding.MAX_PIXELS} pixels"
 
 
-def test_large_pictures_below_the_limit_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_below_the_limit_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)  # Pillow warns between this and its double
     assert decode_image(saved(tmp_path / "large.png", noise(24, 18))).size == (24, 18)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures_on_disk import classes_of, make_images, noise
+from images_on_disk import classes_of, make_images, noise
 from PIL import Image
 from torch import Tensor
 
@@ -58,8 +58,8 @@ def test_evaluation_comes_in_order(images: ImageList) -> None:
     first = batches[0]
     assert first.inputs.shape == (10, 3, 16, 16) and first.inputs.dtype == torch.float32
     assert first.targets.dtype == first.ids.dtype == torch.int64
-    with Image.open(images.paths[3]) as picture:
-        assert torch.equal(first.inputs[3], EVAL(picture.convert("RGB")))
+    with Image.open(images.paths[3]) as image:
+        assert torch.equal(first.inputs[3], EVAL(image.convert("RGB")))
     assert all(batch.bad == () for batch in batches)
 
 
@@ -219,7 +219,7 @@ def test_the_exif_policy_is_applied(tmp_path: Path) -> None:
 class Dies:
     """A transform that takes its process with it, as the system does when memory runs out."""
 
-    def __call__(self, picture: Image.Image) -> Tensor:
+    def __call__(self, image: Image.Image) -> Tensor:
         os.kill(os.getpid(), signal.SIGKILL)
         return torch.zeros(3, 1, 1)
 
@@ -231,7 +231,7 @@ def test_a_dead_worker_is_a_clear_error(images: ImageList) -> None:
 
 
 class Fails:
-    def __call__(self, picture: Image.Image) -> Tensor:
+    def __call__(self, image: Image.Image) -> Tensor:
         raise RuntimeError("a defect")
 
 
@@ -258,7 +258,7 @@ def test_names_in_any_script(tmp_path: Path) -> None:
 def test_a_loader_left_open_does_not_keep_python_from_ending(images: ImageList) -> None:
     lines = [
         "import sys",
-        "from pictures_on_disk import classes_of",
+        "from images_on_disk import classes_of",
         "from overtone.config import Preprocess",
         "from overtone.data.loader import Loader",
         "from overtone.data.sources.class_folders import find_evaluation",

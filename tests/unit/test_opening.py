@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures_on_disk import noise
+from images_on_disk import noise
 from PIL import Image
 
 from overtone.data import opening

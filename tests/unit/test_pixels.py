@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures_on_disk import classes_of, noise
+from images_on_disk import classes_of, noise
 from PIL import Image, ImageFilter
 from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch import Tensor
@@ -26,7 +26,7 @@ FILTERS = {"nearest": 0, "bilinear": 2, "bicubic": 3, "lanczos": 1}  # Pillow's 
 
 
 def photo(width: int, height: int, seed: int = 0) -> Image.Image:
-    """A picture with soft and sharp parts, as photographs have."""
+    """An image with soft and sharp parts, as photographs have."""
     return noise(width, height, seed).filter(ImageFilter.GaussianBlur(3))
 
 
@@ -50,7 +50,7 @@ FILES: dict[str, tuple[str, str, dict[str, object]]] = {  # mode, format, option
     "progressive": ("RGB", "JPEG", {"progressive": True}),
     "restarts": ("RGB", "JPEG", {"restart_marker_rows": 1}),
     "stored as RGB": ("RGB", "JPEG", {"keep_rgb": True}),
-    "two pictures": ("RGB", "MPO", {"save_all": True, "append_images": [noise(20, 20)]}),
+    "two images": ("RGB", "MPO", {"save_all": True, "append_images": [noise(20, 20)]}),
     "grey": ("L", "JPEG", {}),
     "CMYK": ("CMYK", "JPEG", {}),
     "palette": ("P", "PNG", {}),
@@ -74,7 +74,7 @@ def in_mode(image: Image.Image, mode: str) -> Image.Image:
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("size", [(1, 1), (3, 2), (17, 33), (100, 75)])
-def test_pixels_are_those_of_the_picture(tmp_path: Path, name: str, size: tuple[int, int]) -> None:
+def test_pixels_are_those_of_the_image(tmp_path: Path, name: str, size: tuple[int, int]) -> None:
     mode, kind, options = FILES[name]
     path = stored(tmp_path / "file", in_mode(noise(*size), mode), kind, **options)
     pixels = decode_pixels(path)
@@ -128,7 +128,7 @@ def test_missing_files_have_the_same_reason(tmp_path: Path) -> None:
     assert reason(decode_pixels, tmp_path) == reason(decode_image, tmp_path) == "is a directory"
 
 
-def test_large_pictures_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = stored(tmp_path / "file.jpg", noise(40, 30))
     monkeypatch.setattr("overtone.data.decoding.MAX_PIXELS", 1199)
     assert reason(decode_pixels, path) == "more than 1199 pixels"
@@ -170,9 +170,9 @@ def test_a_decoder_with_pillows_pixels_is_used(tmp_path: Path, other_decoder) ->
     sizes = []
 
     def as_pillow(content: Tensor) -> Tensor:
-        picture = Image.open(io.BytesIO(content.numpy().tobytes()))
-        sizes.append(picture.size)
-        return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+        image = Image.open(io.BytesIO(content.numpy().tobytes()))
+        sizes.append(image.size)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
     other_decoder(as_pillow)
     np.testing.assert_array_equal(decode_pixels(path).numpy(), np.asarray(decode_image(path)))
@@ -193,11 +193,11 @@ def test_pixels_that_are_looked_at_stay(tmp_path: Path) -> None:
 # Resizing
 
 
-def by_pillow(picture: Image.Image, size: int, interpolation: str) -> np.ndarray:
+def by_pillow(image: Image.Image, size: int, interpolation: str) -> np.ndarray:
     """Pillow's resize; bilinear and bicubic across and then down, as all its versions before 13 compute it."""
     if interpolation in ("nearest", "lanczos"):
-        return np.asarray(picture.resize((size, size), FILTERS[interpolation])).astype(int)
-    across = picture.resize((size, picture.height), FILTERS[interpolation])
+        return np.asarray(image.resize((size, size), FILTERS[interpolation])).astype(int)
+    across = image.resize((size, image.height), FILTERS[interpolation])
     return np.asarray(across.resize((size, size), FILTERS[interpolation])).astype(int)
 
 
@@ -205,10 +205,10 @@ def by_pillow(picture: Image.Image, size: int, interpolation: str) -> np.ndarray
 @pytest.mark.parametrize("make", [noise, photo])
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (31, 17), (64, 64), (65, 64), (90, 143), (500, 375)])
 def test_resize_is_pillows_to_one_grey_level(interpolation: str, make, size: tuple[int, int]) -> None:
-    picture = make(*size)
-    pixels = resized(as_pixels(picture), 64, interpolation)  # type: ignore[arg-type]
+    image = make(*size)
+    pixels = resized(as_pixels(image), 64, interpolation)  # type: ignore[arg-type]
     assert pixels.shape == (64, 64, 3) and pixels.dtype == torch.uint8
-    difference = np.abs(pixels.numpy().astype(int) - by_pillow(picture, 64, interpolation))
+    difference = np.abs(pixels.numpy().astype(int) - by_pillow(image, 64, interpolation))
     if interpolation in ("nearest", "lanczos"):
         assert difference.max() == 0
     else:
@@ -231,16 +231,14 @@ def test_training_is_the_published_pipeline_to_one_grey_level(interpolation: str
     preprocess = Preprocess(size=32, interpolation=interpolation, **PLAIN)  # type: ignore[arg-type]
     ours = training_transform(preprocess, Augment(vflip=0.3))
     flips = [tv.RandomHorizontalFlip(0.5), tv.RandomVerticalFlip(0.3)]
-    picture = photo(*size)
+    image = photo(*size)
     outcomes = set()
     for number in range(20):
         with seeded(number):
-            found = grey_levels(ours(picture))
+            found = grey_levels(ours(image))
         with seeded(number):
-            top, left, height, width = RandomResizedCropAndInterpolation.get_params(
-                picture, (0.08, 1.0), (3 / 4, 4 / 3)
-            )
-            crop = picture.crop((left, top, left + width, top + height))
+            top, left, height, width = RandomResizedCropAndInterpolation.get_params(image, (0.08, 1.0), (3 / 4, 4 / 3))
+            crop = image.crop((left, top, left + width, top + height))
             expected = tv.Compose(flips)(Image.fromarray(by_pillow(crop, 32, interpolation).astype(np.uint8)))
         assert np.abs(found - np.asarray(expected).astype(int)).max() <= 1
         outcomes.add(found.tobytes())
@@ -249,14 +247,14 @@ def test_training_is_the_published_pipeline_to_one_grey_level(interpolation: str
 
 @pytest.mark.parametrize("corner", ["top left", "bottom right"])
 def test_crops_reach_the_edges(corner: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    picture = photo(61, 47)
+    image = photo(61, 47)
     width, height = 24, 18
     left, top = (0, 0) if corner == "top left" else (61 - width, 47 - height)
     monkeypatch.setattr(
         RandomResizedCropAndInterpolation, "get_params", staticmethod(lambda *_: (top, left, height, width))
     )
-    found = grey_levels(training_transform(Preprocess(size=32, **PLAIN), Augment(hflip=0.0))(picture))  # type: ignore[arg-type]
-    expected = by_pillow(picture.crop((left, top, left + width, top + height)), 32, "bilinear")
+    found = grey_levels(training_transform(Preprocess(size=32, **PLAIN), Augment(hflip=0.0))(image))  # type: ignore[arg-type]
+    expected = by_pillow(image.crop((left, top, left + width, top + height)), 32, "bilinear")
     assert np.abs(found - expected).max() <= 1
 
 
@@ -278,7 +276,7 @@ def jpegs(tmp_path: Path) -> ImageList:
 
 @pytest.mark.parametrize("kind", AUGMENTS)
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_a_batch_is_the_transform_of_each_picture(jpegs: ImageList, kind: str, channels_last: bool) -> None:
+def test_a_batch_is_the_transform_of_each_image(jpegs: ImageList, kind: str, channels_last: bool) -> None:
     transform = training_transform(Preprocess(size=32), AUGMENTS[kind])
     loader = Loader(jpegs, classes_of(transform, channels_last=channels_last), batch_size=4, shuffle=True, seed=5)
     loader.set_epoch(2)
@@ -314,7 +312,7 @@ def test_workers_keep_the_layout_and_bad_files_leave_no_hole(jpegs: ImageList, c
 
 
 @pytest.mark.parametrize("kind", ["crop", "none"])
-def test_cached_pictures_give_the_same_batches(jpegs: ImageList, kind: str) -> None:
+def test_cached_images_give_the_same_batches(jpegs: ImageList, kind: str) -> None:
     transform = training_transform(Preprocess(size=32), AUGMENTS[kind])
     fresh, cached = (
         Loader(jpegs, classes_of(transform), batch_size=7, shuffle=True, cache=DecodedCache(Memory(num_bytes)))
@@ -331,12 +329,12 @@ def test_cached_pictures_give_the_same_batches(jpegs: ImageList, kind: str) -> N
             path.unlink(missing_ok=True)  # from now on there is nothing but the cache
 
 
-# of two opposite corners, by the version before pixels took the place of Pillow's pictures
+# of two opposite corners, by the version before pixels took the place of Pillow's images
 RECORDED = [[147, 8, 45, 92], [185, 144, 31, 8], [15, 16, 175, 142], [87, 119, 183, 13]]
 
 
 def test_what_is_drawn_is_what_it_was() -> None:
-    """A training that goes on with a newer version goes on with the same crops and flips."""
+    """A training resumed by a newer version has the same crops and flips."""
     ramp = np.zeros((75, 100, 3), dtype=np.uint8)
     ramp[..., 0], ramp[..., 1] = 2 * np.arange(100)[None, :], 2 * np.arange(75)[:, None]
     transform = training_transform(Preprocess(size=16, **PLAIN), Augment(vflip=0.5))  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pictures_on_disk import classes_of
+from images_on_disk import classes_of
 
 from overtone import machine
 from overtone.config import Augment, Data, Preprocess, Recipe

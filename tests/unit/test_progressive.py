@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pictures_on_disk import classes_of, noise
+from images_on_disk import classes_of, noise
 
 from overtone.config import Augment, Data, Preprocess, Recipe, Train
 from overtone.data.loader import Loader

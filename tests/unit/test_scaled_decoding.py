@@ -1,4 +1,4 @@
-"""JPEG files decoded at a smaller size: the same part of the picture, other pixels, and only where it is asked for."""
+"""JPEG files decoded at a smaller size: the same part of the image, other pixels, and only where it is asked for."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures_on_disk import classes_of, noise
+from images_on_disk import classes_of, noise
 from PIL import Image, ImageFilter
 
 from overtone.config import Augment, Data, Preprocess, Recipe, Run, Train
@@ -63,7 +63,7 @@ def test_a_part_is_the_same_part_and_large_enough(
     whole = decode_pixels(path)[top : top + height, left : left + width]
     if scale == 1:
         assert torch.equal(part, whole)
-    # at most half a pixel of the smaller picture, in the ramp's grey levels, and what the JPEG adds
+    # at most half a pixel of the smaller image, in the ramp's grey levels, and what the JPEG adds
     found, expected = part.double(), whole.double()
     for channel, side in ((0, size[0]), (1, size[1])):
         slack = 255 / side * scale + 4
@@ -168,6 +168,6 @@ def test_a_training_says_that_pixels_change(images: ImageList) -> None:
         training, validation = loaders.training(images, task), loaders.evaluation(images, task)
         assert [line for line in said if "scaled_decoding changes pixels" in line] == said and len(said) == scaled
         batch = next(iter(validation)).inputs  # evaluation never decodes at another size
-        with Image.open(images.paths[0]) as picture:
-            assert torch.equal(batch[0], evaluation_transform(PLAIN)(picture.convert("RGB")))
+        with Image.open(images.paths[0]) as image:
+            assert torch.equal(batch[0], evaluation_transform(PLAIN)(image.convert("RGB")))
         assert next(iter(training)).inputs.is_contiguous(memory_format=torch.channels_last)

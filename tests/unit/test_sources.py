@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pictures_on_disk import make_images, noise
+from images_on_disk import make_images, noise
 
 from overtone.config import Data
 from overtone.data.sources import ImageList, find_images

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from pictures_on_disk import noise
+from images_on_disk import noise
 from PIL import Image
 from torchvision import transforms as tv
 
@@ -58,7 +58,7 @@ def test_evaluation_equals_pillow(size: tuple[int, int], interpolation: str) -> 
     np.testing.assert_array_equal((tensor * 255).round().byte().permute(1, 2, 0).numpy(), pixels)
 
 
-def test_squash_takes_the_whole_picture() -> None:
+def test_squash_takes_the_whole_image() -> None:
     preprocess = Preprocess(size=32, resize="squash", interpolation="bicubic")
     expected = tv.ToTensor()(noise(50, 20).resize((32, 32), Image.Resampling.BICUBIC))
     assert torch.equal(evaluation_transform(preprocess)(noise(50, 20)), normalise(expected, preprocess))
@@ -135,7 +135,7 @@ def test_flips() -> None:
 
 
 def test_random_resized_crop_takes_the_areas_asked_for() -> None:
-    # A picture that holds its own coordinates: the spread of the crop shows its share of the side.
+    # An image that holds its own coordinates: the spread of the crop shows its share of the side.
     ramp = np.zeros((256, 256, 3), dtype=np.uint8)
     ramp[..., 0], ramp[..., 1] = np.arange(256)[None, :], np.arange(256)[:, None]
     preprocess = Preprocess(size=64, mean=(0, 0, 0), std=(1, 1, 1))
@@ -227,7 +227,7 @@ def test_seeded_is_a_function_of_all_its_numbers() -> None:
             assert draws() in seen
     assert len(seen) == 6
     with seeded(0, 7):
-        # Recorded once: a training resumed by a newer version goes on with the same randomness.
+        # Recorded once: a training resumed by a newer version has the same randomness.
         assert draws() == (0.24344143757124603, 0.10287039308315316, 0.7221920490264893)
     assert derived_seed(0, 7) == 2919741290430436627
 

@@ -1,4 +1,4 @@
-"""Published files: found, fetched through every fault of a server, proved (row 22 of the reliability table)."""
+"""Published files: found, fetched through every fault of a server, verified (row 22 of the reliability table)."""
 
 import dataclasses
 import hashlib

@@ -1,4 +1,4 @@
-"""The network of a state dict, told by its keys and shapes alone."""
+"""The network of a state dict, inferred from its keys and shapes alone."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import nn
 from overtone.models import list_architectures
 from overtone.zoo import infer_architecture
 
-# No shape tells a pool: the published net with these shapes is taken, or the one without a pool, and that is said.
+# No shape shows a pool: the published net with these shapes is taken, or the one without a pool, and that is said.
 SAME_SHAPES = {
     "harm0_resnet50_maxpool": "harm0_resnet50",
     "harm0_resnet101": "harm0_resnet101_maxpool",

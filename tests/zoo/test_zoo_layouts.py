@@ -1,4 +1,4 @@
-"""Every layout is recognised, its network told by the shapes, loaded strictly, and written back as it was."""
+"""Every layout is recognised, its network inferred from the shapes, loaded strictly, and written back as it was."""
 
 import argparse
 from pathlib import Path

@@ -202,7 +202,7 @@ def test_channels_of_a_harmonic_layer_are_channel_major(name: str, in_chans: int
         torch.testing.assert_close(adapted.bias, plain.bias, rtol=1e-4, atol=1e-5)
 
 
-# Published rows by name: through our own fetch and proof
+# Published rows by name: through our own fetch and verification
 
 
 @pytest.fixture
@@ -221,7 +221,7 @@ def published_tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Pub
     return row, path
 
 
-def test_a_published_tag_is_found_proved_and_loaded(published_tiny: tuple[Published, Path]) -> None:
+def test_a_published_tag_is_found_verified_and_loaded(published_tiny: tuple[Published, Path]) -> None:
     row, path = published_tiny
     wanted = filled("mobilenetv2").published_state_dict()
     loaded = zoo.load_model(row.full_name)
@@ -278,7 +278,7 @@ def test_headless_copies_of_published_rows(tmp_path: Path, monkeypatch: pytest.M
     row = dataclasses.replace(real, architecture="hornet_tiny_gf", tag="rao_in1k")
     monkeypatch.setattr("overtone.zoo.resolver.identify", lambda _: row)
     monkeypatch.setattr(
-        "overtone.zoo.resolver.build", lambda name, **args: overtone.create_model(name, **(HORNET | args))
+        "overtone.zoo.filling.build", lambda name, **args: overtone.create_model(name, **(HORNET | args))
     )
     loaded = zoo.load_model(str(path))
     assert loaded.model.num_classes == 0 and "no classifier" in loaded.notes[0]

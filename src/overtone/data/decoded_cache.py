@@ -107,7 +107,7 @@ def _planned(value: Any, pieces: list[Any], end: list[int]) -> list[Any] | None:
         return ["image", value.mode, value.size, *_put(value.tobytes(), pieces, end)]
     if type(value) in (Tensor, np.ndarray):
         values = value.numpy() if isinstance(value, Tensor) else value
-        order = sorted(range(values.ndim), key=lambda axis: -values.strides[axis])  # as it lies in memory
+        order = sorted(range(values.ndim), key=lambda axis: -values.strides[axis])  # the order in memory
         laid = np.ascontiguousarray(values.transpose(order))
         place = _put(laid.reshape(-1).view(np.uint8).data, pieces, end)
         return [type(value).__name__, values.dtype.str, laid.shape, np.argsort(order).tolist(), *place]

@@ -1,8 +1,8 @@
-"""Masks as JSON values: PNG files in base64, and COCO's run lengths."""
+"""Masks and their colours as JSON values."""
 
 import base64
 import io
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -18,15 +18,6 @@ def png_text(values: np.ndarray, palette: np.ndarray | None = None) -> str:
     file = io.BytesIO()
     image.save(file, format="PNG")
     return base64.b64encode(file.getvalue()).decode("ascii")
-
-
-def run_lengths(mask: np.ndarray) -> dict[str, Any]:
-    """COCO's uncompressed run lengths of bool `(H, W)`: by columns, the first run is of zeros."""
-    values = mask.ravel(order="F")
-    changes = np.flatnonzero(values[1:] != values[:-1]) + 1
-    ends = np.concatenate([[0], changes, [values.size]])
-    counts = np.diff(ends).tolist()
-    return {"size": list(mask.shape), "counts": [0, *counts] if values.size and values[0] else counts}
 
 
 def hex_colour(colour: np.ndarray) -> str:

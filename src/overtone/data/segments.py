@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from overtone.data.run_lengths import lengths_in
 from overtone.errors import OvertoneError
 
 _NEEDED = "pycocotools, which is not installed: pip install 'overtone[detect]'"
@@ -44,7 +45,7 @@ def _pack_runs(runs: Mapping[str, Any]) -> bytes:
     try:
         (height, width), counts = runs["size"], runs["counts"]
         counts = counts.encode("ascii") if isinstance(counts, str) else counts
-        lengths = np.asarray(_lengths(counts) if isinstance(counts, bytes) else counts, dtype="<u4")
+        lengths = np.asarray(lengths_in(counts) if isinstance(counts, bytes) else counts, dtype="<u4")
         if lengths.sum(dtype=np.int64) != height * width:
             raise ValueError
         return struct.pack("<cII", b"R", height, width) + lengths.tobytes()
@@ -53,33 +54,12 @@ def _pack_runs(runs: Mapping[str, Any]) -> bytes:
 
 
 def unpack(packed: bytes) -> Any:
-    """COCO's `segmentation` of which `pack` gives these bytes; None for no outline."""
+    """COCO's `segmentation` of which `pack` gives these bytes, run lengths as a list; None for no outline."""
     rings = rings_of(packed)
     if not packed or rings is not None:
         return None if rings is None else [ring.tolist() for ring in rings]
-    counts = packed[9:].decode("ascii") if packed[:1] == b"T" else np.frombuffer(packed, "<u4", offset=9).tolist()
+    counts = np.frombuffer(packed, "<u4", offset=9).tolist()
     return {"size": list(struct.unpack_from("<II", packed, 1)), "counts": counts}
-
-
-def _lengths(text: bytes) -> list[int]:
-    """The run lengths of COCO's text: groups of 5 bits, the lowest first, whose sixth bit says that more follow.
-
-    The highest bit of the last group is the sign. From the fourth on a number is the difference to the second last.
-    They are read here, since pycocotools' own reader takes text of any length on trust.
-    """
-    lengths: list[int] = []
-    value = shift = 0
-    for byte in text:
-        group = byte - 48
-        value |= (group & 31) << shift
-        shift += 5
-        if not group & 32:
-            value -= (group & 16) << (shift - 4)
-            lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
-            value = shift = 0
-    if shift or min(text, default=48) < 48 or max(text, default=48) >= 112:
-        raise ValueError
-    return lengths
 
 
 def rings_of(packed: bytes) -> list[np.ndarray] | None:

@@ -6,15 +6,16 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from overtone.checkpoint import Checkpoint, read_checkpoint, read_manifest, write_text
+from overtone.checkpoint import Checkpoint, read_checkpoint, write_text
 from overtone.config import Recipe, Run, to_dict
 from overtone.data.loader import Loader, worker_death_explained
 from overtone.data.sources import Source, Splits
 from overtone.engine import folder as files
 from overtone.engine import saver
 from overtone.engine.assembly import assemble
+from overtone.engine.best import kept_epoch, restored_report
 from overtone.engine.distributed import World
 from overtone.engine.folder import clear, prune, remove_temporary
 from overtone.engine.interrupt import StopRequest
@@ -25,29 +26,17 @@ from overtone.engine.placement import Placement
 from overtone.engine.records import announcement, manifest_of, write_description, write_fault
 from overtone.engine.resuming import check_resumable
 from overtone.engine.samples import Samples
-from overtone.engine.showing import examples_of, write_beside_truth
+from overtone.engine.showing import Artist, examples_of, write_beside_truth
 from overtone.engine.silent_log import SilentLog
 from overtone.engine.state import Snapshot, State
 from overtone.engine.step import NotFinite
-from overtone.engine.summary import Summary, figures_of, read_report, report_text
+from overtone.engine.summary import Summary, figures_of, report_text
 from overtone.engine.trackers import chosen_trackers
 from overtone.errors import OvertoneError
 from overtone.tasks import task_named
-from overtone.tasks.task import Plot, Report
+from overtone.tasks.task import Report
 
 _PLOT_SECONDS = 60.0
-
-
-class Artist(Protocol):
-    """Draws the plots of a run; `reports` has one."""
-
-    def curves(self, rows: Sequence[Row], path: Path, title: str) -> None:
-        """Draw loss, score and learning rate by epoch."""
-        ...
-
-    def plot(self, plot: Plot, path: Path) -> None:
-        """Draw one plot of a report."""
-        ...
 
 
 class Session(Watch):
@@ -152,25 +141,11 @@ class Session(Watch):
         """The best epoch's report; where its network or report is damaged, the next epoch counts as the best."""
         found: tuple[Report | None, str | None] = (None, None)
         if self.world.is_first:
-            try:
-                if self.state.best_epoch:
-                    read_checkpoint(self.folder / files.BEST)
-                found = self._best_report(), None
-            except OvertoneError as error:
-                for name in (files.BEST, files.REPORT):
-                    if (self.folder / name).is_file():
-                        files.set_aside(self.folder / name)
-                found = None, f"{error}; it is set aside, and the next epoch counts as the best so far"
+            found = restored_report(self.folder, self.kind, self.state)
         self.best, lost = self.world.from_first(found)
         if lost is not None:
             self._messages.append(lost)
             self.state.best_epoch, self.state.best_score, self.state.best_loss = 0, None, None
-
-    def _best_report(self) -> Report | None:
-        report = read_report(self.folder, self.kind)
-        if report is None and self.state.best_score is not None:
-            raise OvertoneError(f"{self.folder / files.REPORT} is gone")
-        return report
 
     def _log(self, rows: list[Row], is_new: bool) -> Log:
         """The log, in a folder that is made ready for it; a no-op log for ranks > 0."""
@@ -407,11 +382,10 @@ class Session(Watch):
         It is not the state's where the checkpoints of a better epoch were lost and the epoch, done anew on another
         machine or number of processes, came out worse.
         """
-        path = self.folder / files.BEST
-        kept = read_manifest(path).metrics.get("epoch") if path.is_file() else None
+        kept = kept_epoch(self.folder)
         if kept in (None, self.state.best_epoch):
             return self.state.best_epoch
-        self.log.say(f"{path} is of epoch {kept} before it was done anew, which was better")
+        self.log.say(f"{self.folder / files.BEST} is of epoch {kept} before it was done anew, which was better")
         return kept
 
     def _patience_is_over(self) -> bool:

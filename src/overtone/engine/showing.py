@@ -1,8 +1,8 @@
-"""Images of an evaluation with what a network gives beside the truth, where its task can draw it."""
+"""What a run draws: its plots, and images with what a network gives beside the truth, where its task can draw it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -11,10 +11,23 @@ from overtone.checkpoint import write_with
 from overtone.data.decoding import BadImage
 from overtone.data.pipeline import NO_DRAW
 from overtone.data.sources import Source
+from overtone.engine.log import Row
 from overtone.engine.placement import Placement
-from overtone.tasks.task import Task
+from overtone.tasks.task import Plot, Task
 
 _MOST, _ALL = 4, 1_000_000  # images of a kind, answers
+
+
+class Artist(Protocol):
+    """Draws the plots of a run; `reports` has one."""
+
+    def curves(self, rows: Sequence[Row], path: Path, title: str) -> None:
+        """Draw loss, score and learning rate by epoch."""
+        ...
+
+    def plot(self, plot: Plot, path: Path) -> None:
+        """Draw one plot of a report."""
+        ...
 
 
 def examples_of(report: Any, source: Source) -> dict[str, int]:

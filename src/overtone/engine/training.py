@@ -22,7 +22,8 @@ from overtone.engine.folder import check_folder, claimed
 from overtone.engine.interrupt import StopRequest
 from overtone.engine.placement import place
 from overtone.engine.resuming import as_begun, check_begun
-from overtone.engine.session import Artist, Session
+from overtone.engine.session import Session
+from overtone.engine.showing import Artist
 from overtone.engine.summary import Summary
 from overtone.engine.trackers import check_installed
 from overtone.errors import OvertoneError

@@ -59,5 +59,5 @@ class Result:
             "<tr>" + "".join(f"<td>{html.escape('' if cell is None else str(cell))}</td>" for cell in row) + "</tr>"
             for row in self.prediction.rows()
         )
-        picture = f'<img alt="{html.escape(self.name)}" src="data:image/png;base64,{source}">'
-        return f"<div>{picture}<table><tr>{heading}</tr>{rows}</table></div>"
+        element = f'<img alt="{html.escape(self.name)}" src="data:image/png;base64,{source}">'
+        return f"<div>{element}<table><tr>{heading}</tr>{rows}</table></div>"

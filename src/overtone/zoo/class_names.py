@@ -4,8 +4,8 @@ from overtone.data.imagenet import NUM_CLASSES, readable, synsets
 from overtone.errors import OvertoneError
 from overtone.models._families import head_rows_of
 from overtone.published import Published, rows_of
+from overtone.zoo.filling import LoadedModel
 from overtone.zoo.reading import HUB_LAYOUT, OWN_LAYOUT
-from overtone.zoo.resolver import LoadedModel
 
 
 def names_of(loaded: LoadedModel) -> tuple[str, ...]:

@@ -55,7 +55,7 @@ def from_manifest(path: Path, manifest: Manifest, state: State, *, strict: bool)
 
 
 def from_published_layout(path: Path, state: State) -> dict[str, Any] | None:
-    """Of a bare file of a UPerNet or a detector with HorNet, told by its keys and shapes; None of another network.
+    """Of a bare file of a UPerNet or a detector with HorNet, inferred from keys and shapes; None of another network.
 
     A published network with 150 classes is evaluated by the protocol of its recipe.
 

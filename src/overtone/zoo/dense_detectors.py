@@ -16,7 +16,7 @@ DETECTION = "detection"
 
 
 def detector_from_published_layout(path: Path, state: State) -> dict[str, Any] | None:
-    """Of a bare file of a detector with HorNet, told by its keys and shapes; None where it is another network.
+    """Of a bare file of a detector with HorNet, inferred from its keys and shapes; None where it is another network.
 
     A published network with 80 classes is evaluated by the protocol of its recipe.
 

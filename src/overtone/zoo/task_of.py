@@ -8,7 +8,7 @@ from overtone.config import Data, Model, Preprocess, Recipe, TaskSettings
 from overtone.errors import OvertoneError
 from overtone.tasks import recipe_from_dict, settings_type, task_named
 from overtone.tasks.task import Setup, Task
-from overtone.zoo.resolver import LoadedModel
+from overtone.zoo.filling import LoadedModel
 
 
 def task_of(

@@ -23,14 +23,12 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from overtone.config import Data
 from overtone.data.folders import images_in, subfolders
 from overtone.data.sources.box_table import read_table
 from overtone.data.sources.boxed import BoxedImages, Faults, Marked, Noted
 from overtone.data.sources.coco import read_coco
-from overtone.data.sources.seeded import held_out
+from overtone.data.sources.parts import evaluation_of, splits_of
 from overtone.data.sources.source import Part, Source, Splits
 from overtone.data.sources.voc import listed, read_voc
 from overtone.data.sources.yolo import read_yolo
@@ -57,37 +55,18 @@ class BoxData:
     def splits(self, data: Data) -> Splits:
         """The images to train on and to validate on."""
         parts = read_boxes(data)
-        train = parts.get("train", parts.get("all"))
-        if train is None or not len(train):
-            raise OvertoneError(f"{_place(data)} has {some(parts)} images but none to train on; {_LAYOUT}")
-        if data.drop_empty:
-            train = train.part(train.usable(), train.origin)
-        if not sum(train.counts()):
-            raise OvertoneError(f"no training image of {_place(data)} has an object; mark some")
-        val, test = parts.get("val"), parts.get("test")
-        if val is None and test is not None and data.validate_on == "test":
-            return Splits(train, test, train.origin)
-        if val is None:
-            return dataclasses.replace(_seeded(train, data), test=test)
-        return Splits(train, val, train.origin, test=test)
+        name = "train" if "train" in parts else "all"
+        if name in parts:
+            if data.drop_empty:
+                parts[name] = parts[name].part(parts[name].usable(), parts[name].origin)
+            if len(parts[name]) and not sum(parts[name].counts()):
+                raise OvertoneError(f"no training image of {_place(data)} has an object; mark some")
+        return splits_of(parts, data, next(iter(parts.values())).origin)
 
     def evaluation(self, data: Data, part: Part, trained_on: Data | None) -> Source:
         """The images of a part: the data's own, else by the seeded split of the training."""
         parts = read_boxes(data)
-        if part == "auto":
-            part = "val" if "val" in parts else "test" if "test" in parts else "all" if trained_on is None else "val"
-        if part == "all":
-            return _joined(list(parts.values()))
-        if part in parts and not (part == "train" and "val" not in parts and trained_on is not None):
-            return parts[part]
-        pool = parts.get("train", parts.get("all"))
-        if part == "test" or pool is None:
-            raise OvertoneError(f"{_place(data)} has no {part} images; it has {some(parts)}: choose one of these")
-        splits = _seeded(pool, trained_on or Data(root=data.root))
-        chosen = splits.train if part == "train" else splits.val
-        if not len(chosen):
-            raise OvertoneError(f"the training held nothing of {_place(data)} out to evaluate on; choose all")
-        return chosen
+        return evaluation_of(parts, data, part, trained_on, lambda: _joined(list(parts.values())))
 
 
 def read_boxes(data: Data) -> dict[str, BoxedImages]:
@@ -245,18 +224,6 @@ def _voc(folder: Path, faults: Faults, stems: Sequence[str] | None = None) -> li
     if not marked:
         raise OvertoneError(f"none of the annotated images of {annotations} are in {images}; put them there")
     return marked
-
-
-def _seeded(images: BoxedImages, data: Data) -> Splits:
-    if data.val_fraction == 0:
-        return Splits(images, images.part([], images.origin), f"{images.origin} (nothing held out)")
-    names = [str(name) for name in images.names]
-    chosen = held_out(names, np.zeros(len(names), dtype=np.int64), data)
-    origin = f"seeded split of {images.origin} (seed {data.split_seed}, {data.val_fraction:.4g} held out)"
-    train, val = (images.part(np.flatnonzero(chosen == is_val), origin) for is_val in (False, True))
-    if not len(val):
-        raise OvertoneError(f"{images.origin} has too few images to hold any out; add images or a val part")
-    return Splits(train, val, origin, seeded=True)
 
 
 def _joined(parts: Sequence[BoxedImages]) -> BoxedImages:

@@ -21,7 +21,7 @@ from overtone.data.masks import ClassList, MaskFile, StoredMask, read_class_list
 from overtone.data.opening import is_folder
 from overtone.data.sources.arrow_columns import classes_of, names_of, opened, tags_of
 from overtone.data.sources.masks import LISTS
-from overtone.data.sources.seeded import held_out
+from overtone.data.sources.parts import evaluation_of, splits_of
 from overtone.data.sources.shard_list import part_of
 from overtone.data.sources.source import Part, Record, Source, Splits
 from overtone.errors import OvertoneError, some
@@ -209,16 +209,7 @@ class ImageTables:
             OvertoneError: nothing to train on, or a column that is not there.
         """
         parts = self._parts(data)
-        if "train" not in parts:
-            raise OvertoneError(f"{data.table or data.root} has {some(parts)} but no train files; add some")
-        train, val, test = parts["train"], parts.get("val"), parts.get("test")
-        place = data.table or data.root
-        if val is None and test is not None and data.validate_on == "test":
-            return Splits(train, test, f"train and test files of {place}")
-        if val is None:
-            seeded = _seeded(train, data)
-            return Splits(seeded.train, seeded.val, seeded.origin, seeded.seeded, test)
-        return Splits(train, val, f"train and validation files of {place}", test=test)
+        return splits_of(parts, data, f"the files of {data.table or data.root}", _targets)
 
     def evaluation(self, data: Data, part: Part, trained_on: Data | None) -> Source:
         """The images of a part, chosen as of folders.
@@ -226,18 +217,7 @@ class ImageTables:
         Raises:
             OvertoneError: there is no such part.
         """
-        parts = self._parts(data)
-        if part == "auto":
-            named = next((name for name in ("val", "test") if name in parts), None)
-            part = named or ("val" if trained_on is not None else "all")  # type: ignore[assignment]
-        if part == "all":
-            return _read(data, self.target)
-        if part in parts and (part != "train" or (trained_on is None and len(parts) > 1)):
-            return parts[part]
-        if part == "test" or "train" not in parts:
-            raise OvertoneError(f"{data.table or data.root} has no files of {part}; it has {some(parts)}")
-        splits = _seeded(parts["train"], trained_on or data)
-        return splits.train if part == "train" else splits.val
+        return evaluation_of(self._parts(data), data, part, trained_on, lambda: _read(data, self.target), _targets)
 
     def _parts(self, data: Data) -> dict[str, ImageTable]:
         images = _read(data, self.target)
@@ -345,14 +325,8 @@ def _mask_classes(place: Path, ignore_index: int | None) -> ClassList:
     return read_class_list(listed, ignore_index)
 
 
-def _seeded(images: ImageTable, data: Data) -> Splits:
-    if data.val_fraction == 0:
-        return Splits(images, images.part([], images.origin), f"{images.origin} (nothing held out)")
-    targets = images._targets[images._positions]
-    chosen = held_out((images.entry(position)[0] for position in range(len(images))), targets, data)
-    origin = f"seeded split of {images.origin} (seed {data.split_seed}, {data.val_fraction:.4g} held out)"
-    train, val = (images.part(np.flatnonzero(chosen == is_val), origin) for is_val in (False, True))
-    return Splits(train, val, origin, seeded=True)
+def _targets(images: ImageTable) -> np.ndarray:
+    return images._targets[images._positions]
 
 
 def _downloaded(name: str) -> Path:

@@ -22,7 +22,8 @@ from overtone.config import Data
 from overtone.data.decoding import MAX_PIXELS, BadImage
 from overtone.data.masks import MOST_CLASSES
 from overtone.data.opening import read_file
-from overtone.data.sources.masks import PARTS, MaskedImages, evaluation_of, splits_of
+from overtone.data.run_lengths import lengths_in
+from overtone.data.sources.masks import PARTS, MaskedImages, mask_evaluation, mask_splits
 from overtone.data.sources.source import Part, Source, Splits
 from overtone.errors import OvertoneError
 
@@ -92,11 +93,11 @@ class CocoMasks:
 
     def splits(self, data: Data) -> Splits:
         """The images to train on and to validate on."""
-        return splits_of(_read(data), data)
+        return mask_splits(_read(data), data)
 
     def evaluation(self, data: Data, part: Part, trained_on: Data | None) -> Source:
         """The images of a part."""
-        return evaluation_of(_read(data), data, part, trained_on)
+        return mask_evaluation(_read(data), data, part, trained_on)
 
 
 def drawn(outline: Any, height: int, width: int) -> np.ndarray:
@@ -119,37 +120,12 @@ def drawn(outline: Any, height: int, width: int) -> np.ndarray:
                 ImageDraw.Draw(image).polygon(points, fill=1, outline=1)
         return np.array(image)
     counts = outline["counts"]
-    lengths = _lengths(counts) if isinstance(counts, str) else [int(count) for count in counts]
+    lengths = lengths_in(counts.encode("ascii")) if isinstance(counts, str) else [int(count) for count in counts]
     if list(outline["size"]) != [height, width] or sum(lengths) != height * width or min(lengths, default=0) < 0:
         raise ValueError(f"run lengths of size {outline['size']} for {height} rows of {width} pixels")
     values = np.zeros(len(lengths), dtype=bool)
     values[1::2] = True
     return np.repeat(values, lengths).reshape(width, height).T
-
-
-def _lengths(text: str) -> list[int]:
-    """Run lengths from COCO's text: groups of five bits, the lowest first, 48 added to each.
-
-    The sixth bit says that another group follows; the last group's fifth bit is the sign. From the fourth number on, it
-    is the difference to the number two before.
-    """
-    lengths: list[int] = []
-    value = shift = 0
-    for character in text.encode("ascii"):
-        group = character - 48
-        if not 0 <= group < 64 or shift > 60:
-            raise ValueError("run lengths that are no text of COCO's")
-        value |= (group & 31) << shift
-        shift += 5
-        if group & 32:
-            continue
-        if group & 16:
-            value -= 1 << shift
-        lengths.append(value + lengths[-2] if len(lengths) > 2 else value)
-        value = shift = 0
-    if shift:
-        raise ValueError("run lengths that end in the middle of a number")
-    return lengths
 
 
 def _files(root: Path) -> dict[str, tuple[Path, Path]]:

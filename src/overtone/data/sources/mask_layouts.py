@@ -15,7 +15,7 @@ from overtone.config import Data
 from overtone.data.folders import images_in
 from overtone.data.masks import IGNORED, ClassList
 from overtone.data.opening import read_file
-from overtone.data.sources.masks import MaskedImages, evaluation_of, listed_images, splits_of
+from overtone.data.sources.masks import MaskedImages, listed_images, mask_evaluation, mask_splits
 from overtone.data.sources.source import Part, Source, Splits
 from overtone.errors import OvertoneError
 
@@ -75,11 +75,11 @@ class Benchmark:
 
     def splits(self, data: Data) -> Splits:
         """The benchmark's own parts."""
-        return splits_of(self._read(data), data)
+        return mask_splits(self._read(data), data)
 
     def evaluation(self, data: Data, part: Part, trained_on: Data | None) -> Source:
         """The images of a part."""
-        return evaluation_of(self._read(data), data, part, trained_on)
+        return mask_evaluation(self._read(data), data, part, trained_on)
 
     def _read(self, data: Data) -> dict[str, MaskedImages]:
         root = None if data.root is None else self._root_of(data.root)

@@ -23,9 +23,9 @@ from overtone.data.decoding import BadImage, decode_stored
 from overtone.data.folders import FORMATS, images_in, subfolders
 from overtone.data.masks import IGNORED, MOST_CLASSES, ClassList, MaskFile, class_list, read_class_list
 from overtone.data.sources.image_list import Paths
-from overtone.data.sources.seeded import held_out
+from overtone.data.sources.parts import evaluation_of, splits_of
 from overtone.data.sources.source import Part, Record, Source, Splits
-from overtone.errors import OvertoneError, some
+from overtone.errors import OvertoneError
 
 IMAGES = ("images", "imgs", "image")
 MASKS = ("masks", "mask", "labels", "annotations", "annots", "segmentation")
@@ -131,11 +131,11 @@ class MaskFolders:
 
     def splits(self, data: Data) -> Splits:
         """The images to train on and to validate on."""
-        return splits_of(self._read(data), data)
+        return mask_splits(self._read(data), data)
 
     def evaluation(self, data: Data, part: Part, trained_on: Data | None) -> Source:
         """The images of a part."""
-        return evaluation_of(self._read(data), data, part, trained_on)
+        return mask_evaluation(self._read(data), data, part, trained_on)
 
     def _read(self, data: Data) -> dict[str, MaskedImages]:
         root = root_of(data, _LAYOUT)
@@ -178,66 +178,14 @@ def root_of(data: Data, layout: str) -> Path:
     return data.root
 
 
-def splits_of(parts: Mapping[str, MaskedImages], data: Data) -> Splits:
-    """What is trained and validated on: the data's own parts, else a seeded part is held out of the training images.
-
-    Args:
-        parts: `train` with `val` or `test` or both, or `all`.
-        data: how the parts are used.
-
-    Raises:
-        OvertoneError: nothing to train on.
-    """
-    train, val, test = parts.get("train", parts.get("all")), parts.get("val"), parts.get("test")
-    if train is None or not len(train):
-        raise OvertoneError(f"{data.root} has {some(parts)} but nothing to train on; {_LAYOUT}")
-    if val is None and test is not None and data.validate_on == "test":
-        return Splits(train, test, f"the folders of {data.root}")
-    if val is None:
-        seeded = _seeded(train, data)
-        return Splits(seeded.train, seeded.val, seeded.origin, seeded.seeded, test)
-    return Splits(train, val, f"the folders of {data.root}", test=test)
+def mask_splits(parts: Mapping[str, MaskedImages], data: Data) -> Splits:
+    """The images to train on and to validate on; see `parts.splits_of`."""
+    return splits_of(parts, data, f"the folders of {data.root}")
 
 
-def evaluation_of(parts: Mapping[str, MaskedImages], data: Data, part: Part, trained_on: Data | None) -> MaskedImages:
-    """The images of a part: the data's own, else by the seeded split of the training.
-
-    Args:
-        parts: see `splits_of`.
-        data: where they are.
-        part: `auto`: `val`, else `test`, else the held-out part of a network that was trained here, else all.
-        trained_on: the data of the network's training, which held images out by a seed; None: it did not.
-
-    Raises:
-        OvertoneError: there is no such part.
-    """
-    if part == "auto":
-        part = "val" if "val" in parts else "test" if "test" in parts else "all" if trained_on is None else "val"
-    if part == "all":
-        return _joined(list(parts.values()), data)
-    if part in parts and not (part == "train" and "val" not in parts and trained_on is not None):
-        return parts[part]
-    pool = parts.get("train", parts.get("all"))
-    if part == "test" or pool is None:
-        raise OvertoneError(f"{data.root} has no {part} images; it has {some(parts)}: choose one of these, or all")
-    splits = _seeded(pool, trained_on or Data(root=data.root))
-    chosen = splits.train if part == "train" else splits.val
-    assert isinstance(chosen, MaskedImages)
-    if not len(chosen):
-        raise OvertoneError(f"the training held nothing of {data.root} out to evaluate on; choose all")
-    return chosen
-
-
-def _seeded(images: MaskedImages, data: Data) -> Splits:
-    if data.val_fraction == 0:
-        return Splits(images, images.part([], images.origin), f"{images.origin} (nothing held out)")
-    names = (images.entry(position)[0] for position in range(len(images)))
-    chosen = held_out(names, np.zeros(len(images), dtype=np.int64), data)
-    origin = f"seeded split of {images.origin} (seed {data.split_seed}, {data.val_fraction:.4g} held out)"
-    train, val = (images.part(np.flatnonzero(chosen == is_val), origin) for is_val in (False, True))
-    if not len(val):
-        raise OvertoneError(f"{data.root} has too few images to hold any out; add images or a val folder")
-    return Splits(train, val, origin, seeded=True)
+def mask_evaluation(parts: Mapping[str, MaskedImages], data: Data, part: Part, trained_on: Data | None) -> MaskedImages:
+    """The images of a part; see `parts.evaluation_of`."""
+    return evaluation_of(parts, data, part, trained_on, lambda: _joined(list(parts.values()), data))
 
 
 def _joined(parts: Sequence[MaskedImages], data: Data) -> MaskedImages:

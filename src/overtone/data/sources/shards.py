@@ -12,7 +12,7 @@ from overtone.data.prefetching import Prefetcher
 from overtone.data.shard_files import ShardFiles
 from overtone.data.shard_index import IMAGE, JSON, MASK
 from overtone.data.sources.boxed_json import objects_from_json
-from overtone.data.sources.seeded import held_out
+from overtone.data.sources.parts import evaluation_of, splits_of
 from overtone.data.sources.shard_indices import indexed
 from overtone.data.sources.shard_list import ShardList, find_shards, is_shards
 from overtone.data.sources.shard_table import ShardTable, table_of
@@ -193,13 +193,7 @@ class Shards:
         by_part = {part: self._part(images, found, part, data) for part in found.parts}
         if self.target == "boxes" and data.drop_empty:
             by_part["train"] = by_part["train"].part(by_part["train"].usable(), by_part["train"].origin)
-        train, val, test = by_part["train"], by_part.get("val"), by_part.get("test")
-        if val is None and test is not None and data.validate_on == "test":
-            return Splits(train, test, f"train and test shards of {_place(data)}")
-        if val is None:
-            seeded = self._seeded(train, data)
-            return Splits(seeded.train, seeded.val, seeded.origin, seeded.seeded, test)
-        return Splits(train, val, f"train and val shards of {_place(data)}", test=test)
+        return splits_of(by_part, data, f"the shards of {_place(data)}", _targets)
 
     def evaluation(self, data: Data, part: Part, trained_on: Data | None) -> Source:
         """The samples of a part, chosen as of folders.
@@ -208,19 +202,8 @@ class Shards:
             OvertoneError: there is no such part.
         """
         found, images = self._open(data)
-        if part == "auto":
-            named = next((name for name in ("val", "test") if name in found.parts), None)
-            part = named or ("val" if trained_on is not None else "all")  # type: ignore[assignment]
-        if part == "all":
-            return images
-        if part in found.parts and (part != "train" or (trained_on is None and len(found.parts) > 1)):
-            return self._part(images, found, part, data)
-        if part == "test" or "train" not in found.parts:
-            raise OvertoneError(
-                f"{_place(data)} has no shards of {part}; it has {some(found.parts)}: choose one, or all"
-            )
-        splits = self._seeded(self._part(images, found, "train", data), trained_on or data)
-        return splits.train if part == "train" else splits.val
+        parts = {name: self._part(images, found, name, data) for name in found.parts}
+        return evaluation_of(parts, data, part, trained_on, lambda: images, _targets)
 
     def _open(self, data: Data) -> tuple[ShardList, ShardImages]:
         assert data.root is not None
@@ -242,17 +225,9 @@ class Shards:
         shards = frozenset(found.parts[part])
         return images.in_shards(shards.__contains__, f"{part} shards of {_place(data)}")
 
-    def _seeded(self, images: ShardImages, data: Data) -> Splits:
-        if data.val_fraction == 0:
-            return Splits(images, images.part([], images.origin), f"all {images.origin} (nothing held out)")
-        targets = images._table.targets[images._positions]
-        names = (images.entry(position)[0] for position in range(len(images)))
-        chosen = held_out(names, targets, data)
-        origin = f"seeded split of {images.origin} (seed {data.split_seed}, {data.val_fraction:.4g} held out)"
-        train, val = (images.part(np.flatnonzero(chosen == is_val), origin) for is_val in (False, True))
-        if not len(val):
-            raise OvertoneError(f"{images.origin} hold too few samples to hold any out; add some, or val shards")
-        return Splits(train, val, origin, seeded=True)
+
+def _targets(images: ShardImages) -> np.ndarray:
+    return images._table.targets[images._positions]
 
 
 def _place(data: Data) -> str:

@@ -14,6 +14,7 @@ import importlib
 import io
 import re
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ import numpy as np
 
 from overtone.config import Data
 from overtone.data.sources.image_list import Contents, ImageList, Paths, found
+from overtone.data.sources.parts import evaluation_of, splits_of
 from overtone.data.sources.pointed import Pointed, is_pointer
-from overtone.data.sources.seeded import held_out
 from overtone.data.sources.source import Part, Record, Source, Splits
 from overtone.data.storage import address_of, is_remote, read_all
 from overtone.errors import OvertoneError, some
@@ -103,16 +104,17 @@ class ClassTable:
         return data.table is not None
 
     def splits(self, data: Data) -> Splits:
-        """The training and validation images; see `_splits`."""
+        """The training and validation images; see `parts.splits_of`."""
         images, parts = self._read(data)
         if len(images.labels) < 2:
             raise OvertoneError(f"{data.table} has one class only, {', '.join(images.labels)}; add images of another")
-        return _splits(images, parts, images.targets, data)
+        return splits_of(_by_part(images, parts), data, f"split column of {images.origin}", attrgetter("targets"))
 
     def evaluation(self, data: Data, part: Part, trained_on: Data | None) -> Source:
-        """The images of a part; see `_evaluation`."""
+        """The images of a part; see `parts.evaluation_of`."""
         images, parts = self._read(data)
-        return _evaluation(images, parts, images.targets, data, part, trained_on)
+        by_part = _by_part(images, parts)
+        return evaluation_of(by_part, data, part, trained_on, lambda: images, attrgetter("targets"))
 
     def _read(self, data: Data) -> tuple[ImageList, np.ndarray | None]:
         table = Table(data)
@@ -134,14 +136,14 @@ class TagTable:
         return data.table is not None
 
     def splits(self, data: Data) -> Splits:
-        """The training and validation images; see `_splits`."""
+        """The training and validation images; see `parts.splits_of`."""
         images, parts = self._read(data)
-        return _splits(images, parts, np.zeros(len(images), dtype=np.int64), data)
+        return splits_of(_by_part(images, parts), data, f"split column of {images.origin}")
 
     def evaluation(self, data: Data, part: Part, trained_on: Data | None) -> Source:
-        """The images of a part; see `_evaluation`."""
+        """The images of a part; see `parts.evaluation_of`."""
         images, parts = self._read(data)
-        return _evaluation(images, parts, np.zeros(len(images), dtype=np.int64), data, part, trained_on)
+        return evaluation_of(_by_part(images, parts), data, part, trained_on, lambda: images)
 
     def _read(self, data: Data) -> tuple[TaggedImages, np.ndarray | None]:
         table = Table(data)
@@ -304,53 +306,12 @@ class Table:
         return next(there, folders[0])
 
 
-def _splits(images: Any, parts: np.ndarray | None, groups: np.ndarray, data: Data) -> Splits:
-    """By the split column where there is one, else a seeded part is held out for validation."""
-    origin = images.origin
+def _by_part(images: Any, parts: np.ndarray | None) -> dict[str, Any]:
+    """The rows of each part that the split column names; without one `all`."""
     if parts is None:
-        return _seeded(images, groups, data)
-    by_part = {part: images.part(np.flatnonzero(parts == part), f"{part} rows of {origin}") for part in set(parts)}
-    if "train" not in by_part:
-        raise OvertoneError(f"{data.table} has no rows of the split train; it has {some(by_part)}")
-    train, val, test = by_part["train"], by_part.get("val"), by_part.get("test")
-    if val is None and test is not None and data.validate_on == "test":
-        return Splits(train, test, f"split column of {origin}")
-    if val is None:
-        seeded = _seeded(train, groups[parts == "train"], data)
-        return Splits(seeded.train, seeded.val, seeded.origin, seeded.seeded, test)
-    return Splits(train, val, f"split column of {origin}", test=test)
-
-
-def _seeded(images: Any, groups: np.ndarray, data: Data) -> Splits:
-    if data.val_fraction == 0:
-        return Splits(images, images.part([], images.origin), f"all of {images.origin} (nothing held out)")
-    names = (images.entry(position)[0] for position in range(len(images)))
-    chosen = held_out(names, groups, data)
-    origin = f"seeded split of {images.origin} (seed {data.split_seed}, {data.val_fraction:.4g} held out)"
-    train, val = (images.part(np.flatnonzero(chosen == is_val), origin) for is_val in (False, True))
-    if not len(val):
-        raise OvertoneError(f"{data.table} has too few rows to hold any out; add rows or a split column")
-    return Splits(train, val, origin, seeded=True)
-
-
-def _evaluation(
-    images: Any, parts: np.ndarray | None, groups: np.ndarray, data: Data, part: Part, trained_on: Data | None
-) -> Source:
-    """The rows of a part: by the split column, else by the seeded split of the training."""
-    if part == "all":
-        return images
-    names = set() if parts is None else set(parts.tolist())
-    if part == "auto":
-        part = "val" if "val" in names else "test" if "test" in names else "val" if trained_on is not None else "all"
-    if part == "all":
-        return images
-    if parts is not None and part in names and not (part == "train" and trained_on is not None):
-        return images.part(np.flatnonzero(parts == part), f"{part} rows of {images.origin}")
-    if part == "test":
-        raise OvertoneError(f"{data.table} has no rows of the split test; choose val or all")
-    pool = images if parts is None else images.part(np.flatnonzero(parts == "train"), images.origin)
-    splits = _seeded(pool, groups if parts is None else groups[parts == "train"], trained_on or Data(table=data.table))
-    return splits.train if part == "train" else splits.val
+        return {"all": images}
+    rows = {part: np.flatnonzero(parts == part) for part in np.unique(parts).tolist()}
+    return {part: images.part(at, f"{part} rows of {images.origin}") for part, at in rows.items()}
 
 
 def _table_path(table: Path, root: Path | None) -> Path:

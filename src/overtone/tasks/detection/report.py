@@ -30,7 +30,7 @@ class DetectionReport:
     Attributes:
         labels: names in the order of the outputs.
         num_expected: images asked for; `num_used`: those that could be read, which all figures are about.
-        score_name: which figure decides, for people.
+        score_name: display name of the figure that decides.
         boxes: COCO's figures of boxes.
         masks: those of masks; None for a network without mask heads.
         objects: number of objects of each class.

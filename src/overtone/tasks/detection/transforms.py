@@ -285,10 +285,10 @@ class BoxPipeline:
             return self._transform(image), size
         return self._resizer.to(image, self._resizer.size(*size)), size
 
-    def alone(self, picture: Any) -> Tensor:
+    def alone(self, image: Any) -> Tensor:
         """Pillow's image in RGB as a network takes it, float32 `(3, H, W)`."""
-        image = self.view(as_pixels(picture).permute(2, 0, 1))[0]
-        return normalise(image.float() / 255, self._preprocess)
+        pixels = self.view(as_pixels(image).permute(2, 0, 1))[0]
+        return normalise(pixels.float() / 255, self._preprocess)
 
     def collate(self, samples: Sequence[tuple[Any, Any]], ids: Tensor, bad: tuple[tuple[int, str], ...]) -> Batch:
         """Normalise images and pad them to one size."""

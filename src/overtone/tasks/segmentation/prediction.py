@@ -11,8 +11,9 @@ from PIL import Image
 
 from overtone.checkpoint import write_text, write_with
 from overtone.data.decoding import decode_image
-from overtone.data.mask_forms import MaskForm, hex_colour, png_text, run_lengths
+from overtone.data.mask_forms import MaskForm, hex_colour, png_text
 from overtone.data.masks import Mask
+from overtone.data.run_lengths import run_lengths
 from overtone.tasks.segmentation.drawing import comparison, palette, tinted
 
 

@@ -1,4 +1,4 @@
-"""Pictures that the tests of the data package read."""
+"""Images that the tests of the data package read."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ def classes_of(transform: Callable[..., object], *, channels_last: bool = False)
 
 
 def noise(width: int = 24, height: int = 18, seed: int = 0) -> Image.Image:
-    """A picture in RGB whose every pixel differs."""
+    """An image in RGB whose every pixel differs."""
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
