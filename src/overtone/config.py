@@ -261,6 +261,11 @@ class Train(Checked, section="train"):
     validation images' classes (Guo et al. 2017, arXiv:1706.04599)."""
     ema_decay: InnerFraction | None = None
     """Decay of the moving average of the weights; when set, the average is evaluated and kept as best."""
+    ema_warmup: bool = False
+    """Let the decay grow with the steps to `ema_decay`: in step t (from 0) it is t / (t + 10) at most."""
+    ema_evaluate: Literal["average", "best"] = "average"
+    """What is evaluated where there is a moving average: the average, or it and the weights themselves, of which the
+    better (higher score, then lower loss) is kept; twice the time of the evaluation."""
     patience: PositiveInt | None = None
     """Stop early after this number of epochs without a better validation score."""
     sizes: tuple[Pixels, ...] = ()
@@ -274,8 +279,11 @@ class Train(Checked, section="train"):
     threads when images are small."""
 
     def __post_init__(self) -> None:
-        """Refuse to wait for evaluations that most epochs do not have."""
+        """Refuse settings of an average that is not there, and to wait for evaluations that most epochs do not have."""
         super().__post_init__()
+        for name, value in (("ema_warmup", self.ema_warmup), ("ema_evaluate", self.ema_evaluate == "best")):
+            is_clear = self.ema_decay is not None or not value
+            require(is_clear, f"train.{name}", getattr(self, name), "left out where there is no train.ema_decay")
         is_clear = self.patience is None or self.eval_steps is None
         require(is_clear, "train.patience", self.patience, "none where train.eval_steps is set: it counts epochs")
 

@@ -98,7 +98,7 @@ def _trainer(
     network = placement.model(network)
     if recipe.train.sync_bn:
         network = synchronise_batch_norm(network, placement.device)
-    average = moving_average(network, recipe.train.ema_decay)
+    average = moving_average(network, recipe.train.ema_decay, warmup=recipe.train.ema_warmup)
     trainer = Trainer(
         network,
         task,

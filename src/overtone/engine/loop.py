@@ -259,7 +259,7 @@ def _next(batches: Iterator[Batch], pace: Pace, watch: Watch) -> Batch | None:
 def _close_epoch(
     state: State, pace: Pace, report: Report | None, seconds: float, ended_early: bool, is_due: bool
 ) -> Epoch:
-    is_best = is_due if report is None else _is_better(report, state)
+    is_best = is_due if report is None else is_better(report, state.best_score, state.best_loss)
     if is_best:
         state.best_epoch = state.epoch + 1
         state.best_score, state.best_loss = (None, None) if report is None else (report.score, report.loss)
@@ -281,11 +281,11 @@ def _close_epoch(
     return Epoch(row, report, is_best)
 
 
-def _is_better(report: Report, state: State) -> bool:
+def is_better(report: Report, score: float | None, loss: float | None) -> bool:
     """Whether a report is better than the best so far: a higher score, or the same with a lower loss."""
-    if state.best_score is None or report.score != state.best_score:
-        return state.best_score is None or report.score > state.best_score
-    return state.best_loss is not None and report.loss < state.best_loss
+    if score is None or report.score != score:
+        return score is None or report.score > score
+    return loss is not None and report.loss < loss
 
 
 def _out_of_patience(state: State, patience: int | None) -> bool:

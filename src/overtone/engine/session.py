@@ -19,7 +19,7 @@ from overtone.engine.distributed import World
 from overtone.engine.folder import clear, prune, remove_temporary
 from overtone.engine.interrupt import StopRequest
 from overtone.engine.log import Log, Row, read_rows
-from overtone.engine.loop import BadImage, Epoch, Interrupted, Watch, evaluate, fit
+from overtone.engine.loop import BadImage, Epoch, Interrupted, Watch, evaluate, fit, is_better
 from overtone.engine.optim import total_epochs
 from overtone.engine.placement import Placement
 from overtone.engine.records import announcement, manifest_of, write_description, write_fault
@@ -281,7 +281,17 @@ class Session(Watch):
         self.log.training(snapshot)
 
     def _validate(self) -> Report | None:
-        return self._measured(self.splits.val, self.parts.validation, "validation")
+        """The validation's report of the moving average or, of two, the better one, which is then what is kept."""
+        source, loader, trainer = self.splits.val, self.parts.validation, self.trainer
+        if self.recipe.train.ema_evaluate == "average":
+            return self._measured(source, loader, "validation")
+        reports = {}
+        for trainer.evaluates in ("weights", "average"):
+            reports[trainer.evaluates] = self._measured(source, loader, f"validation of the {trainer.evaluates}")
+        of_weights, of_average = reports["weights"], reports["average"]
+        if of_weights is not None and is_better(of_weights, of_average.score, of_average.loss):
+            trainer.evaluates = "weights"
+        return reports[trainer.evaluates]
 
     def _measured(self, source: Source, loader: Loader, what: str) -> Report | None:
         """The report of the evaluated network on a source; None where it is empty."""
@@ -305,6 +315,8 @@ class Session(Watch):
 
     def _keep(self, epoch: Epoch) -> None:
         report = epoch.report
+        if self.recipe.train.ema_evaluate == "best" and report is not None:
+            epoch.row["evaluated"] = self.trainer.evaluates
         # before the checkpoint: a line of an epoch that the state counts must be there, any other is dropped
         self.log.epoch(epoch.row)
         self._save(epoch.row["epoch"], report, is_best=epoch.is_best)

@@ -10,7 +10,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from timm.utils import ModelEmaV3  # pyright: ignore[reportPrivateImportUsage]
@@ -95,6 +95,7 @@ class Trainer:
         sync_bn: bool = False,
     ) -> None:
         self.model, self.task, self.optimizer, self.average = model, task, optimizer, average
+        self.evaluates: Literal["average", "weights"] = "weights" if average is None else "average"
         self.lr_at, self.weight_decay_at = lr_at, weight_decay_at
         self.placement, self.seed = placement, seed
         self.micro_batch, self.clip_grad = micro_batch, clip_grad
@@ -115,8 +116,8 @@ class Trainer:
 
     @property
     def evaluated(self) -> nn.Module:
-        """The network that is evaluated and kept: the moving average if there is one."""
-        return self.model if self.average is None else self.average.module
+        """The network that is evaluated and kept: the moving average if there is one, unless `evaluates` is weights."""
+        return self.model if self.average is None or self.evaluates == "weights" else self.average.module
 
     @functools.cached_property
     def normalises_batches(self) -> bool:
@@ -226,7 +227,8 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
-            self.average.update(self.model)
+            # a step is what timm warms the decay up by, and what makes it 0 in the first one without a warm-up too
+            self.average.update(self.model, step + 1 if self.average.use_warmup else None)
 
     def _guard(self, loss_sum: Tensor, norm: Tensor, step: int, ids: Tensor, own: Tensor) -> None:
         if not self.deferred:
