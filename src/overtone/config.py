@@ -266,6 +266,9 @@ class Train(Checked, section="train"):
     ema_evaluate: Literal["average", "best"] = "average"
     """What is evaluated where there is a moving average: the average, or it and the weights themselves, of which the
     better (higher score, then lower loss) is kept; twice the time of the evaluation."""
+    freeze_epochs: Count = 0
+    """Epochs at the start that train only the classifier, as `model.freeze` does in all of them; then everything is
+    trained, at the learning rate that the schedule has come to."""
     patience: PositiveInt | None = None
     """Stop early after this number of epochs without a better validation score."""
     sizes: tuple[Pixels, ...] = ()
@@ -363,6 +366,10 @@ class Recipe(Checked):
             self.data.decoder,
             "cpu where data.cache is decoded or data.scaled_decoding is on",
         )
+        frozen = self.train.freeze_epochs
+        require(not (frozen and self.model.freeze), "train.freeze_epochs", frozen, "0 where model.freeze is on")
+        is_shorter = not frozen or frozen < self.train.epochs or self.train.steps is not None
+        require(is_shorter, "train.freeze_epochs", frozen, "less than train.epochs; model.freeze is for all of them")
         sizes = self.train.sizes
         require(len(sizes) <= self.train.epochs, "train.sizes", sizes, "no more sizes than train.epochs")
         ending = self.schedule.weight_decay_end

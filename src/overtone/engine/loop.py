@@ -179,7 +179,7 @@ def evaluate(
 def _train_epoch(
     trainer: Trainer, loader: Loader, state: State, pace: Pace, max_steps: int | None, watch: Watch
 ) -> None:
-    trainer.start(state.loss_sum)
+    trainer.start(state.loss_sum, state.epoch)
     if state.batch >= len(loader):  # interrupted between the last step and the end of the validation
         return
     loader.set_epoch(state.epoch, state.batch)
