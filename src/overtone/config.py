@@ -113,6 +113,9 @@ class Data(Checked, section="data"):
     """Keep class folders that hold no image as classes."""
     accept_changes: bool = False
     """Resume although training data was added, removed, renamed or relabelled since."""
+    sampling: Literal["all", "balanced"] = "all"
+    """Training images of an epoch: `all`, each once; `balanced`, as many, and equally many of each class: those of a
+    rare class several times, with other random changes each time, those of a frequent one in turn over the epochs."""
     shuffle_shards: PositiveInt = 16
     """Shards that training's order draws from at a time, where the images are in tar shards."""
     cache_gb: NonNegative = 20.0
@@ -370,6 +373,12 @@ class Recipe(Checked):
         require(not (frozen and self.model.freeze), "train.freeze_epochs", frozen, "0 where model.freeze is on")
         is_shorter = not frozen or frozen < self.train.epochs or self.train.steps is not None
         require(is_shorter, "train.freeze_epochs", frozen, "less than train.epochs; model.freeze is for all of them")
+        require(
+            self.data.sampling == "all" or self.train.class_weights == "none",
+            "train.class_weights",
+            self.train.class_weights,
+            "none where data.sampling is balanced: either is enough",
+        )
         sizes = self.train.sizes
         require(len(sizes) <= self.train.epochs, "train.sizes", sizes, "no more sizes than train.epochs")
         ending = self.schedule.weight_decay_end

@@ -266,6 +266,7 @@ class Session(Watch):
         source, known = self.splits.train, set(self.state.bad)
         for position, reason in found:
             if position not in known:
+                known.add(position)
                 self.state.bad.append(position)
                 self.log.say(f"left out: {source.name(position)}: {reason}")
         limit = self.recipe.data.max_bad_fraction
