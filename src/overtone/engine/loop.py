@@ -195,7 +195,7 @@ def _train_epoch(
         if batch is None or agreement.lacks:
             stopped = True
             break
-        if _is_enough(batch, loader, state.batch, trainer):
+        if is_enough(batch, loader, state.batch, trainer):
             trainer.step(batch, state.step, agreement)
             state.images += agreement.num_samples
             state.weight += agreement.weight
@@ -216,7 +216,7 @@ def _train_epoch(
         raise Interrupted
 
 
-def _is_enough(batch: Batch, loader: Loader, index: int, trainer: Trainer) -> bool:
+def is_enough(batch: Batch, loader: Loader, index: int, trainer: Trainer) -> bool:
     """Whether a batch is enough for a step, which all processes must find alike.
 
     Batch norm needs two samples: a lone one in the last batch waits for another epoch.

@@ -8,13 +8,13 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from overtone.checkpoint import Checkpoint, read_checkpoint, read_manifest, write_text
+from overtone.checkpoint import Checkpoint, Manifest, read_checkpoint, read_manifest, write_text
 from overtone.config import Recipe, Run, to_dict
 from overtone.data.loader import Loader, worker_death_explained
 from overtone.data.sources import Source, Splits
 from overtone.engine import folder as files
 from overtone.engine import saver
-from overtone.engine.assembly import assemble
+from overtone.engine.assembly import Parts, assemble
 from overtone.engine.distributed import World
 from overtone.engine.folder import clear, prune, remove_temporary
 from overtone.engine.interrupt import StopRequest
@@ -31,6 +31,7 @@ from overtone.engine.state import Snapshot, State
 from overtone.engine.step import NotFinite
 from overtone.engine.summary import Summary, figures_of, read_report, report_text
 from overtone.engine.trackers import chosen_trackers
+from overtone.engine.trial import fitted_epochs
 from overtone.errors import OvertoneError
 from overtone.tasks import task_named
 from overtone.tasks.task import Plot, Report
@@ -95,16 +96,10 @@ class Session(Watch):
             changed = self._check_resumable(checkpoint)
         elif resuming:
             self._messages.append(f"the run in {self.folder} has no checkpoint yet and starts over")
-        self.parts = assemble(
-            self.recipe,
-            self.run,
-            self.splits,
-            self.placement,
-            self.world,
-            resumed=None if checkpoint is None else checkpoint.manifest,
-            digest=self.digest,
-            say=self._messages.append,
-        )
+        is_settled = checkpoint is not None or (resuming and (self.folder / files.RECIPE).is_file())
+        if self.recipe.train.minutes is not None and not self.world.from_first(is_settled):
+            self._fit_epochs()
+        self.parts = self._assembled(None if checkpoint is None else checkpoint.manifest)
         self.task, self.trainer = self.parts.task, self.parts.trainer
         if checkpoint is not None:
             self.state = saver.restore(last, checkpoint, self.trainer)
@@ -121,6 +116,30 @@ class Session(Watch):
                 yield log
         finally:
             self.parts.close()
+
+    def _assembled(self, resumed: Manifest | None) -> Parts:
+        """New parts; `resumed` of the checkpoint whose weights are going to be loaded."""
+        return assemble(
+            self.recipe,
+            self.run,
+            self.splits,
+            self.placement,
+            self.world,
+            resumed=resumed,
+            digest=self.digest,
+            say=self._messages.append,
+        )
+
+    def _fit_epochs(self) -> None:
+        """Set the number of epochs to what `train.minutes` leaves time for."""
+        parts = self._assembled(None)
+        try:
+            epochs, said = fitted_epochs(self.recipe, parts, self.placement, self._since)
+        finally:
+            parts.close()
+        self._messages.append(said)
+        self.recipe = dataclasses.replace(self.recipe, train=dataclasses.replace(self.recipe.train, epochs=epochs))
+        self.manifest = self.saver.manifest = manifest_of(self.recipe, self.splits, self.digest)
 
     def _check_resumable(self, checkpoint: Checkpoint) -> bool:
         """Whether the samples have changed since, which the recipe then accepts; all processes find the same."""
