@@ -110,6 +110,9 @@ class Data(Checked, section="data"):
     """Keep class folders that hold no image as classes."""
     accept_changes: bool = False
     """Resume although training data was added, removed, renamed or relabelled since."""
+    sampling: Literal["all", "balanced"] = "all"
+    """Training images of an epoch: `all`, each once; `balanced`, as many, and equally many of each class: those of a
+    rare class several times, with other random changes each time, those of a frequent one in turn over the epochs."""
     shuffle_shards: PositiveInt = 16
     """Shards that training's order draws from at a time, where the images are in tar shards."""
     cache_gb: NonNegative = 20.0
@@ -240,6 +243,9 @@ class Train(Checked, section="train"):
 
     epochs: PositiveInt = 100
     """Passes over the training images."""
+    minutes: Minutes | None = None
+    """Minutes that the training may take: `epochs` becomes the number that fits, by the measured time of some trial
+    steps and of the validation; it is recorded, so a resumed run keeps it."""
     steps: PositiveInt | None = None
     """Optimiser steps in all, in place of epochs; the last epoch is as short as it comes out."""
     eval_steps: PositiveInt | None = None
@@ -258,6 +264,14 @@ class Train(Checked, section="train"):
     validation images' classes (Guo et al. 2017, arXiv:1706.04599)."""
     ema_decay: InnerFraction | None = None
     """Decay of the moving average of the weights; when set, the average is evaluated and kept as best."""
+    ema_warmup: bool = False
+    """Let the decay grow with the steps to `ema_decay`: in step t (from 0) it is t / (t + 10) at most."""
+    ema_evaluate: Literal["average", "best"] = "average"
+    """What is evaluated where there is a moving average: the average, or it and the weights themselves, of which the
+    better (higher score, then lower loss) is kept; twice the time of the evaluation."""
+    freeze_epochs: Count = 0
+    """Epochs at the start that train only the classifier, as `model.freeze` does in all of them; then everything is
+    trained, at the learning rate that the schedule has come to."""
     patience: PositiveInt | None = None
     """Stop early after this number of epochs without a better validation score."""
     sizes: tuple[Pixels, ...] = ()
@@ -271,8 +285,13 @@ class Train(Checked, section="train"):
     threads when images are small."""
 
     def __post_init__(self) -> None:
-        """Refuse to wait for evaluations that most epochs do not have."""
+        """Refuse settings of an average that is not there, and to wait for evaluations that most epochs do not have."""
         super().__post_init__()
+        for name, value in (("ema_warmup", self.ema_warmup), ("ema_evaluate", self.ema_evaluate == "best")):
+            is_clear = self.ema_decay is not None or not value
+            require(is_clear, f"train.{name}", getattr(self, name), "left out where there is no train.ema_decay")
+        is_clear = self.minutes is None or self.steps is None
+        require(is_clear, "train.minutes", self.minutes, "none where train.steps is set")
         is_clear = self.patience is None or self.eval_steps is None
         require(is_clear, "train.patience", self.patience, "none where train.eval_steps is set: it counts epochs")
 
@@ -332,6 +351,12 @@ class Recipe(Checked):
         require(not (decodes and scaled), "data.scaled_decoding", True, wanted)
         wanted = "cpu where data.cache is decoded or data.scaled_decoding is on"
         require(data.decoder == "cpu" or not (decodes or scaled), "data.decoder", data.decoder, wanted)
+        frozen = self.train.freeze_epochs
+        require(not (frozen and self.model.freeze), "train.freeze_epochs", frozen, "0 where model.freeze is on")
+        is_shorter = not frozen or frozen < self.train.epochs or self.train.steps is not None
+        require(is_shorter, "train.freeze_epochs", frozen, "less than train.epochs; model.freeze is for all of them")
+        weights, wanted = self.train.class_weights, "none where data.sampling is balanced: either is enough"
+        require(data.sampling == "all" or weights == "none", "train.class_weights", weights, wanted)
         sizes = self.train.sizes
         require(len(sizes) <= self.train.epochs, "train.sizes", sizes, "no more sizes than train.epochs")
         ending, wanted = self.schedule.weight_decay_end, "none where optim.weight_decay is 0: nothing decays then"

@@ -10,7 +10,7 @@ from made_shards import write_shards
 
 from overtone.config import Data, Preprocess
 from overtone.data.loader import Loader
-from overtone.data.order import epoch_order, shard_order
+from overtone.data.order import balanced_order, epoch_order, shard_order
 from overtone.data.pipeline import class_images
 from overtone.data.sources import open_evaluation
 from overtone.data.transforms import evaluation_transform
@@ -65,3 +65,16 @@ def test_ranks_and_resumption_see_the_same_order(tmp_path: Path, ranks: int) -> 
     together = [ids(rank=rank, num_ranks=ranks) for rank in range(ranks)]
     assert [list(chain.from_iterable(parts)) for parts in zip(*together, strict=True)] == alone
     assert ids(2) == alone[2:] and sorted(chain.from_iterable(alone)) == list(range(30))
+
+
+def test_a_balanced_epoch_has_each_class_equally_often() -> None:
+    classes = np.array([0] * 70 + [2] * 20 + [1] * 10)
+    epochs = [balanced_order(classes, seed=1, epoch=epoch) for epoch in range(6)]
+    for order in epochs:
+        assert len(order) == len(order.unique()) == 100
+        counts = np.bincount(classes[order.numpy() % 100])
+        assert sorted(counts.tolist()) == [33, 33, 34]
+    often = np.bincount(torch.cat(epochs).numpy() % 100)  # about 200 times each class, its samples in turn
+    assert all(np.ptp(often[of]) <= 4 and often[of].min() >= 1 for of in (slice(70), slice(70, 90), slice(90, 100)))
+    assert torch.equal(epochs[0], balanced_order(classes, seed=1, epoch=0)) and not torch.equal(*epochs[:2])
+    assert balanced_order(np.arange(5), 0, 0).sort().values.tolist() == list(range(5))

@@ -27,6 +27,9 @@ class Tiny(nn.Module):
         self.drop = nn.Dropout(drop_rate)
         self.head = nn.Linear(8, num_classes)
 
+    def get_classifier(self):
+        return self.head
+
     def forward(self, x):
         return self.head(self.drop(torch.relu(self.bn(self.conv(x))).mean((2, 3))))
 

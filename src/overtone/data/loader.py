@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from overtone.data.decoded_cache import DecodedCache, Memory
 from overtone.data.decoding import BadImage
-from overtone.data.order import by_orientation, epoch_order, shard_order
+from overtone.data.order import balanced_order, by_orientation, epoch_order, shard_order
 from overtone.data.pipeline import Batch, Draw, Pipeline
 from overtone.data.seeding import preserved, reseed
 from overtone.data.sources.source import Source
@@ -45,6 +45,10 @@ class Loader:
         rank: which of `num_ranks` processes this is. In training's order each gets its share of every batch (of
             `batch_size` images over all of them); otherwise its part of the list, in batches of `batch_size`.
         cache: keeps decoded samples for the epochs to come; each process that reads has its own, or shares its files.
+        balanced: training's order is `order.balanced_order` of the source's `targets`, int64 `(N,)`.
+
+    Raises:
+        OvertoneError: balanced, but the source has no list of classes, or its samples must be read in turn.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Loader:
         rank: int = 0,
         num_ranks: int = 1,
         cache: DecodedCache | None = None,
+        balanced: bool = False,
     ) -> None:
         if batch_size < 1 or workers < 0:
             raise OvertoneError(f"batch_size is {batch_size}, workers is {workers}; give at least 1 and at least 0")
@@ -71,6 +76,8 @@ class Loader:
         groups = getattr(source, "groups", None)
         if shuffle and groups is not None:
             self._order.groups, self._order.window = groups(), getattr(source, "window", 1)
+        if balanced:
+            self._order.classes = _classes(source)
         self._order.source = source
         self._order.first_batch = start_batch
         with _workers_as_asked():
@@ -207,6 +214,7 @@ class _Order(Sampler):
         self.rank, self.num_ranks = rank, num_ranks
         self.epoch = self.first_batch = 0
         self.groups: np.ndarray | None = None
+        self.classes: np.ndarray | None = None
         self.window = 1
         self.source: Any = None
 
@@ -220,7 +228,9 @@ class _Order(Sampler):
         return torch.arange(self.num_images).tensor_split(self.num_ranks)[self.rank]
 
     def shuffled(self, epoch: int) -> Tensor:
-        """Training's order of all images."""
+        """Training's order of all images; an entry may be beyond their number, see `balanced_order`."""
+        if self.classes is not None:
+            return balanced_order(self.classes, self.seed, epoch)
         if self.groups is None:
             return epoch_order(self.num_images, self.seed, epoch)
         return shard_order(self.groups, self.window, self.seed, epoch)
@@ -264,15 +274,16 @@ class _Batches(Dataset):
         return decoded
 
     def __getitem__(self, item: tuple[int, list[int]]) -> Batch:
-        epoch, positions = item
+        epoch, entries = item
         samples: list[Any] = []
         good: list[int] = []
         bad: list[tuple[int, str]] = []
         with preserved():
-            for position in positions:
+            for entry in entries:
+                position = entry % len(self.source)
                 try:
                     decoded = self.decoded(position)
-                    reseed(self.seed, epoch, position)
+                    reseed(self.seed, epoch, entry)  # a sample that comes again is changed in another way
                     draw = Draw(self.seed, epoch, position, len(self.source), self.decoded)
                     samples.append(self.pipeline.transform(decoded, draw))
                     decoded = None  # its memory serves the next one
@@ -281,6 +292,18 @@ class _Batches(Dataset):
                     continue
                 good.append(position)
         return self.pipeline.collate(samples, torch.tensor(good, dtype=torch.int64), tuple(bad))
+
+
+def _classes(source: Source) -> np.ndarray:
+    """The class of each sample, for a balanced order."""
+    targets = getattr(source, "targets", None)
+    if targets is None or np.ndim(targets) != 1 or getattr(source, "groups", None) is not None or not len(source):
+        raise OvertoneError(
+            f"data.sampling balanced needs image files with one class each, and {source.origin or 'these images'} "
+            "have none or come from shards or tables of images; leave it at all (for a classification "
+            "--train.class-weights balanced weights the classes instead)"
+        )
+    return np.asarray(targets, dtype=np.int64)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -24,6 +24,39 @@ def epoch_order(num_images: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(num_images, generator=generator)
 
 
+def balanced_order(classes: np.ndarray, seed: int, epoch: int) -> Tensor:
+    """Training's order with as many samples as there are, equally many of each class (one more or less).
+
+    Each class has its samples in an endless sequence of permutations, of which an epoch takes the next ones: those of a
+    rare class come several times in an epoch, those of a frequent one have their turns over the epochs.
+
+    Args:
+        classes: int64 `(N,)`, the class of each sample, N at least 1; a class without any has no share.
+        seed: of the training.
+        epoch: counted from 0.
+
+    Returns:
+        int64 `(N,)`: position + N * (the number of permutations begun before in the epoch).
+    """
+    random = np.random.Generator(np.random.PCG64(derived_seed(_ORDER, seed, epoch)))
+    _, counts = np.unique(classes, return_counts=True)
+    share, left = divmod(len(classes), len(counts))
+    shares = share + (random.permutation(len(counts)) < left)
+    start = epoch * (share + (left > 0))
+    members = np.split(np.argsort(classes, kind="stable"), np.cumsum(counts)[:-1])
+    parts = []
+    for label, (positions, wanted) in enumerate(zip(members, shares.tolist(), strict=True)):
+        first, last = start // len(positions), (start + wanted - 1) // len(positions)
+        turns = [_permuted(positions, seed, label, number) for number in range(first, last + 1)]
+        entries = np.concatenate([turn + at * len(classes) for at, turn in enumerate(turns)])
+        parts.append(entries[start - first * len(positions) :][:wanted])
+    return torch.from_numpy(random.permutation(np.concatenate(parts)))
+
+
+def _permuted(positions: np.ndarray, seed: int, label: int, number: int) -> np.ndarray:
+    return np.random.Generator(np.random.PCG64(derived_seed(_ORDER, seed, label, number))).permutation(positions)
+
+
 def by_orientation(order: Tensor, wide: Tensor, batch_size: int, seed: int, epoch: int) -> Tensor:
     """An epoch's order in which whole batches hold images that are all wide, or all not.
 

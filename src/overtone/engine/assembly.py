@@ -83,6 +83,8 @@ def assemble(
     loaders = Loaders(recipe, run, placement, world, say, decoded_store(recipe, splits, digest))
     for line in adapted:
         say(f"weights {line}")
+    if recipe.train.freeze_epochs:
+        say(f"freeze  all but the classifier, in the first {recipe.train.freeze_epochs} epochs")
     steps = loaders.steps_per_epoch(splits.train)
     teacher = load_teacher(recipe.distill, labels, recipe.data.preprocess, placement)
     settings = {} if resumed is None else resumed.settings
@@ -98,7 +100,8 @@ def _trainer(
     network = placement.model(network)
     if recipe.train.sync_bn:
         network = synchronise_batch_norm(network, placement.device)
-    average = moving_average(network, recipe.train.ema_decay)
+    head = set(zoo.classifier_of(network).parameters()) if recipe.train.freeze_epochs else set()
+    average = moving_average(network, recipe.train.ema_decay, warmup=recipe.train.ema_warmup)
     trainer = Trainer(
         network,
         task,
@@ -110,6 +113,8 @@ def _trainer(
         micro_batch=run.micro_batch,
         clip_grad=recipe.optim.clip_grad,
         average=average,
+        body=[parameter for parameter in network.parameters() if parameter.requires_grad and parameter not in head],
+        freeze_epochs=recipe.train.freeze_epochs,
         world=world,
         sync_bn=recipe.train.sync_bn,
     )

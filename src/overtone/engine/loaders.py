@@ -102,6 +102,7 @@ class Loaders:
             rank=world.rank,
             num_ranks=world.size,
             cache=kept,
+            balanced=train and recipe.data.sampling == "balanced",
         )
 
 
@@ -117,7 +118,7 @@ def decoded_store(recipe: Recipe, splits: Splits, digest: str | None) -> MappedS
     if data.cache == "none" or digest is None:
         return None
     used = {field.name: getattr(data, field.name) for field in dataclasses.fields(data)}
-    for name in ("preprocess", "cache_gb", "shuffle_shards", "max_bad_fraction", "accept_changes"):
+    for name in ("preprocess", "cache_gb", "sampling", "shuffle_shards", "max_bad_fraction", "accept_changes"):
         del used[name]
     for name in ("root", "table"):
         address = "" if used[name] is None else address_of(used[name])

@@ -179,7 +179,7 @@ def evaluate(
 def _train_epoch(
     trainer: Trainer, loader: Loader, state: State, pace: Pace, max_steps: int | None, watch: Watch
 ) -> None:
-    trainer.start(state.loss_sum)
+    trainer.start(state.loss_sum, state.epoch)
     if state.batch >= len(loader):  # interrupted between the last step and the end of the validation
         return
     loader.set_epoch(state.epoch, state.batch)
@@ -195,7 +195,7 @@ def _train_epoch(
         if batch is None or agreement.lacks:
             stopped = True
             break
-        if _is_enough(batch, loader, state.batch, trainer):
+        if is_enough(batch, loader, state.batch, trainer):
             trainer.step(batch, state.step, agreement)
             state.images += agreement.num_samples
             state.weight += agreement.weight
@@ -216,7 +216,7 @@ def _train_epoch(
         raise Interrupted
 
 
-def _is_enough(batch: Batch, loader: Loader, index: int, trainer: Trainer) -> bool:
+def is_enough(batch: Batch, loader: Loader, index: int, trainer: Trainer) -> bool:
     """Whether a batch is enough for a step, which all processes must find alike.
 
     Batch norm needs two samples: a lone one in the last batch waits for another epoch.
@@ -259,7 +259,7 @@ def _next(batches: Iterator[Batch], pace: Pace, watch: Watch) -> Batch | None:
 def _close_epoch(
     state: State, pace: Pace, report: Report | None, seconds: float, ended_early: bool, is_due: bool
 ) -> Epoch:
-    is_best = is_due if report is None else _is_better(report, state)
+    is_best = is_due if report is None else is_better(report, state.best_score, state.best_loss)
     if is_best:
         state.best_epoch = state.epoch + 1
         state.best_score, state.best_loss = (None, None) if report is None else (report.score, report.loss)
@@ -281,11 +281,11 @@ def _close_epoch(
     return Epoch(row, report, is_best)
 
 
-def _is_better(report: Report, state: State) -> bool:
+def is_better(report: Report, score: float | None, loss: float | None) -> bool:
     """Whether a report is better than the best so far: a higher score, or the same with a lower loss."""
-    if state.best_score is None or report.score != state.best_score:
-        return state.best_score is None or report.score > state.best_score
-    return state.best_loss is not None and report.loss < state.best_loss
+    if score is None or report.score != score:
+        return score is None or report.score > score
+    return loss is not None and report.loss < loss
 
 
 def _out_of_patience(state: State, patience: int | None) -> bool:

@@ -203,6 +203,12 @@ def _drops(schedule: Schedule, epoch: int) -> int:
     return sum(milestone <= epoch for milestone in schedule.milestones)
 
 
-def moving_average(model: nn.Module, decay: float | None) -> ModelEmaV3 | None:
-    """Moving average of all parameters and buffers: average = decay * average + (1 - decay) * model; None: none."""
-    return None if decay is None else ModelEmaV3(model, decay=decay)
+def moving_average(model: nn.Module, decay: float | None, *, warmup: bool = False) -> ModelEmaV3 | None:
+    """Moving average of all parameters and buffers: average = decay * average + (1 - decay) * model; None: none.
+
+    With a warm-up the decay of step t, counted from 0, is min(decay, t / (t + 10)): the average begins as the weights
+    after the first step and looks further back as the training goes on.
+    """
+    if decay is None:
+        return None
+    return ModelEmaV3(model, decay=decay, use_warmup=warmup, warmup_gamma=10.0, warmup_power=1.0)

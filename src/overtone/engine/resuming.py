@@ -53,12 +53,15 @@ def check_begun(folder: Path, recipe: Recipe, run: Run) -> None:
 
 
 def as_begun(folder: Path, recipe: Recipe) -> Recipe:
-    """The recipe with the defaults of the version that the run was begun with, where they have changed since.
+    """The recipe with what the run has settled: the number of epochs for its minutes, defaults that have changed since.
 
     Raises:
         OvertoneError: the folder's record of the recipe cannot be read.
     """
     then = _recorded(folder)
+    settled = {} if then is None else then.get("train", {})
+    if recipe.train.minutes is not None and settled.get("minutes") == recipe.train.minutes:
+        recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, epochs=settled.get("epochs")))
     if then is None or "validate_on" in then.get("data", {}):
         return recipe
     return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, validate_on=_OLD_VALIDATE_ON))
@@ -71,7 +74,7 @@ def _recorded(folder: Path) -> Mapping[str, Any] | None:
         return None
     try:
         then = parse_json(path.read_text(encoding="utf-8"))["recipe"]
-        if not isinstance(then, dict) or not isinstance(then.get("data", {}), dict):
+        if not isinstance(then, dict) or not all(isinstance(then.get(key, {}), dict) for key in ("data", "train")):
             raise TypeError
     except (ValueError, KeyError, TypeError) as error:
         raise OvertoneError(

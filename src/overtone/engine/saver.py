@@ -1,9 +1,9 @@
 """Checkpoints of a training: the best weights, and the last state, from which a training is resumed exactly.
 
-`best` holds the network that was evaluated. `last` holds the same kind of weights plus, as tensors under their own
-names, all that the next step depends on: the optimiser's state by parameter name and, where a moving average is what
-is evaluated, the trained weights beside it. `last-1` and so on are the ones before it. Where the training stood is in
-the manifest's `progress`. Generators have no state to save: every step seeds its own.
+`best` holds the network that was evaluated. `last` holds the weights, or their moving average where there is one, and,
+as tensors under their own names, all that the next step depends on: the optimiser's state by parameter name and the
+trained weights beside an average. `last-1` and so on are the ones before it. Where the training stood is in the
+manifest's `progress`. Generators have no state to save: every step seeds its own.
 """
 
 import dataclasses
@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 
 from overtone import __version__
 from overtone.checkpoint import (
+    TRAINING_PREFIX,
     Checkpoint,
     DamagedCheckpoint,
     Manifest,
@@ -131,14 +132,16 @@ class Saver:
         if settings is not None:
             self.manifest = dataclasses.replace(self.manifest, settings=settings)
         manifest = dataclasses.replace(self.manifest, metrics=metrics)
-        weights = copied(trainer.evaluated.state_dict())
+        weights = copied((trainer.model if trainer.average is None else trainer.average.module).state_dict())
         training = copied({}, _training_tensors(trainer))
+        is_average = trainer.average is not None and trainer.evaluates == "average"
+        chosen = weights if is_average or trainer.average is None else _with_prefix(training, TRAINING_PREFIX + _MODEL)
         last = dataclasses.replace(manifest, progress=dataclasses.asdict(state))
         self.start(state.step)
 
         def write() -> None:
             if best:
-                write_tensors(self.folder / files.BEST, manifest, weights)
+                write_tensors(self.folder / files.BEST, manifest, chosen)
             if best and report is not None:
                 write_text(self.folder / files.REPORT, report)
             room = functools.partial(files.make_room, self.folder, self.keep_last)

@@ -8,19 +8,19 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from overtone.checkpoint import Checkpoint, read_checkpoint, write_text
+from overtone.checkpoint import Checkpoint, Manifest, read_checkpoint, write_text
 from overtone.config import Recipe, Run, to_dict
 from overtone.data.loader import Loader, worker_death_explained
 from overtone.data.sources import Source, Splits
 from overtone.engine import folder as files
 from overtone.engine import saver
-from overtone.engine.assembly import assemble
+from overtone.engine.assembly import Parts, assemble
 from overtone.engine.best import kept_epoch, restored_report
 from overtone.engine.distributed import World
 from overtone.engine.folder import clear, prune, remove_temporary
 from overtone.engine.interrupt import StopRequest
 from overtone.engine.log import Log, Row, read_rows
-from overtone.engine.loop import BadImage, Epoch, Interrupted, Watch, evaluate, fit
+from overtone.engine.loop import BadImage, Epoch, Interrupted, Watch, evaluate, fit, is_better
 from overtone.engine.optim import total_epochs
 from overtone.engine.placement import Placement
 from overtone.engine.records import announcement, manifest_of, write_description, write_fault
@@ -32,6 +32,7 @@ from overtone.engine.state import Snapshot, State
 from overtone.engine.step import NotFinite
 from overtone.engine.summary import Summary, figures_of, report_text
 from overtone.engine.trackers import chosen_trackers
+from overtone.engine.trial import fitted_epochs
 from overtone.errors import OvertoneError
 from overtone.tasks import task_named
 from overtone.tasks.task import Report
@@ -84,16 +85,10 @@ class Session(Watch):
             changed = self._check_resumable(checkpoint)
         elif resuming:
             self._messages.append(f"the run in {self.folder} has no checkpoint yet and starts over")
-        self.parts = assemble(
-            self.recipe,
-            self.run,
-            self.splits,
-            self.placement,
-            self.world,
-            resumed=None if checkpoint is None else checkpoint.manifest,
-            digest=self.digest,
-            say=self._messages.append,
-        )
+        is_settled = checkpoint is not None or (resuming and (self.folder / files.RECIPE).is_file())
+        if self.recipe.train.minutes is not None and not self.world.from_first(is_settled):
+            self._fit_epochs()
+        self.parts = self._assembled(None if checkpoint is None else checkpoint.manifest)
         self.task, self.trainer = self.parts.task, self.parts.trainer
         if checkpoint is not None:
             self.state = saver.restore(last, checkpoint, self.trainer)
@@ -110,6 +105,30 @@ class Session(Watch):
                 yield log
         finally:
             self.parts.close()
+
+    def _assembled(self, resumed: Manifest | None) -> Parts:
+        """New parts; `resumed` of the checkpoint whose weights are going to be loaded."""
+        return assemble(
+            self.recipe,
+            self.run,
+            self.splits,
+            self.placement,
+            self.world,
+            resumed=resumed,
+            digest=self.digest,
+            say=self._messages.append,
+        )
+
+    def _fit_epochs(self) -> None:
+        """Set the number of epochs to what `train.minutes` leaves time for."""
+        parts = self._assembled(None)
+        try:
+            epochs, said = fitted_epochs(self.recipe, parts, self.placement, self._since)
+        finally:
+            parts.close()
+        self._messages.append(said)
+        self.recipe = dataclasses.replace(self.recipe, train=dataclasses.replace(self.recipe.train, epochs=epochs))
+        self.manifest = self.saver.manifest = manifest_of(self.recipe, self.splits, self.digest)
 
     def _check_resumable(self, checkpoint: Checkpoint) -> bool:
         """Whether the samples have changed since, which the recipe then accepts; all processes find the same."""
@@ -241,6 +260,7 @@ class Session(Watch):
         source, known = self.splits.train, set(self.state.bad)
         for position, reason in found:
             if position not in known:
+                known.add(position)
                 self.state.bad.append(position)
                 self.log.say(f"left out: {source.name(position)}: {reason}")
         limit = self.recipe.data.max_bad_fraction
@@ -256,7 +276,17 @@ class Session(Watch):
         self.log.training(snapshot)
 
     def _validate(self) -> Report | None:
-        return self._measured(self.splits.val, self.parts.validation, "validation")
+        """The validation's report of the moving average or, of two, the better one, which is then what is kept."""
+        source, loader, trainer = self.splits.val, self.parts.validation, self.trainer
+        if self.recipe.train.ema_evaluate == "average":
+            return self._measured(source, loader, "validation")
+        reports = {}
+        for trainer.evaluates in ("weights", "average"):
+            reports[trainer.evaluates] = self._measured(source, loader, f"validation of the {trainer.evaluates}")
+        of_weights, of_average = reports["weights"], reports["average"]
+        if of_weights is not None and is_better(of_weights, of_average.score, of_average.loss):
+            trainer.evaluates = "weights"
+        return reports[trainer.evaluates]
 
     def _measured(self, source: Source, loader: Loader, what: str) -> Report | None:
         """The report of the evaluated network on a source; None where it is empty."""
@@ -280,6 +310,8 @@ class Session(Watch):
 
     def _keep(self, epoch: Epoch) -> None:
         report = epoch.report
+        if self.recipe.train.ema_evaluate == "best" and report is not None:
+            epoch.row["evaluated"] = self.trainer.evaluates
         # before the checkpoint: a line of an epoch that the state counts must be there, any other is dropped
         self.log.epoch(epoch.row)
         self._save(epoch.row["epoch"], report, is_best=epoch.is_best)

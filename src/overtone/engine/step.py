@@ -6,11 +6,12 @@ the gradient is that of one process with the whole batch.
 
 import contextlib
 import functools
+import gc
 import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from timm.utils import ModelEmaV3  # pyright: ignore[reportPrivateImportUsage]
@@ -73,6 +74,8 @@ class Trainer:
         average: moving average of the weights, which is then what is evaluated.
         deferred: check losses for NaN only now and then, and let the optimiser skip on the device meanwhile; default:
             on CUDA, where reading each loss would make the device wait.
+        body: parameters that are frozen in the first `freeze_epochs` epochs.
+        freeze_epochs: how many these are.
         world: the processes that train together, each with a `Trainer` of the same network.
         sync_bn: whether batch norm takes its statistics over all of them.
     """
@@ -90,11 +93,14 @@ class Trainer:
         micro_batch: int | None = None,
         clip_grad: float | None = None,
         average: ModelEmaV3 | None = None,
+        body: Sequence[nn.Parameter] = (),
+        freeze_epochs: int = 0,
         deferred: bool | None = None,
         world: World | None = None,
         sync_bn: bool = False,
     ) -> None:
         self.model, self.task, self.optimizer, self.average = model, task, optimizer, average
+        self.evaluates: Literal["average", "weights"] = "weights" if average is None else "average"
         self.lr_at, self.weight_decay_at = lr_at, weight_decay_at
         self.placement, self.seed = placement, seed
         self.micro_batch, self.clip_grad = micro_batch, clip_grad
@@ -104,19 +110,40 @@ class Trainer:
         self._unchecked: list[tuple[int, Tensor, Tensor, Tensor]] = []
         self._loss_sum = torch.zeros((), device=placement.device)
         self.world, self.sync_bn = world or World(), sync_bn
-        self._network: nn.Module = model
-        if not self.world.is_alone:
-            devices = [placement.device] if placement.device.type == "cuda" else None
-            with self.world.explained():
-                self._network = DistributedDataParallel(
-                    model, device_ids=devices, gradient_as_bucket_view=True, **_OWN_BUFFERS
-                )
-        self._forward = placement.forward(self._network)
+        self._body, self._freeze_epochs, self._is_frozen = body, freeze_epochs, False
+        self._wrap()
+
+    def _wrap(self) -> None:
+        """Make the forward pass, which exchanges the gradients of what is trained with the other processes."""
+        self._network: nn.Module = self.model
+        self._forward = self.placement.forward(self._network)
+        if self.world.is_alone:
+            return
+        gc.collect()  # an earlier wrapper's hooks on the parameters go with it
+        devices = [self.placement.device] if self.placement.device.type == "cuda" else None
+        with self.world.explained():
+            self._network = DistributedDataParallel(
+                self.model, device_ids=devices, gradient_as_bucket_view=True, **_OWN_BUFFERS
+            )
+        self._forward = self.placement.forward(self._network)
+
+    def _freeze(self, is_frozen: bool) -> None:
+        """Freeze the body or train all; a new wrapper then has the hooks of what is trained."""
+        if isinstance(self.optimizer, torch.optim.SGD) and self._freeze_epochs and not is_frozen:
+            for parameter in self._body:  # fused SGD wants momenta for all of a group, or for none
+                self.optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+        if is_frozen == self._is_frozen:
+            return
+        self._is_frozen = is_frozen
+        for parameter in self._body:
+            parameter.requires_grad_(not is_frozen)
+        self.__dict__.pop("normalises_batches", None)
+        self._wrap()
 
     @property
     def evaluated(self) -> nn.Module:
-        """The network that is evaluated and kept: the moving average if there is one."""
-        return self.model if self.average is None else self.average.module
+        """The network that is evaluated and kept: the moving average if there is one, unless `evaluates` is weights."""
+        return self.model if self.average is None or self.evaluates == "weights" else self.average.module
 
     @functools.cached_property
     def normalises_batches(self) -> bool:
@@ -129,8 +156,9 @@ class Trainer:
         """Whether all steps so far were taken; else the next `check` says which was not (waits for the device)."""
         return not self._skip.item()
 
-    def start(self, loss_sum: float = 0.0) -> None:
-        """Get ready for training steps; `loss_sum` is what the epoch's earlier steps added up to."""
+    def start(self, loss_sum: float = 0.0, epoch: int = 0) -> None:
+        """Get ready for the training steps of an epoch; `loss_sum` is what its earlier steps added up to."""
+        self._freeze(epoch < self._freeze_epochs)
         set_training_mode(self.model)
         dtype = torch.float32 if self.placement.device.type == "mps" else torch.float64
         self._loss_sum = torch.tensor(loss_sum, dtype=dtype, device=self.placement.device)
@@ -226,7 +254,8 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
-            self.average.update(self.model)
+            # a step is what timm warms the decay up by, and what makes it 0 in the first one without a warm-up too
+            self.average.update(self.model, step + 1 if self.average.use_warmup else None)
 
     def _guard(self, loss_sum: Tensor, norm: Tensor, step: int, ids: Tensor, own: Tensor) -> None:
         if not self.deferred:

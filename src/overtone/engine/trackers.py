@@ -25,7 +25,7 @@ from overtone.plain_json import parse_json
 
 Ending = Literal["finished", "interrupted", "failed"]
 Row = Mapping[str, Any]
-_NOT_FIGURES = ("epoch", "step", "is_best", "score", "score_name")
+_NOT_FIGURES = ("epoch", "step", "is_best", "score", "score_name", "evaluated")
 _MOST_PARAMETERS, _LONGEST_PARAMETER = 100, 250  # what every MLflow server takes in one message, in one value
 _PROJECT = "overtone"
 

@@ -34,6 +34,8 @@ class Record(TypedDict, total=False):
 class Source(Protocol):
     """Samples by position; it is sent to the processes that read, so it must be picklable and small.
 
+    One with a class for each sample may have `targets`, int64 `(N,)`, which balanced sampling goes by.
+
     Attributes:
         labels: class names, in the order of a network's outputs.
         origin: where the samples come from, one phrase for messages.

@@ -3,10 +3,10 @@
 Source: ours, for scikit-learn's bundled digits (1,797 images of 8x8 pixels) as `overtone demo` writes them.
 Command: overtone demo, or overtone train digits demo/images
 Published result: none.
-Ours: top-1 98.89 % on the 360 test digits, with seed 0 and with seed 1; 3 s an epoch at 440 images/s on two CPU cores
+Ours: top-1 99.17 % on the 360 test digits with seed 0, validated at 41, 80 and 93 % after epochs 2 to 4 (without the
+warm-up of the moving average 98.89 %, and chance for eight epochs); 3 s an epoch at 440 images/s on two CPU cores
 (November 2026).
-Deviations: not applicable. The slow moving average is what makes the best epoch one of the last: 179 validation digits
-cannot distinguish good networks.
+Deviations: not applicable. 179 validation digits cannot distinguish good networks: of equal ones the lower loss wins.
 """
 
 from overtone.config import Augment, Data, Model, Optim, Preprocess, Recipe, Schedule, Train
@@ -28,5 +28,5 @@ RECIPE = Recipe(
         name="sgd", lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-4, decay="no_norm_bias", clip_grad=5.0
     ),
     schedule=Schedule(name="cosine", min_lr=0.0, warmup_epochs=2),
-    train=Train(epochs=24, batch_size=32, label_smoothing=0.1, ema_decay=0.99),
+    train=Train(epochs=24, batch_size=32, label_smoothing=0.1, ema_decay=0.99, ema_warmup=True),
 )
