@@ -28,6 +28,7 @@ from overtone.deployment.rewrites.folding import (
     fold_layer_scales,
     remove_dropout,
 )
+from overtone.layers.onednn_linear import OneDnnLinear, is_chosen
 
 DEFAULT_SIZE = 224
 
@@ -58,6 +59,7 @@ def deploy(model: nn.Module, example_size: int | tuple[int, int] | None = None) 
     net = take_deployed_forms(net, flow)
     make_global_pools_means(net)
     lay_out_channels_last(net)
+    choose_linears(net)
     return net.eval().requires_grad_(False)
 
 
@@ -113,6 +115,13 @@ def lay_out_channels_last(net: nn.Module) -> None:
     for module in net.modules():
         if isinstance(module, nn.Conv2d) and module.groups < module.in_channels:
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+
+
+def choose_linears(net: nn.Module) -> None:
+    """Make linear layers use the faster library, on processors where that is not PyTorch's own choice."""
+    for module in net.modules():
+        if type(module) is nn.Linear and is_chosen():
+            module.__class__ = OneDnnLinear  # everything but `forward` stays: names, hooks, parameters that are shared
 
 
 def _image_shape(net: nn.Module, size: int | tuple[int, int] | None) -> tuple[int, int, int]:
