@@ -318,7 +318,7 @@ def _rows(conv: nn.Module) -> tuple[Tensor, Tensor]:
     return conv.weight.flatten(1), bias_of(conv)
 
 
-def linear_of(weight: Tensor, bias: Tensor, rows: Tensor | None = None, columns: Tensor | None = None) -> nn.Linear:
+def linear_of(weight: Tensor, bias: Tensor, rows: Tensor | None = None, columns: Tensor | None = None) -> OneDnnLinear:
     """A linear layer of its own; output channels reordered by `rows`, input channels by `columns`."""
     if rows is not None:
         weight, bias = weight[rows], bias[rows]

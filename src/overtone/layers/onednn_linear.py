@@ -25,29 +25,38 @@ _ROWS = 32  # of the smallest product that repays laying the weights out for one
 
 
 class OneDnnLinear(nn.Linear):
-    """`nn.Linear` through `linear`; the same parameters."""
+    """`nn.Linear` through `linear`; the same parameters.
+
+    Attributes:
+        gelu: Whether a GELU follows within the layer.
+    """
+
+    gelu = False
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
-        return linear(input, self.weight, self.bias)
+        return linear(input, self.weight, self.bias, self.gelu)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, gelu: bool = False) -> Tensor:
     """`F.linear` by the faster library: x W^T + b.
 
     Args:
         x: (..., in).
         weight: (out, in).
         bias: (out,).
+        gelu: Apply the exact GELU too; where no gradient is wanted oneDNN does so within the product.
 
     Returns:
         (..., out).
     """
     if _is_recorded() or not (is_chosen() and _applies(x, weight)):
-        return F.linear(x, weight, bias)
-    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
-        return _Linear.apply(x, weight, bias)  # pyright: ignore[reportReturnType]
-    return _product(x, weight, bias)
+        y = F.linear(x, weight, bias)
+    elif torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+        y = _Linear.apply(x, weight, bias)
+    else:
+        return _product(x, weight, bias, gelu)
+    return F.gelu(y) if gelu else y  # pyright: ignore[reportArgumentType, reportReturnType]
 
 
 def is_chosen() -> bool:
@@ -86,9 +95,10 @@ def _applies(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None, gelu: bool = False) -> Tensor:
     """x W^T + b by oneDNN; the operation that PyTorch's own compiler takes for linears."""
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], None)
+    kind = ("gelu", [], "none") if gelu else ("none", [], None)  # what follows, its numbers, its approximation
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *kind)
 
 
 class _Linear(torch.autograd.Function):
