@@ -25,8 +25,9 @@ def onednn(monkeypatch):
 
 @pytest.fixture
 def products(monkeypatch):
-    """The products that went through oneDNN, as a list that grows."""
+    """The products that went through oneDNN, as a list that grows; those of the tests' sizes do."""
     seen = []
+    monkeypatch.setattr(onednn_linear, "_MULTIPLY_ADDS", 0)
     product = onednn_linear._product
     monkeypatch.setattr(onednn_linear, "_product", lambda *a: seen.append(a) or product(*a))
     return seen
@@ -82,7 +83,7 @@ def test_only_what_is_wanted_is_differentiated(onednn, products):
     assert len(products) == 2 and weight.grad is not None
 
 
-def test_gradient_of_a_gradient(onednn):
+def test_gradient_of_a_gradient(onednn, products):
     def penalty(function, dtype):
         x, weight, bias, _ = inputs((64, 24), 10, dtype)
         leaf = x.requires_grad_()
@@ -93,7 +94,7 @@ def test_gradient_of_a_gradient(onednn):
     assert (penalty(linear, torch.float32) - expected).abs().max() <= RELATIVE * expected.abs().max()
 
 
-def test_a_run_repeats_to_the_bit(onednn):
+def test_a_run_repeats_to_the_bit(onednn, products):
     first, second = (gradients(linear, *inputs((300, 24), 40)) for _ in range(2))
     assert all(map(torch.equal, first, second))
 
@@ -120,6 +121,11 @@ def test_others_get_plain_linear(onednn, products, call):
     with torch.no_grad():
         call(x, OneDnnLinear(24, 10))
     assert not products
+
+
+def test_small_products_stay(onednn):
+    small, large = inputs((64, 24), 10), inputs((2000, 128), 64)
+    assert not onednn_linear._applies(*small[:2]) and onednn_linear._applies(*large[:2])
 
 
 def test_switched_off(monkeypatch, products):

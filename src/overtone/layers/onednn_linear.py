@@ -21,7 +21,8 @@ from torch.nn import functional as F
 VARIABLE = "OVERTONE_ONEDNN_LINEAR"
 _CPUINFO = Path("/proc/cpuinfo")  # Linux; elsewhere nothing changes
 _PLAIN = (Tensor, nn.Parameter)  # not the tensors of tracers
-_ROWS = 32  # of the smallest product that repays laying the weights out for oneDNN at every call
+# the smallest product that repays ten microseconds of preparation, and laying the weights out for oneDNN at every call
+_ROWS, _MULTIPLY_ADDS = 32, 2**23
 
 
 class OneDnnLinear(nn.Linear):
@@ -88,7 +89,8 @@ def _applies(x: Tensor, weight: Tensor) -> bool:
         and type(weight) in _PLAIN
         and x.device.type == weight.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
-        and x.numel() >= _ROWS * x.shape[-1] > 0
+        and x.numel() >= _ROWS * x.shape[-1]
+        and x.numel() * len(weight) >= _MULTIPLY_ADDS
         and not torch.is_autocast_enabled("cpu")
         and not torch._C._functorch.is_functorch_wrapped_tensor(x)
         and not torch._C._functorch.is_functorch_wrapped_tensor(weight)
