@@ -18,6 +18,7 @@ from overtone.layers.affine import scale_output, set_affine
 from overtone.layers.channel_norm import ChannelNorm
 from overtone.layers.circular_conv import circular_conv, circular_kernel, resize_complex_weight
 from overtone.layers.depthwise_conv import depthwise_conv2d
+from overtone.layers.onednn_linear import OneDnnLinear, linear
 
 NORM_EPS = 1e-6
 
@@ -135,8 +136,8 @@ class GnConv(nn.Module):
         sizes = [self.dims[0], sum(self.dims)]
         weight_p, weight_q = self.proj_in.weight.flatten(1).split(sizes)
         bias_p, bias_q = bias_of(self.proj_in).split(sizes)
-        gates = self.dwconv(F.linear(x, weight_q, bias_q), self.scale).split(self.dims, dim=-1)
-        y = F.linear(x, weight_p, bias_p) * gates[0]
+        gates = self.dwconv(linear(x, weight_q, bias_q), self.scale).split(self.dims, dim=-1)
+        y = linear(x, weight_p, bias_p) * gates[0]
         for pw, gate in zip(self.pws, gates[1:], strict=True):
             y = pointwise(pw, y) * gate
         return pointwise(self.proj_out, y)
@@ -160,7 +161,7 @@ def bias_of(conv: nn.Module) -> Tensor:
 def pointwise(conv: nn.Module, x: Tensor) -> Tensor:
     """A 1x1 convolution of (B, H, W, C) as the matrix product it is."""
     assert isinstance(conv, nn.Conv2d)
-    return F.linear(x, conv.weight.flatten(1), conv.bias)
+    return linear(x, conv.weight.flatten(1), conv.bias)
 
 
 # --- deployed forms ---------------------------------------------------------------------------------------------------
@@ -317,15 +318,15 @@ def _rows(conv: nn.Module) -> tuple[Tensor, Tensor]:
     return conv.weight.flatten(1), bias_of(conv)
 
 
-def linear_of(weight: Tensor, bias: Tensor, rows: Tensor | None = None, columns: Tensor | None = None) -> nn.Linear:
+def linear_of(weight: Tensor, bias: Tensor, rows: Tensor | None = None, columns: Tensor | None = None) -> OneDnnLinear:
     """A linear layer of its own; output channels reordered by `rows`, input channels by `columns`."""
     if rows is not None:
         weight, bias = weight[rows], bias[rows]
     if columns is not None:
         weight = weight[:, columns]
-    linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta", dtype=weight.dtype)  # not initialised
-    set_affine(linear, weight, bias)
-    return linear
+    layer = OneDnnLinear(weight.shape[1], weight.shape[0], device="meta", dtype=weight.dtype)  # not initialised
+    set_affine(layer, weight, bias)
+    return layer
 
 
 def copy_norm(norm: nn.LayerNorm) -> nn.LayerNorm:

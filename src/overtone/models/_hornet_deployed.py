@@ -40,6 +40,7 @@ class DeployedHorNetBlock(nn.Module):
         self.gnconv = DeployedGnConv(block.gnconv, map_size)
         self.norm1, self.norm2 = copy_norm(block.norm1), copy_norm(block.norm2)
         self.pwconv1 = linear_of(block.pwconv1.weight, block.pwconv1.bias)
+        self.pwconv1.gelu = True
         self.pwconv2 = linear_of(block.pwconv2.weight, block.pwconv2.bias)
         fold_layer_norm(self.norm1, [self.gnconv.gate_in, self.gnconv.filter_in])
         fold_layer_norm(self.norm2, [self.pwconv1])
@@ -50,7 +51,7 @@ class DeployedHorNetBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, H, W, C) to (B, H, W, C)."""
         x = x + self.gnconv(self.norm1(x))
-        return x + self.pwconv2(F.gelu(self.pwconv1(self.norm2(x))))
+        return x + self.pwconv2(self.pwconv1(self.norm2(x)))
 
     def channels_first(self) -> "ChannelsFirstBlock":
         """The same as convolutions on (B, C, H, W) inside."""

@@ -23,6 +23,7 @@ from torch.nn.init import trunc_normal_
 
 from overtone.errors import OvertoneError
 from overtone.layers.gnconv import NORM_EPS, GnConv
+from overtone.layers.onednn_linear import OneDnnLinear
 from overtone.models._cfg import PublishedWeights, default_cfgs_of
 from overtone.models._hornet_deployed import DeployedHorNetBlock, centre_maps
 from overtone.models._hornet_files import ARGUMENTS as ARGUMENTS  # these, the zoo asks the family for
@@ -46,8 +47,8 @@ class HorNetBlock(nn.Module):
         self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.gnconv = gnconv
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.pwconv1 = nn.Linear(dim, 4 * dim)
-        self.pwconv2 = nn.Linear(4 * dim, dim)
+        self.pwconv1 = OneDnnLinear(dim, 4 * dim)
+        self.pwconv2 = OneDnnLinear(4 * dim, dim)
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from overtone.deployment.quiet import quiet
 from overtone.deployment.runtimes.runtime import PRECISIONS, computes_bfloat16
 from overtone.deployment.timing.contenders import ALL, Contender, lane_of, why_not
 from overtone.deployment.timing.lane import Lane, LaneError, reason_of
-from overtone.deployment.timing.race import Timing, gemm, gemm_gflops, race
+from overtone.deployment.timing.race import GEMMS, Timing, gemm_gflops, race
 from overtone.deployment.timing.shipping import Shipped
 from overtone.errors import OvertoneError
 from overtone.models.multiply_adds import count_multiply_adds
@@ -220,14 +220,15 @@ def _steps(entrant: Entrant, batch: int, precisions: Sequence[str], left_out: li
 
 
 def _race(measured: Sequence[Measured], rounds: int) -> tuple[dict[str, float], list[Timing]]:
-    """Rates of products of matrices, and the timing of each contender: all take turns."""
+    """Rates of products of matrices by the fastest library, and the timing of each contender: all take turns."""
     kinds = [name for name in _GEMM_TYPES if any(_gemm_of(one.precision) == name for one in measured)]
     note(f"measuring: {len(measured)} contenders, {rounds} rounds")
     with contextlib.ExitStack() as lanes:
-        products = [lanes.enter_context(Lane(gemm, _GEMM_TYPES[name])) for name in kinds]
+        products = [lanes.enter_context(Lane(make, _GEMM_TYPES[name])) for name in kinds for make in GEMMS]
         timings = race([lane.turn for lane in (*products, *(one.lane for one in measured))], rounds)
-    rates = {name: gemm_gflops(timing) for name, timing in zip(kinds, timings, strict=False)}
-    return rates, timings[len(kinds) :]
+    rates = [gemm_gflops(timing) for timing in timings[: len(products)]]
+    best = {name: max(rates[i * len(GEMMS) : (i + 1) * len(GEMMS)]) for i, name in enumerate(kinds)}
+    return best, timings[len(products) :]
 
 
 def _gemm_of(precision: str) -> str | None:

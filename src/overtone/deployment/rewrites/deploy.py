@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from timm.layers.activations import GELU
 from timm.layers.adaptive_avgmax_pool import FastAdaptiveAvgPool
 from torch import nn
 
@@ -28,6 +29,7 @@ from overtone.deployment.rewrites.folding import (
     fold_layer_scales,
     remove_dropout,
 )
+from overtone.layers.onednn_linear import OneDnnLinear, is_chosen
 
 DEFAULT_SIZE = 224
 
@@ -36,8 +38,9 @@ def deploy(model: nn.Module, example_size: int | tuple[int, int] | None = None) 
     """Rewrite a network into the fastest form that computes the same.
 
     Batch norms are folded into the convolutions before them, constant factors and layer scales into the weights beside
-    them, dropout is removed, layers take the forms that their families give for inference, and convolutions are laid
-    out channels_last. All else is left unchanged. The arithmetic of folding is in float64 and is rounded once.
+    them, dropout is removed, layers take the forms that their families give for inference, convolutions are laid out
+    channels_last, and linear layers use oneDNN on the processors where it is faster (`layers.onednn_linear`). All else
+    is left unchanged. The arithmetic of folding is in float64 and is rounded once.
 
     Args:
         model: any network that takes images (B, C, H, W); it is not changed.
@@ -58,6 +61,7 @@ def deploy(model: nn.Module, example_size: int | tuple[int, int] | None = None) 
     net = take_deployed_forms(net, flow)
     make_global_pools_means(net)
     lay_out_channels_last(net)
+    choose_linears(net, flow)
     return net.eval().requires_grad_(False)
 
 
@@ -113,6 +117,25 @@ def lay_out_channels_last(net: nn.Module) -> None:
     for module in net.modules():
         if isinstance(module, nn.Conv2d) and module.groups < module.in_channels:
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+
+
+def choose_linears(net: nn.Module, flow: Dataflow) -> None:
+    """Make linear layers use the faster library, on processors where that is not PyTorch's own choice.
+
+    A GELU that alone reads a layer becomes part of it.
+    """
+    if not is_chosen():
+        return
+    modules = dict(net.named_modules())
+    for module in modules.values():
+        if type(module) is nn.Linear:
+            module.__class__ = OneDnnLinear  # everything but `forward` stays: names, hooks, parameters that are shared
+    for producer, consumer in flow.exclusive_pairs():
+        layer, activation = modules.get(producer), modules.get(consumer)
+        is_gelu = type(activation) in (nn.GELU, GELU) and getattr(activation, "approximate", "none") == "none"
+        if is_gelu and isinstance(layer, OneDnnLinear):
+            layer.gelu = True
+            net.set_submodule(consumer, nn.Identity())
 
 
 def _image_shape(net: nn.Module, size: int | tuple[int, int] | None) -> tuple[int, int, int]:
