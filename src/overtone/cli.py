@@ -7,7 +7,6 @@ Ctrl-C; 141 the reader of the output has gone.
 A verb's module is imported when the verb is called: `--help` needs no PyTorch.
 """
 
-import difflib
 import functools
 import importlib
 import io
@@ -23,7 +22,7 @@ from typing import Any
 
 from overtone import __version__
 from overtone.config import Recipe, Run
-from overtone.errors import OvertoneError, Preempted, ReportedElsewhere, printable
+from overtone.errors import OvertoneError, Preempted, ReportedElsewhere, did_you_mean, printable
 from overtone.failures import correctable
 from overtone.recipes import check_start, list_recipes, load_recipe, needs_weights, recipe_document
 from overtone.verb_table import GROUPS, VERBS, Verb
@@ -90,7 +89,7 @@ def _verb_in(words: Sequence[str]) -> tuple[str, list[str]]:
     if name not in GROUPS:
         if name not in VERBS:
             known = list(dict.fromkeys(verb.split()[0] for verb in VERBS))
-            raise OvertoneError(f"there is no verb {name!r}; {_close(name, known, 'overtone --help lists them')}")
+            raise OvertoneError(f"there is no verb {name!r}; {did_you_mean(name, known, 'overtone --help lists them')}")
         return name, rest
     if not rest or rest[0] in ("-h", "--help"):
         return name, []
@@ -98,7 +97,7 @@ def _verb_in(words: Sequence[str]) -> tuple[str, list[str]]:
     if whole not in VERBS:
         kinds = [verb.partition(" ")[2] for verb in VERBS if verb.startswith(f"{name} ")]
         otherwise = f"overtone {name} has {', '.join(kinds)}"
-        raise OvertoneError(f"there is no verb {whole!r}; {_close(rest[0], kinds, otherwise)}")
+        raise OvertoneError(f"there is no verb {whole!r}; {did_you_mean(rest[0], kinds, otherwise)}")
     return whole, rest[1:]
 
 
@@ -195,8 +194,8 @@ def _recipe_in(words: list[str]) -> tuple[str, list[str]]:
     if first.startswith("-") or "/" in first or os.sep in first or Path(first).exists():
         weights = any(word.partition("=")[0] == "--model.weights" for word in words)
         return "finetune" if weights else "scratch", words
-    close = _close(first, recipes, f"recipes: {', '.join(recipes)}")
-    raise OvertoneError(f"there is no recipe {first!r} and no folder of that name; {close}")
+    hint = did_you_mean(first, recipes, "overtone train --help lists the recipes")
+    raise OvertoneError(f"there is no recipe {first!r} and no folder of that name; {hint}")
 
 
 def _check_data(training: Any) -> None:
@@ -268,11 +267,6 @@ def _train_overview() -> str:
 
 def _block(examples: Sequence[str]) -> str:
     return "examples:\n" + "\n".join(f"  {example}" for example in examples)
-
-
-def _close(word: str, known: Any, otherwise: str) -> str:
-    close = difflib.get_close_matches(word, list(known), n=2)
-    return f"did you mean {' or '.join(close)}?" if close else otherwise
 
 
 def _show_warning(

@@ -1,5 +1,6 @@
 """The one style of error that a user sees, a single line that says what, where, why and what to do; and a stop."""
 
+import difflib
 import errno
 import os
 import re
@@ -44,6 +45,12 @@ def some(names: Iterable[str], limit: int = 8) -> str:
     """The first names in sorted order, and how many there are beyond."""
     names = sorted(names)
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
+    """The end of a message about an unknown word: those of the known ones that are close to it, else `otherwise`."""
+    close = difflib.get_close_matches(word, list(known), n=3)
+    return f"did you mean {' or '.join(close)}?" if close else otherwise
 
 
 class OvertoneError(Exception):

@@ -16,6 +16,7 @@ from overtone.verbs import models as models_verb
     [
         ("traim", "no verb 'traim'; did you mean train?"),
         ("train digts", "no recipe 'digts' and no folder of that name; did you mean digits?"),
+        ("train unlike_any", "no recipe 'unlike_any' and no folder of that name; overtone train --help lists"),
         ("train --data.root nowhere", "nowhere does not exist"),
         ("train some/photos", "some/photos does not exist"),
         ("train --train.epochs 3", "no images are given"),

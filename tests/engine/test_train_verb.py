@@ -20,7 +20,7 @@ from overtone.engine.loop import evaluate
 from overtone.engine.placement import place
 from overtone.engine.step import Trainer
 from overtone.errors import OvertoneError
-from overtone.reports.plots import plot_confusion, plot_curves
+from overtone.reports.plots import draw, plot_curves
 from overtone.tasks.classification.report import ClassificationReport
 from overtone.tasks.classification.task import Classification
 from overtone.tasks.task import Setup
@@ -235,7 +235,7 @@ def test_plots_of_many_classes_and_odd_names(tmp_path):
     report = ClassificationReport(
         classes, 300, 300, 300, 300, 0.1, counts, counts, tuple(map(tuple, confusion.tolist()))
     )
-    plot_confusion(report, tmp_path / "confusion.png")
+    draw(report.plots()[0], tmp_path / "confusion.png")
     rows = [{"epoch": 1, "train_loss": None, "val_loss": 1.0, "top1": 5.0, "top5": 9.0, "lr": 0.1}]
     plot_curves(rows, tmp_path / "curves.png", "50 $ recipe")
     for name in ("confusion.png", "curves.png"):

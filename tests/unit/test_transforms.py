@@ -15,7 +15,6 @@ from overtone.config import Augment, Preprocess
 from overtone.data.seeding import derived_seed, preserved, reseed, seeded
 from overtone.data.transforms import (
     PadAndCrop,
-    denormalise,
     evaluation_transform,
     normalise,
     training_transform,
@@ -73,12 +72,12 @@ def test_evaluation_draws_nothing() -> None:
     assert random.getstate() == before[0] and torch.equal(torch.get_rng_state(), before[1])
 
 
-def test_denormalise_undoes_normalise() -> None:
+def test_normalise_subtracts_the_mean_and_divides_by_the_deviation() -> None:
     preprocess = Preprocess(mean=(0.1, 0.5, 0.9), std=(0.2, 0.3, 0.4))
     images = torch.rand(2, 3, 4, 5)
-    torch.testing.assert_close(denormalise(normalise(images, preprocess), preprocess), images)
-    assert normalise(images, preprocess)[0, 1, 2, 3] == (images[0, 1, 2, 3] - 0.5) / torch.tensor(0.3)
-    assert denormalise(torch.full((3, 1, 1), 99.0), preprocess).max() == 1
+    found = normalise(images, preprocess)
+    for channel, (mean, std) in enumerate(((0.1, 0.2), (0.5, 0.3), (0.9, 0.4))):
+        torch.testing.assert_close(found[:, channel], (images[:, channel] - mean) / std)
 
 
 def test_the_exif_policy_travels_with_the_transform() -> None:

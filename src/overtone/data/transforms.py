@@ -233,12 +233,6 @@ def normalise(images: Tensor, preprocess: Preprocess) -> Tensor:
     return (images - mean) / std
 
 
-def denormalise(images: Tensor, preprocess: Preprocess) -> Tensor:
-    """What the model takes, `(..., 3, H, W)`, back to values in 0..1 (clamped), to be looked at."""
-    mean, std = (values.to(images) for values in _channels(preprocess))
-    return (images * std + mean).clamp(0, 1)
-
-
 def _channels(preprocess: Preprocess) -> tuple[Tensor, Tensor]:
     """Mean and deviation, each `(3, 1, 1)`."""
     mean, std = (torch.tensor(values, dtype=torch.float32) for values in (preprocess.mean, preprocess.std))

@@ -5,7 +5,6 @@ being about H / reductions[i], and says `channels` and `reductions`.
 """
 
 import copy
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from overtone.errors import OvertoneError
+from overtone.errors import OvertoneError, did_you_mean
 from overtone.layers.circular_conv import resize_complex_weight
 from overtone.layers.gnconv import NORM_EPS
 from overtone.models.hornet import HorNet, HorNetStage
@@ -153,8 +152,7 @@ def build_backbone(
     """
     architecture = name.partition(".")[0]
     if not timm.is_model(name):
-        close = difflib.get_close_matches(architecture, timm.list_models(), n=3)
-        hint = f"did you mean {', '.join(close)}?" if close else "`overtone models` lists them"
+        hint = did_you_mean(architecture, timm.list_models(), "`overtone models` lists them")
         raise OvertoneError(f"there is no backbone {name!r}; {hint}")
     given = dict(arguments or {})
     if timm.model_entrypoint(architecture).__module__ == HorNet.__module__:

@@ -1,13 +1,12 @@
 """Segmentation networks by head and backbone, and the published ones by name."""
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import timm
 from torch import nn
 
-from overtone.errors import OvertoneError
+from overtone.errors import OvertoneError, did_you_mean
 from overtone.heads.backbones import build_backbone
 from overtone.heads.light import FCN, LRASPP, DeepLabV3
 from overtone.heads.segmenter import Segmenter
@@ -75,8 +74,7 @@ def parse_segmenter(name: str) -> SegmenterName:
             continue
         has_filters = head == "upernet" and backbone.startswith("hornet_") and backbone.partition(".")[0][-3:] == "_gf"
         return SegmenterName(head, backbone, dict(head_args), {"filter_size": FILTER_SIZE} if has_filters else {})
-    close = difflib.get_close_matches(name, PUBLISHED_SEGMENTERS, n=2)
-    hint = f"did you mean {', '.join(close)}?" if close else f"the heads are {', '.join(_HEAD_NAMES)}"
+    hint = did_you_mean(name, PUBLISHED_SEGMENTERS, f"the heads are {', '.join(_HEAD_NAMES)}")
     raise OvertoneError(f"{name!r} is not a head and a backbone joined by '_', such as lraspp_hbonet_x100; {hint}")
 
 

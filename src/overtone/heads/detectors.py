@@ -1,6 +1,5 @@
 """Detectors by head and backbone: ours as published, and torchvision's light ones."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -8,7 +7,7 @@ from typing import Any, NamedTuple
 import timm
 from torch import nn
 
-from overtone.errors import OvertoneError
+from overtone.errors import OvertoneError, did_you_mean
 from overtone.heads.light_detectors import LIGHT_HEADS, LightDetector, build_light_detector
 from overtone.heads.mask_rcnn import DETECTORS, DetectorSpec, MaskRcnn
 from overtone.heads.roi_heads import RoiSettings
@@ -63,8 +62,7 @@ def parse_detector(name: str, head: str | None = None) -> DetectorName:
         backbone = _backbone_after(prefix, name)
         if backbone:
             return DetectorName(_ALIASES.get(prefix, prefix), backbone)
-    close = difflib.get_close_matches(name, DETECTORS, n=2)
-    hint = f"did you mean {', '.join(close)}?" if close else f"give a --model.head: {', '.join(DETECTOR_HEADS)}"
+    hint = did_you_mean(name, DETECTORS, f"give a --model.head: {', '.join(DETECTOR_HEADS)}")
     raise OvertoneError(f"{name!r} is no detector; {hint}")
 
 

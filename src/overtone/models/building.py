@@ -1,6 +1,5 @@
 """Networks by name, ours or timm's, and what they say about their input and their classifier."""
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ from torch import nn
 
 from overtone import config
 from overtone.config import Preprocess
-from overtone.errors import OvertoneError
+from overtone.errors import OvertoneError, did_you_mean
 from overtone.models._families import is_ours
 from overtone.models.arguments import MODEL_ARGS, checked_model_args
 from overtone.published import Published, find, rows_of
@@ -44,8 +43,8 @@ def build(name: str, **arguments: Any) -> nn.Module:
 def check_known(name: str) -> None:
     """Raise OvertoneError, with the closest names, where no architecture has that name, ours or timm's own."""
     if not timm.is_model(name):
-        close = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=3)  # ours are registered there
-        hint = f"did you mean {', '.join(close)}?" if close else "`overtone models` lists them"
+        known = timm.list_models()  # ours are registered there
+        hint = did_you_mean(name.partition(".")[0], known, "`overtone models` lists them")
         raise OvertoneError(f"{name[:200]!r} is neither a model nor a checkpoint file nor a run folder; {hint}")
 
 

@@ -4,14 +4,13 @@ Every file `recipes/<family>/<name>.py` whose name does not begin with an unders
 the source of the settings, the command, the published result and ours. Nothing here needs PyTorch.
 """
 
-import difflib
 import importlib
 import inspect
 import pkgutil
 from types import ModuleType
 
 from overtone.config import Recipe
-from overtone.errors import OvertoneError
+from overtone.errors import OvertoneError, did_you_mean
 
 
 def list_recipes() -> dict[str, str]:
@@ -70,6 +69,6 @@ def _found() -> dict[str, str]:
 def _module(name: str) -> ModuleType:
     found = _found()
     if name not in found:
-        close = difflib.get_close_matches(name, found, n=2) or sorted(found)
-        raise OvertoneError(f"there is no recipe {name!r}; did you mean {' or '.join(close)}?")
+        hint = did_you_mean(name, found, "overtone train --help lists them, in Python overtone.recipes.list_recipes()")
+        raise OvertoneError(f"there is no recipe {name!r}; {hint}")
     return importlib.import_module(found[name])

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from overtone.checkpoint import write_with
 from overtone.reports.epochs import Row, best_of, score_name_of, score_of
-from overtone.tasks.task import Plot, Report
+from overtone.tasks.task import Plot
 
 _GREY = "#6b6b6b"
 # distinguishable with colour blindness (Okabe and Ito, without the yellow)
@@ -44,13 +44,6 @@ def draw(plot: Plot, path: Path) -> None:
     if plot.kind not in _KINDS:
         raise ValueError(f"no plot is of kind {plot.kind!r}; the kinds are {', '.join(_KINDS)}")
     _save(_KINDS[plot.kind](plot), path)
-
-
-def plot_confusion(report: Report, path: Path) -> None:
-    """Draw the confusion matrix of a report, if it has one."""
-    for plot in report.plots():
-        if plot.kind == "matrix":
-            draw(plot, path)
 
 
 def plot_curves(rows: Sequence[Row], path: Path, title: str = "") -> None:

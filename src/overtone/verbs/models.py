@@ -3,7 +3,6 @@
 Ours are listed from generated data, without PyTorch; timm's are measured on request.
 """
 
-import difflib
 import importlib
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -12,7 +11,7 @@ import overtone
 from overtone import architectures, options
 from overtone.architectures import Size
 from overtone.config import to_dict
-from overtone.errors import OvertoneError
+from overtone.errors import OvertoneError, did_you_mean
 from overtone.published import rows_of
 from overtone.verbs.console import note, print_json, print_table
 
@@ -87,8 +86,7 @@ def _names(chosen: options.Models) -> list[str]:
         names = [name for name in architectures.sizes() if fnmatchcase(name, wanted)]
     if names:
         return names
-    close = difflib.get_close_matches(pattern.strip("*"), overtone.list_models(with_timm=True), n=3)
-    hint = f"did you mean {', '.join(close)}?" if close else "overtone models lists them"
+    hint = did_you_mean(pattern.strip("*"), overtone.list_models(with_timm=True), "overtone models lists them")
     if not chosen.timm and overtone.list_models(pattern, with_timm=True):
         hint = "timm has some: add --timm"
     raise OvertoneError(f"no architecture matches {pattern!r}; {hint}")

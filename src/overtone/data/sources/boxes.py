@@ -28,13 +28,12 @@ from overtone.data.folders import images_in, subfolders
 from overtone.data.sources.box_table import read_table
 from overtone.data.sources.boxed import BoxedImages, Faults, Marked, Noted
 from overtone.data.sources.coco import read_coco
-from overtone.data.sources.parts import evaluation_of, splits_of
+from overtone.data.sources.parts import PARTS, evaluation_of, root_of, splits_of
 from overtone.data.sources.source import Part, Source, Splits
 from overtone.data.sources.voc import listed, read_voc
 from overtone.data.sources.yolo import read_yolo
 from overtone.errors import OvertoneError, some
 
-_PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 _LAYOUT = (
     "give a folder with COCO's JSON, VOC's Annotations/ and JPEGImages/, or YOLO's data.yaml, or a table with a row "
     "for each box as --data.table"
@@ -117,9 +116,8 @@ def _within(noted: Noted, image: Marked, faults: Faults) -> Noted | None:
 def _read(data: Data, faults: Faults) -> _Found:
     """The images of each part as the data's form has them."""
     table, root = data.table, data.root
-    if root is not None and not root.is_dir():
-        kind = "is not a folder" if root.exists() else "does not exist"
-        raise OvertoneError(f"data.root {root} {kind}; {_LAYOUT}")
+    if root is not None:
+        root_of(root, _LAYOUT)
     if table is not None:
         file = table if root is None or table.is_file() else root / table
         suffix = file.suffix.lower()
@@ -154,7 +152,7 @@ def _coco(files: Mapping[str, Path], root: Path, faults: Faults) -> _Found:
     for part, file in files.items():
         below = subfolders(root)
         own = [
-            folder for name, folder in below.items() if file.stem.endswith(name) or name.lower() in _PARTS.get(part, ())
+            folder for name, folder in below.items() if file.stem.endswith(name) or name.lower() in PARTS.get(part, ())
         ]
         near = [file.parent / "images", file.parent]
         own = [*near, *own] if file.parent in below.values() and file.parent.name != "annotations" else [*own, *near]
@@ -170,7 +168,7 @@ def _json_files(root: Path, folders: Mapping[str, Path]) -> dict[str, Path]:
     for folder in (root / "annotations", root):
         files = sorted(folder.glob("*.json")) if folder.is_dir() else []
         instances = [file for file in files if file.name.startswith("instances_")] or files
-        for part, names in _PARTS.items():
+        for part, names in PARTS.items():
             named = [file for file in instances if any(name in file.stem.lower() for name in names)]
             if len(named) > 1:
                 raise OvertoneError(f"{folder} has {len(named)} JSON files for {part} ({some(f.name for f in named)})")
@@ -186,14 +184,14 @@ def _json_files(root: Path, folders: Mapping[str, Path]) -> dict[str, Path]:
 
 def _part_folders(root: Path) -> dict[str, Path]:
     below = {name.lower(): folder for name, folder in subfolders(root).items()}
-    found = {part: next((below[n] for n in names if n in below), None) for part, names in _PARTS.items()}
+    found = {part: next((below[n] for n in names if n in below), None) for part, names in PARTS.items()}
     return {part: folder for part, folder in found.items() if folder is not None}
 
 
 def _voc_parts(root: Path, faults: Faults) -> dict[str, list[Marked]]:
     """The images of a VOC folder by the lists of `ImageSets/Main`; without them all."""
     sets = root / "ImageSets" / "Main"
-    files = {part: sets / f"{part}.txt" for part in _PARTS if (sets / f"{part}.txt").is_file()}
+    files = {part: sets / f"{part}.txt" for part in PARTS if (sets / f"{part}.txt").is_file()}
     parts = {}
     for part, file in files.items():
         images = _voc(root, faults, listed(file))

@@ -15,15 +15,11 @@ from overtone.config import Data
 from overtone.data.folders import FORMATS, Found, class_folders, has_images, images_in, subfolders
 from overtone.data.sources.folder_scan import scan
 from overtone.data.sources.image_list import ImageList
+from overtone.data.sources.parts import PART_OF, PARTS, root_of
 from overtone.data.sources.seeded import held_out
 from overtone.data.sources.source import Part, Splits
 from overtone.errors import OvertoneError, some
 
-_NAMES: dict[str, tuple[str, ...]] = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
 _LAYOUT = (
     "give a folder with train/ and val/ of class folders, or one folder of class folders "
     "(flowers/rose/1.jpg, flowers/tulip/2.jpg)"
@@ -43,7 +39,7 @@ def find_splits(data: Data) -> Splits:
         OvertoneError: no folder, no images, images without class folders, an empty class folder, one class only, or
             classes that differ between `train/` and `val/`.
     """
-    root = _root(data.root)
+    root = root_of(data.root, _LAYOUT)
     layout = _layout(root)
     if "train" not in layout:
         raise OvertoneError(f"{root} has {_listing(layout)} but no train/; {_LAYOUT}")
@@ -82,7 +78,7 @@ def find_evaluation(
     Raises:
         OvertoneError: no folder, no images, no such split, images without class folders, or an empty class folder.
     """
-    root = _root(root)
+    root = root_of(root, _LAYOUT)
     layout = _layout(root)
     if split == "auto":
         split = _automatic(layout, trained_on)
@@ -104,15 +100,6 @@ def find_evaluation(
     return part
 
 
-def _root(root: Path | None) -> Path:
-    if root is None:
-        raise OvertoneError(f"data.root is not given, so there are no images; {_LAYOUT}")
-    if not root.is_dir():
-        kind = "is not a folder" if root.exists() else "does not exist"
-        raise OvertoneError(f"data.root {root} {kind}; {_LAYOUT}")
-    return root
-
-
 def _layout(root: Path) -> dict[str, Path]:
     """The splits that are folders (`train`, `val`, `test`), or the root alone as `train`: a folder of class folders.
 
@@ -122,11 +109,11 @@ def _layout(root: Path) -> dict[str, Path]:
     names = {name.lower(): path for name, path in sorted(below.items(), reverse=True)}
     splits = {
         split: next(names[alias] for alias in aliases if alias in names)
-        for split, aliases in _NAMES.items()
+        for split, aliases in PARTS.items()
         if any(alias in names for alias in aliases)
     }
     holding = {split: folder for split, folder in splits.items() if subfolders(folder)}
-    others = set(names) - {alias for aliases in _NAMES.values() for alias in aliases}
+    others = set(names) - PART_OF.keys()
     if "train" not in holding and (others or not splits):
         return {"train": root}
     for split, folder in splits.items():

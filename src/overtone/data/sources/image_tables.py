@@ -21,7 +21,7 @@ from overtone.data.masks import ClassList, MaskFile, StoredMask, read_class_list
 from overtone.data.opening import is_folder
 from overtone.data.sources.arrow_columns import classes_of, names_of, opened, tags_of
 from overtone.data.sources.masks import LISTS
-from overtone.data.sources.parts import evaluation_of, splits_of
+from overtone.data.sources.parts import PART_OF, evaluation_of, splits_of
 from overtone.data.sources.shard_list import part_of
 from overtone.data.sources.source import Part, Record, Source, Splits
 from overtone.errors import OvertoneError, some
@@ -35,7 +35,7 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
     "": (),
 }
 _MOST_KEPT = 4  # row groups
-_FOLDERS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing", "data", "default"})
+_FOLDERS = frozenset({*PART_OF, "data", "default"})
 
 
 class ImageTable:

@@ -23,7 +23,8 @@ from overtone.data.decoding import MAX_PIXELS, BadImage
 from overtone.data.masks import MOST_CLASSES
 from overtone.data.opening import read_file
 from overtone.data.run_lengths import lengths_in
-from overtone.data.sources.masks import PARTS, MaskedImages, mask_evaluation, mask_splits
+from overtone.data.sources.masks import MaskedImages, mask_evaluation, mask_splits
+from overtone.data.sources.parts import PARTS
 from overtone.data.sources.source import Part, Source, Splits
 from overtone.errors import OvertoneError
 

@@ -23,17 +23,12 @@ from overtone.data.decoding import BadImage, decode_stored
 from overtone.data.folders import FORMATS, images_in, subfolders
 from overtone.data.masks import IGNORED, MOST_CLASSES, ClassList, MaskFile, class_list, read_class_list
 from overtone.data.sources.image_list import Paths
-from overtone.data.sources.parts import evaluation_of, splits_of
+from overtone.data.sources.parts import PARTS, evaluation_of, root_of, splits_of
 from overtone.data.sources.source import Part, Record, Source, Splits
 from overtone.errors import OvertoneError
 
 IMAGES = ("images", "imgs", "image")
 MASKS = ("masks", "mask", "labels", "annotations", "annots", "segmentation")
-PARTS: dict[str, tuple[str, ...]] = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
 LISTS = ("classes.csv", "class_dict.csv", "classes.txt", "labels.txt")
 _LAYOUT = "give a folder with images/ and masks/ of files of the same names (images/a.jpg, masks/a.png)"
 
@@ -138,7 +133,7 @@ class MaskFolders:
         return mask_evaluation(self._read(data), data, part, trained_on)
 
     def _read(self, data: Data) -> dict[str, MaskedImages]:
-        root = root_of(data, _LAYOUT)
+        root = root_of(data.root, _LAYOUT)
         found = _folders(root)
         if not found:
             raise OvertoneError(f"{root} has no images/ beside a masks/; {_LAYOUT}")
@@ -162,20 +157,6 @@ def listed_images(pairs: Sequence[tuple[Path, Path]], classes: ClassList, part: 
     origin = f"all images of {root}" if part == "all" else f"the {part} images of {root}"
     masks = MaskPaths((mask for _, mask in pairs), classes)
     return MaskedImages(classes.labels, (image for image, _ in pairs), masks, origin, root)
-
-
-def root_of(data: Data, layout: str) -> Path:
-    """The folder of the data.
-
-    Raises:
-        OvertoneError: there is none.
-    """
-    if data.root is None:
-        raise OvertoneError(f"data.root is not given, so there are no images; {layout}")
-    if not data.root.is_dir():
-        kind = "is not a folder" if data.root.exists() else "does not exist"
-        raise OvertoneError(f"data.root {data.root} {kind}; {layout}")
-    return data.root
 
 
 def mask_splits(parts: Mapping[str, MaskedImages], data: Data) -> Splits:

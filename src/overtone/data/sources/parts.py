@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -10,6 +11,14 @@ from overtone.config import Data
 from overtone.data.sources.seeded import held_out
 from overtone.data.sources.source import Part, Source, Splits
 from overtone.errors import OvertoneError, some
+
+PARTS: dict[str, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+"""The names that folders, files and rows of each part may have."""
+PART_OF = {name: part for part, names in PARTS.items() for name in names}
 
 
 class Divisible(Source, Protocol):
@@ -27,6 +36,24 @@ class Divisible(Source, Protocol):
 S = TypeVar("S", bound=Divisible)
 Strata = Callable[[S], Sequence[int] | np.ndarray]
 """The class of each sample, which a seeded split keeps in proportion."""
+
+
+def root_of(root: Path | None, layout: str) -> Path:
+    """Return `data.root` where it is a folder.
+
+    Args:
+        root: `data.root`.
+        layout: what to give, for the message.
+
+    Raises:
+        OvertoneError: it is not.
+    """
+    if root is None:
+        raise OvertoneError(f"data.root is not given, so there are no images; {layout}")
+    if not root.is_dir():
+        kind = "is not a folder" if root.exists() else "does not exist"
+        raise OvertoneError(f"data.root {root} {kind}; {layout}")
+    return root
 
 
 def splits_of(parts: Mapping[str, S], data: Data, origin: str, strata: Strata[S] | None = None) -> Splits:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from overtone.data.opening import is_folder
+from overtone.data.sources.parts import PART_OF
 from overtone.data.storage import Unreachable, address_of, is_remote, names_in, read_all
 from overtone.errors import OvertoneError, some
 from overtone.plain_json import parse_json
@@ -14,8 +15,6 @@ from overtone.plain_json import parse_json
 INDEX, CLASSES = "index.json", "classes.txt"
 TAR = ".tar"
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
-_PARTS |= {"test": "test", "testing": "test"}
 _MOST = 1_000_000
 
 
@@ -96,7 +95,7 @@ def spelled_out(pattern: str) -> Iterator[str]:
 def part_of(shard: str) -> str:
     """The part that a shard's name says: `val` of `imagenet-val-0001.tar`; `train` where it says none."""
     stem = shard.rpartition("/")[2].removesuffix(TAR).lower()
-    return next((_PARTS[word] for word in re.split(r"[^a-z]+", stem) if word in _PARTS), "train")
+    return next((PART_OF[word] for word in re.split(r"[^a-z]+", stem) if word in PART_OF), "train")
 
 
 def _listed(address: str) -> list[str]:

@@ -22,7 +22,7 @@ import numpy as np
 
 from overtone.config import Data
 from overtone.data.sources.image_list import Contents, ImageList, Paths, found
-from overtone.data.sources.parts import evaluation_of, splits_of
+from overtone.data.sources.parts import PART_OF, evaluation_of, splits_of
 from overtone.data.sources.pointed import Pointed, is_pointer
 from overtone.data.sources.source import Part, Record, Source, Splits
 from overtone.data.storage import address_of, is_remote, read_all
@@ -32,8 +32,6 @@ _IMAGE = ("image", "path", "file", "filename", "image_path", "filepath")
 LABEL_NAMES = ("label", "class", "target", "category")
 _LABELS = ("labels", "tags", "classes")
 _SPLIT = ("split", "subset", "fold")
-_PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
-_PARTS |= {"test": "test", "testing": "test"}
 _SEPARATORS = re.compile(r"[|,]")
 
 
@@ -259,11 +257,11 @@ class Table:
             return None
         parts = self.texts(self._split)
         for row, part in enumerate(parts):
-            if part.lower() not in _PARTS:
+            if part.lower() not in PART_OF:
                 raise OvertoneError(
                     f"{self.path}: row {row + 1} has the {self._split} {part!r}; it must be train, val or test"
                 )
-        return np.array([_PARTS[part.lower()] for part in parts])
+        return np.array([PART_OF[part.lower()] for part in parts])
 
     def lists(self, column: str) -> tuple[list[str], np.ndarray]:
         """Names of all labels and uint8 `(rows, labels)`, of a column of lists or of text with separators."""
