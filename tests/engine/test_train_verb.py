@@ -45,7 +45,7 @@ def test_run_folder_holds_what_it_should(pictures, tmp_path, capsys):
             files.REPORT,
             files.SUMMARY,
         ),
-        *(files.CURVES, files.CONFUSION, files.TENSORBOARD, "last-1.safetensors", ".lock"),
+        *(files.CURVES, files.CONFUSION, "reliability.png", files.TENSORBOARD, "last-1.safetensors", ".lock"),
     }
     rows = rows_of(folder)
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4] and rows[-1]["step"] == 16

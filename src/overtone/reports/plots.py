@@ -174,8 +174,8 @@ def _bars(plot: Plot) -> Figure:
 _KINDS: Mapping[str, Callable[[Plot], Figure]] = {
     "matrix": _matrix,
     "curves": _curves,
-    "log_curves": _log_curves,
     "bars": _bars,
+    "log_curves": _log_curves,
 }
 
 
