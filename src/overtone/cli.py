@@ -77,7 +77,7 @@ def run(words: Sequence[str]) -> int:
         sys.stdout.write(_group_overview(name))
         return 0
     try:
-        special = {"train": _train, "launch slurm": _launch_slurm}
+        special = {"train": _train, "tune-lr": _tune_lr, "launch slurm": _launch_slurm}
         return special[name](rest) if name in special else _call(name, rest)
     except SystemExit as stop:  # --help
         return stop.code if isinstance(stop.code, int) else 0
@@ -164,7 +164,16 @@ def _split_prediction(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return own, predicted
 
 
-def _train(words: list[str]) -> int:
+def _tune_lr(words: list[str]) -> int:
+    verb = VERBS["tune-lr"]
+    if words and words[0] not in ("-h", "--help"):
+        return _train(words, verb)
+    usage = "usage: overtone tune-lr [RECIPE] DIR|TABLE [OPTIONS]"
+    sys.stdout.write(f"{usage}\n\n{verb.summary}\n\n{_block(verb.examples)}\n\n{textwrap.fill(verb.notes, 100)}\n")
+    return 0
+
+
+def _train(words: list[str], verb: Verb = VERBS["train"]) -> int:
     if not words or words[0] in ("-h", "--help"):
         sys.stdout.write(_train_overview())
         return 0
@@ -178,7 +187,7 @@ def _train(words: list[str]) -> int:
 
         training = _parse_training(name, words, fitted_to_weights(training))
     recipe = Recipe(**{field.name: getattr(training, field.name) for field in fields(Recipe)})
-    _function(VERBS["train"].function)(recipe, training.run, name)
+    _function(verb.function)(recipe, training.run, name)
     return 0
 
 

@@ -34,6 +34,19 @@ VERBS = {
             "overtone train scratch --help",
         ),
     ),
+    "tune-lr": Verb(
+        options="Training",
+        function="overtone.verbs.tune_lr:tune_lr",
+        summary="Find the learning rate at which a recipe's loss falls fastest.",
+        examples=(
+            "overtone tune-lr photos",
+            "overtone tune-lr finetune photos --model.weights hbonet_x100.dli14_in1k --run.out runs/lr",
+        ),
+        notes=(
+            "The words are those of overtone train. It takes --run.max-steps steps (200) at rates from a thousandth of "
+            "--optim.lr to a hundred times it, and writes tune-lr.png into --run.out; nothing else is kept."
+        ),
+    ),
     "launch slurm": Verb(
         options="LaunchSlurm",
         function="overtone.verbs.launch:launch_slurm",

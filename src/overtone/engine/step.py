@@ -130,7 +130,7 @@ class Trainer:
     def _freeze(self, is_frozen: bool) -> None:
         """Freeze the body or train all; a new wrapper then has the hooks of what is trained."""
         if isinstance(self.optimizer, torch.optim.SGD) and self._freeze_epochs and not is_frozen:
-            for parameter in self._body:  # fused SGD wants momenta for all of a group, or for none
+            for parameter in self.parameters:  # fused SGD wants momenta for all of a group, or for none
                 self.optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
         if is_frozen == self._is_frozen:
             return

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from overtone.checkpoint import write_with
 from overtone.reports.epochs import Row, best_of, score_name_of, score_of
@@ -138,6 +138,16 @@ def _curves(plot: Plot) -> Figure:
     return figure
 
 
+def _log_curves(plot: Plot) -> Figure:
+    """Draw curves over a logarithmic axis."""
+    figure = _curves(plot)
+    axis = figure.axes[0].xaxis
+    figure.axes[0].set_xscale("log")
+    axis.set_major_formatter(lambda value, _: f"{value:g}")  # the default is mathematics, which `_save` switches off
+    axis.set_minor_formatter(NullFormatter())
+    return figure
+
+
 def _bars(plot: Plot) -> Figure:
     """Draw horizontal bars, one per label, from the top; each row of `values` is one series."""
     rows = np.asarray(plot.values, dtype=float)
@@ -154,7 +164,12 @@ def _bars(plot: Plot) -> Figure:
     return figure
 
 
-_KINDS: Mapping[str, Callable[[Plot], Figure]] = {"matrix": _matrix, "curves": _curves, "bars": _bars}
+_KINDS: Mapping[str, Callable[[Plot], Figure]] = {
+    "matrix": _matrix,
+    "curves": _curves,
+    "bars": _bars,
+    "log_curves": _log_curves,
+}
 
 
 def _by_epoch(axes: Axes, rows: Sequence[Row], names: Mapping[str, str]) -> None:

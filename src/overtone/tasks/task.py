@@ -46,7 +46,8 @@ class Plot:
 
     Attributes:
         name: file name without suffix.
-        kind: `matrix` (rows by columns of counts, `labels` for both), `curves` (`series` of x and y) or `bars`.
+        kind: `matrix` (rows by columns of counts, `labels` for both), `curves` (`series` of x and y), `log_curves`
+            (over a logarithmic axis) or `bars`.
         title: above it.
         labels: of the rows and columns, or of the bars.
         values: rows of numbers.
