@@ -5,7 +5,6 @@ from collections import Counter
 import pytest
 import timm
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 import overtone
@@ -135,7 +134,7 @@ def test_switched_off(monkeypatch, products):
 
 
 @pytest.mark.parametrize(
-    "processor, capability, chosen",
+    ("processor", "capability", "chosen"),
     [
         ("vendor_id : AuthenticAMD", "AVX512", True),
         ("vendor_id : AuthenticAMD", "AVX2", False),

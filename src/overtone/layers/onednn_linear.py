@@ -16,9 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C import _functorch  # pyright: ignore[reportAttributeAccessIssue]
 from torch.nn import functional as F
 
 VARIABLE = "OVERTONE_ONEDNN_LINEAR"
+_is_transformed = _functorch.is_functorch_wrapped_tensor  # by torch.func
 _CPUINFO = Path("/proc/cpuinfo")  # Linux; elsewhere nothing changes
 _PLAIN = (Tensor, nn.Parameter)  # not the tensors of tracers
 # the smallest product that repays ten microseconds of preparation, and laying the weights out for oneDNN at every call
@@ -92,13 +94,12 @@ def _applies(x: Tensor, weight: Tensor) -> bool:
         and x.numel() >= _ROWS * x.shape[-1]
         and x.numel() * len(weight) >= _MULTIPLY_ADDS
         and not torch.is_autocast_enabled("cpu")
-        and not torch._C._functorch.is_functorch_wrapped_tensor(x)
-        and not torch._C._functorch.is_functorch_wrapped_tensor(weight)
+        and not any(map(_is_transformed, (x, weight)))
     )
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None, gelu: bool = False) -> Tensor:
-    """x W^T + b by oneDNN; the operation that PyTorch's own compiler takes for linears."""
+    """The product x W^T + b by oneDNN; the operation that PyTorch's own compiler takes for linears."""
     kind = ("gelu", [], "none") if gelu else ("none", [], None)  # what follows, its numbers, its approximation
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *kind)
 
