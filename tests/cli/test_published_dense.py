@@ -54,6 +54,7 @@ def test_both_tasks_are_not_measured_on_one_folder(overtone, tmp_path):
 def test_weights_by_name(overtone, tmp_path, monkeypatch):
     """A small network stands for the published one: its file is loaded under the row's name, another is refused."""
     name = "upernet_hornet_tiny_7x7.rao_ade20k"
+    monkeypatch.setenv("OVERTONE_CACHE", str(tmp_path / "cache"))
     torch.save({"state_dict": {"weight": torch.zeros(1)}}, tmp_path / f"{name}.pth")
     with pytest.warns(zoo.UnverifiedWarning), pytest.raises(OvertoneError, match="holds no upernet"):
         zoo.load_model(name, weights_dir=tmp_path)

@@ -151,7 +151,7 @@ def test_reproduce_fails_when_something_differs(overtone, monkeypatch):
 
 @pytest.mark.slow
 def test_all_rows_are_explained(overtone):
-    outcome = overtone("reproduce", "--json")
+    outcome = overtone("reproduce", "--only", "*_in[12]*", "--json")  # the classifiers; see test_published_dense.py
     assert outcome.code == 0, outcome.err
     rows = {row["model"]: row for row in outcome.json}
     assert len(rows) == 51

@@ -42,7 +42,7 @@ def folder(tmp_path: Path, publish: Callable[..., object], monkeypatch: pytest.M
 def test_list(overtone, folder):
     outcome = overtone("weights", "list", "--weights-dir", folder / "weights", "--json")
     rows = {row["name"]: row for row in outcome.json}
-    assert len(rows) == 51 and outcome.code == 0
+    assert len(rows) == 72 and outcome.code == 0
     assert rows[SMALL]["at_hand"] == str(folder / "weights" / FILE)
     assert (rows[SMALL]["file"], rows[SMALL]["proof"], rows[SMALL]["license"]) == (FILE, "git blob sha1", "Apache-2.0")
     assert rows["harm_vgg16_bn.ulicny_in1k"]["file"] is None

@@ -332,7 +332,7 @@ def test_the_candidates_of_a_machine(net, tmp_path, monkeypatch):
     ]
     monkeypatch.setattr(torch_runtime, "_in_precision", lambda job: tripled(job.net))
     said = []
-    made = measure_all(export_all(net, origin(), tried, None, tmp_path, said.append), rounds=2)
+    made = measure_all(export_all(net, origin(), None, tried, None, tmp_path, said.append), rounds=2)
     assert said == ["openvino, float32", "torch, float32"]
     assert made[0].milliseconds is not None and made[0].milliseconds > 0
     assert "does not agree" in (made[2].reason or "") and made[2].milliseconds is None

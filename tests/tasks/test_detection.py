@@ -292,9 +292,10 @@ def test_trained_stopped_resumed_evaluated_predicted(
     measured = ["evaluate", str(tmp_path / "whole"), "--data.root", str(shapes), "--out", str(tmp_path / "measured")]
     assert cli.main(measured) == 0
     assert "AP50" in capsys.readouterr().out
-    plots = {"evaluation.json", "confusion.png", "precision_recall.png", "worst"}
+    plots = {"evaluation.json", "confusion.png", "precision_recall.png", "examples"}
     assert {path.name for path in (tmp_path / "measured").iterdir()} == plots
-    assert len(list((tmp_path / "measured" / "worst").iterdir())) == len(found.report.worst) > 0
+    drawn = [path.name for path in (tmp_path / "measured" / "examples").iterdir()]
+    assert sum(name.startswith("worst-") for name in drawn) == min(len(found.report.worst), 4) > 0
     out, image = tmp_path / "out", shapes / "val" / "1-001.png"
     shown = ["predict", str(tmp_path / "whole"), str(image), "--json", "--out", str(out), "--threshold", "0"]
     assert cli.main(shown) == 0
