@@ -276,7 +276,7 @@ def _about(source: Source, wanted: Wanted, model: str, kind: str) -> dict[str, A
     names = hashlib.sha256()
     for position in range(len(source)):
         names.update(source.name(position).encode("utf-8", "surrogateescape") + b"\0")
-    if kind is None:
+    if not kind:
         kind = f"answers, {wanted.top_k or 'the usual number'} at most"
         kind += "" if wanted.threshold is None else f", of score {wanted.threshold:g}"
         kind = f"features, {wanted.dtype}" if wanted.features else kind
