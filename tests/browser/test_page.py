@@ -231,7 +231,7 @@ def test_without_a_mouse(opened, photo: Path) -> None:
             break
     assert reached[:4] == ["To the content", "Predict", "Explorer", "Runs"] and reached[-1] == "files", reached
     with page.expect_file_chooser() as choosing:
-        page.keyboard.press("Enter")
+        page.keyboard.press("Space")
     choosing.value.set_files(photo)
     page.locator(".bar-row").first.wait_for()
     page.get_by_role("link", name="Explorer").focus()

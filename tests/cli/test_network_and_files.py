@@ -120,7 +120,9 @@ def test_verbs_ask_no_network_and_write_where_they_were_told(tmp_path: Path) -> 
     if not prefix:
         return
     calls = log.read_text(errors="replace").splitlines()
-    assert [call for call in calls if re.search(r"AF_INET|AF_INET6", call)] == []
+    # urllib3, which tensorboard imports where boto3 is installed, asks so whether there is IPv6: nothing is sent
+    asked = re.compile(r'bind\(.*sin6_port=htons\(0\).*"::1"')
+    assert [call for call in calls if re.search(r"AF_INET|AF_INET6", call) and not asked.search(call)] == []
     writing = [call for call in calls if re.search(r"O_WRONLY|O_RDWR|O_CREAT|creat\(|mkdir\(|rename\(", call)]
     written = [match[1] for call in writing if " = -1 " not in call and (match := re.search(r'"([^"]*)"', call))]
     work = tmp_path / "work"

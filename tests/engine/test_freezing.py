@@ -26,8 +26,8 @@ CPU = Placement(torch.device("cpu"))
 
 @pytest.mark.usefixtures("tiny_from_zoo")
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_the_classifier_first_then_all_and_resumed_in_both_phases(pictures, tmp_path, name, capsys):
-    recipe = recipe_for(pictures, epochs=3, freeze_epochs=1)
+def test_the_classifier_first_then_all_and_resumed_in_both_phases(images, tmp_path, name, capsys):
+    recipe = recipe_for(images, epochs=3, freeze_epochs=1)
     recipe = dataclasses.replace(recipe, optim=Optim(name=name, lr=0.01, clip_grad=5.0))
     parts = tmp_path / "parts"
     train(recipe, run_for(parts, max_steps=2), "try")

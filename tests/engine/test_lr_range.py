@@ -25,9 +25,9 @@ def test_a_loss_that_falls_nowhere_is_an_error_with_a_remedy(losses):
 
 
 @pytest.mark.usefixtures("tiny_from_zoo")
-def test_the_verb_draws_the_curve_says_the_choice_and_keeps_nothing_else(pictures, tmp_path, capsys):
+def test_the_verb_draws_the_curve_says_the_choice_and_keeps_nothing_else(images, tmp_path, capsys):
     run = run_for(tmp_path / "lr", max_steps=60)
-    recipe = recipe_for(pictures, epochs=2, freeze_epochs=1)
+    recipe = recipe_for(images, epochs=2, freeze_epochs=1)
     curve = tune_lr(recipe, run, "try")
     assert 0.05e-3 < curve.chosen < 5 and len(curve.rates) == len(curve.losses) <= 60
     assert curve.rates[0] == pytest.approx(0.05e-3)
@@ -39,7 +39,7 @@ def test_the_verb_draws_the_curve_says_the_choice_and_keeps_nothing_else(picture
 
 
 @pytest.mark.usefixtures("tiny_from_zoo")
-def test_the_words_are_those_of_a_training(pictures, tmp_path, capsys):
+def test_the_words_are_those_of_a_training(images, tmp_path, capsys):
     quiet = (
         "--run.workers",
         "0",
@@ -50,6 +50,6 @@ def test_the_words_are_those_of_a_training(pictures, tmp_path, capsys):
         "--train.batch-size",
         "8",
     )
-    assert main(["tune-lr", "scratch", str(pictures), *quiet, "--run.max-steps", "40"]) == 0, capsys.readouterr().err
+    assert main(["tune-lr", "scratch", str(images), *quiet, "--run.max-steps", "40"]) == 0, capsys.readouterr().err
     assert "the recipe has 0.1" in capsys.readouterr().out
     assert main(["tune-lr", str(tmp_path / "nowhere")]) == 2
