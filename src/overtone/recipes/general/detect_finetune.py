@@ -5,7 +5,10 @@ Command: overtone train detect_finetune --data.root FOLDER --model.weights RUN
 FOLDER has COCO's JSON, VOC's Annotations/ and JPEGImages/, or YOLO's data.yaml; or give a table of boxes as
 --data.table. See docs/detection.md. RUN is a run folder, a checkpoint file, or published weights of the backbone.
 Published result: none.
-Ours: not measured.
+Ours: BCCD as in recipe detect, from a classifier that had seen 600 images of CIFAR-10 at 48 pixels, with --train.epochs
+8: AP50 by epoch 3, 47, 56, 60, 61, 65, 65, 67 %, AP 39.7 %, in 3 min 25 s on two cores of an EPYC (21 November 2026).
+Recipe detect, which takes more steps, comes further from nothing: a start as weak as this helps little. The 20 epochs
+were not run.
 Deviations: not applicable.
 """
 
