@@ -5,7 +5,7 @@ A training keeps counts. `overtone evaluate RUN … --out RUN/evaluation` adds `
 
 import functools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -75,11 +75,21 @@ class Confusion:
         }
 
 
+def answered(batch: Batch, outputs: Tensor) -> Iterator[tuple[int, int, int, float]]:
+    """Position, class, most probable class and its probability of each image of a classification's batch.
+
+    Args:
+        batch: with classes (B,) as targets.
+        outputs: logits (B, K).
+    """
+    best = outputs.float().softmax(dim=1).max(dim=1)
+    columns = batch.ids, batch.targets, best.indices, best.values
+    return zip(*(column.tolist() for column in columns), strict=True)
+
+
 def add_judged(found: list[Judged], source: Source, batch: Batch, outputs: Tensor) -> None:
     """Add the images of a batch of a classification; outputs are logits (B, K)."""
-    best = outputs.float().softmax(dim=1).max(dim=1)
-    positions = (batch.ids.tolist(), batch.targets.tolist(), best.indices.tolist(), best.values.tolist())
-    for position, target, predicted, probability in zip(*positions, strict=True):
+    for position, target, predicted, probability in answered(batch, outputs):
         name = source.name(position)
         path = str(resolved_once(Path(name))) if Path(name).is_file() else None
         found.append(Judged(_end(name), source.labels[target], source.labels[predicted], probability, path))

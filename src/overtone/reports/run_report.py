@@ -35,6 +35,7 @@ from overtone.engine.samples import read_samples
 from overtone.engine.showing import examples_of, write_beside_truth
 from overtone.engine.summary import read_report
 from overtone.errors import OvertoneError
+from overtone.reports.confusion import answered
 from overtone.reports.explorer import points
 from overtone.reports.heat_maps import heat_maps
 from overtone.reports.plots import draw, plot_curves
@@ -168,9 +169,7 @@ def measured_run(folder: Path, data: Data, device: str, missing: list[str]) -> M
 
 def _add_mistakes(found: list[Mistake], batch: Batch, outputs: Any) -> None:
     """Add those of a batch; outputs are logits (B, K)."""
-    best = outputs.float().softmax(dim=1).max(dim=1)
-    rows = zip(batch.ids.tolist(), batch.targets.tolist(), best.indices.tolist(), best.values.tolist(), strict=True)
-    found += [Mistake(*row) for row in rows if row[1] != row[2]]
+    found += [Mistake(*row) for row in answered(batch, outputs) if row[1] != row[2]]
 
 
 def _facts(run: RunOverview, record: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -4,8 +4,10 @@ mmcv's counter adds up modules, see `published.hornet_dense`; what our networks 
 had a module (ReLU after a batch norm, the products of a recursive convolution) is counted at the module around it.
 """
 
+import contextlib
 import functools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -29,14 +31,14 @@ def parameters(row: PublishedDense) -> int:
 
 def multiply_adds(row: PublishedDense) -> int:
     """Multiply-adds of one image of the size that they were published for."""
-    network, counter = _network(row), _Counter()
-    with ShapesOnly(), torch.no_grad(), counter.hooked(network):
+    network = _network(row)
+    with ShapesOnly(), torch.no_grad(), _counted(network) as counts:
         images = torch.empty(1, *row.flops_input, device="meta")
         if isinstance(network, MaskRcnn):
-            _detect(network, images, counter)
+            _detect(network, images)
         else:
             network(images)
-    return counter.total
+    return sum(counts)
 
 
 @functools.cache  # without weights a network is small
@@ -46,66 +48,44 @@ def _network(row: PublishedDense) -> nn.Module:
     return made.eval()
 
 
-def _detect(network: MaskRcnn, images: Tensor, counter: "_Counter") -> None:
+def _detect(network: MaskRcnn, images: Tensor) -> None:
     """Every part once, on as many regions as there were."""
-    levels = network.pyramid(images)
-    with counter.without_activations():  # a function there
-        network.rpn(levels)
+    network.rpn(network.pyramid(images))
     for heads, count, side in ((network.roi.box_heads, _BOXES, 7), (network.roi.mask_heads, _MASKS, 14)):
         for head in heads:
             head(torch.empty(count, network.neck.out_channels, side, side, device="meta"))
 
 
-class _Counter:
-    """Adds up what modules compute."""
+@contextlib.contextmanager
+def _counted(network: nn.Module) -> Iterator[list[int]]:
+    """What the modules of a network compute until the end of the context, a number for each call."""
+    gated = [module for module in network.modules() if isinstance(module, GnConv)]
+    uncounted = {part for module in gated for part in module.modules() if part is not module}
+    if isinstance(network, MaskRcnn):  # whose activation is a function there
+        uncounted |= {module for module in network.rpn.modules() if isinstance(module, nn.ReLU)}
+    counts: list[int] = []
 
-    def __init__(self) -> None:
-        self.total, self._with_activations = 0, True
-        self._inside: set[nn.Module] = set()
-        self._hooks: list[Any] = []
+    def count(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        counts.append(_multiply_adds_of(module, inputs[0], output))
 
-    def hooked(self, network: nn.Module) -> "_Counter":
-        """Count what the network computes until the end of the context."""
-        gated = [module for module in network.modules() if isinstance(module, GnConv)]
-        self._inside = {part for module in gated for part in module.modules() if part is not module}
-        self._hooks = [module.register_forward_hook(self._count) for module in network.modules()]
-        return self
-
-    def without_activations(self) -> "_Quiet":
-        """Leave ReLUs out until the end of the context."""
-        return _Quiet(self)
-
-    def __enter__(self) -> "_Counter":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for hook in self._hooks:
+    hooks = [module.register_forward_hook(count) for module in network.modules() if module not in uncounted]
+    try:
+        yield counts
+    finally:
+        for hook in hooks:
             hook.remove()
 
-    def _count(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if isinstance(module, GnConv):
-            self.total += _gated(module, output)
-        elif module in self._inside:
-            return
-        elif isinstance(module, _CONVOLUTIONS):
-            self.total += _convolution(module, inputs[0], output)
-        elif isinstance(module, nn.Linear):
-            self.total += inputs[0].numel() * module.out_features
-        elif isinstance(module, nn.AdaptiveAvgPool2d | nn.MaxPool2d):
-            self.total += inputs[0].numel()
-        if isinstance(module, nn.ReLU | ConvBN | GnConvBN) and self._with_activations:
-            self.total += output.numel()
 
-
-class _Quiet:
-    def __init__(self, counter: _Counter) -> None:
-        self._counter = counter
-
-    def __enter__(self) -> None:
-        self._counter._with_activations = False
-
-    def __exit__(self, *error: object) -> None:
-        self._counter._with_activations = True
+def _multiply_adds_of(module: nn.Module, given: Any, output: Any) -> int:
+    """Of one call of a module, without those within it; 0 for what the counter does not know."""
+    activations = output.numel() if isinstance(module, nn.ReLU | ConvBN | GnConvBN) else 0
+    if isinstance(module, GnConv):
+        return activations + _gated(module, output)
+    if isinstance(module, _CONVOLUTIONS):
+        return _convolution(module, given, output)
+    if isinstance(module, nn.Linear):
+        return given.numel() * module.out_features
+    return given.numel() if isinstance(module, nn.AdaptiveAvgPool2d | nn.MaxPool2d) else activations
 
 
 def _convolution(module: Any, given: Tensor, output: Tensor) -> int:

@@ -36,7 +36,7 @@ def explain(chosen: options.Explain) -> int:
             try:
                 image = decode_image(path, inference.preprocess.exif)
             except BadImage as error:
-                bad.append((path, str(error)))
+                bad.append((path, error.reason))
                 continue
             maps = heat_maps(inference, image, chosen.label, top_k=chosen.top_k, layer=chosen.layer)
             chosen.out.mkdir(parents=True, exist_ok=True)

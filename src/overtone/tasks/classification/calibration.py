@@ -62,7 +62,9 @@ class Calibration:
 
 
 def counts_of(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    """What a batch adds to a calibration, float64: three rows of bins, then the cross entropy at each temperature.
+    """What a batch adds to a calibration: three rows of bins, then the cross entropy at each temperature.
+
+    It stays on the device, which an evaluation need not wait for; float64 where the device has it.
 
     Args:
         logits: `(B, K)`.
@@ -72,9 +74,10 @@ def counts_of(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
     sure, best = (logits / temperature).softmax(1).max(1)
     bins = (sure * NUM_BINS).long().clamp(0, NUM_BINS - 1)
     rows = [torch.ones_like(sure), (best == targets).to(sure), sure]
-    binned = [torch.zeros(NUM_BINS, dtype=torch.float64).index_add(0, bins.cpu(), row.double().cpu()) for row in rows]
-    losses = [F.cross_entropy(logits / value, targets, reduction="sum").double() for value in TEMPERATURES]
-    return torch.cat([*binned, torch.stack(losses).cpu()])
+    dtype = torch.float32 if logits.device.type == "mps" else torch.float64
+    binned = [logits.new_zeros(NUM_BINS, dtype=dtype).index_add(0, bins, row.to(dtype)) for row in rows]
+    losses = [F.cross_entropy(logits / value, targets, reduction="sum").to(dtype) for value in TEMPERATURES]
+    return torch.cat([*binned, torch.stack(losses)])
 
 
 def calibration_of(counted: Tensor) -> Calibration:

@@ -234,7 +234,7 @@ class ClassificationTally:
             class_correct=tuple(correct.tolist()),
             confusion=tuple(tuple(row) for row in confusion),
             bad=tuple(bad),
-            calibration=calibration_of(torch.stack(self._calibration).sum(0)),
+            calibration=calibration_of(torch.stack(self._calibration).cpu().double().sum(0)),
         )
 
 
