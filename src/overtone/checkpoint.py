@@ -310,6 +310,8 @@ def _check_shape(values: Any) -> None:
     for name, value in mappings.items():
         if not isinstance(value, dict):
             raise ValueError(f"{name} is {value!r:.60}, not a mapping")
+    if type(values.get("preprocess", {}).get("size", 0)) is not int:  # a recipe may leave it open, weights have it
+        raise ValueError("its preprocess.size is no number")
     labels = values.get("labels", values.get("classes"))
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise ValueError("its labels are no list of names")

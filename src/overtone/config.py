@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from overtone.plain_values import from_dict as from_dict
 from overtone.plain_values import to_dict as to_dict
 from overtone.ranges import (
+    AutoPixels,
     Checked,
     Count,
     Finite,
@@ -31,6 +32,8 @@ from overtone.ranges import (
     require,
 )
 
+AUTO: Any = "auto"
+"""In a recipe: chosen when a training starts, and on record from then on."""
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 
@@ -38,8 +41,9 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 class Preprocess(Checked, section="preprocess"):
     """From a decoded image to the model's input: shared by training, evaluation, prediction and export."""
 
-    size: Pixels = 224
-    """Side of the square input, pixels."""
+    size: AutoPixels = 224
+    """Side of the square input, pixels; in a training `auto`: by the training images' own sizes, recorded as a
+    number."""
     resize: Literal["shorter", "squash"] = "shorter"
     """`shorter`: shorter side to int(size / crop_fraction), then a centre crop; `squash`: all of it to the square."""
     crop_fraction: Annotated[float, Range(at_least=0.1, at_most=1)] = 0.875

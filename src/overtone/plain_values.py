@@ -57,7 +57,10 @@ def _shortened(value: Any) -> str:
 def _from_plain(hint: Any, value: Any, where: str) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return None if value is None else _from_plain(next(a for a in args if a is not type(None)), value, where)
+        words = [word for arg in args if typing.get_origin(arg) is Literal for word in typing.get_args(arg)]
+        if value in words or (value is None and types.NoneType in args):
+            return value
+        return _from_plain(next(a for a in args if a is not types.NoneType), value, where)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return from_dict(hint, value)
     if origin is tuple:

@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from overtone.errors import OvertoneError
 
@@ -65,6 +65,10 @@ Minutes = Annotated[float, Range(above=0, at_most=366 * 24 * 60)]
 Count = Annotated[int, Range(at_least=0)]
 PositiveInt = Annotated[int, Range(at_least=1)]
 Pixels = Annotated[int, Range(at_least=1, at_most=16_384)]
+if TYPE_CHECKING:  # all that reads a size comes after it has been chosen
+    AutoPixels = Pixels
+else:
+    AutoPixels = Pixels | Literal["auto"]
 MaskIndex = Annotated[int, Range(at_least=0, at_most=65_535)]
 Seed = Annotated[int, Range(at_least=0, at_most=2**63 - 1)]
 
@@ -158,7 +162,8 @@ def _check(hint: Any, value: Any, name: str) -> None:
         require(value in choices, name, repr(value), f"one of {', '.join(map(str, choices))}")
     elif origin in (typing.Union, types.UnionType):
         kinds = [part for part in _parts(hint) if part is not types.NoneType]
-        if value is not None and not any(_fits(kind, value) for kind in kinds[1:]):
+        is_none = value is None and len(kinds) < len(typing.get_args(hint))
+        if not is_none and not any(_fits(kind, value) for kind in kinds[1:]):
             _check(kinds[0], value, name)
     elif origin in (tuple, list):
         parts = typing.get_args(hint)

@@ -83,6 +83,8 @@ def test_finetune_takes_network_and_preprocessing_from_the_weights(asked, traine
     recipe, _, _ = asked(*words, "--data.preprocess.size", "48", "--model.name", "hbonet_x025")
     assert (recipe.data.preprocess.size, recipe.model.name) == (48, "hbonet_x025")
     assert recipe.data.preprocess.crop_fraction == manifest.preprocess.crop_fraction
+    recipe, _, _ = asked(*words, "--data.preprocess.size", "auto")
+    assert recipe.data.preprocess.size == "auto"
 
 
 def test_finetune_takes_preprocessing_from_a_tag(asked):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from overtone.checkpoint import Manifest, read_manifest
-from overtone.config import Recipe, Run, to_dict
+from overtone.config import AUTO, Recipe, Run, to_dict
 from overtone.engine import folder as files
 from overtone.engine.samples import Samples, check_samples
 from overtone.errors import OvertoneError, some
@@ -53,18 +53,27 @@ def check_begun(folder: Path, recipe: Recipe, run: Run) -> None:
 
 
 def as_begun(folder: Path, recipe: Recipe) -> Recipe:
-    """The recipe with what the run has settled: the number of epochs for its minutes, defaults that have changed since.
+    """The recipe with what the run has settled: what was auto, the epochs for its minutes, defaults that have changed.
 
     Raises:
         OvertoneError: the folder's record of the recipe cannot be read.
     """
     then = _recorded(folder)
     settled = {} if then is None else then.get("train", {})
+    size = _settled_size(then or {})
+    if recipe.data.preprocess.size == AUTO and size is not None:
+        preprocess = dataclasses.replace(recipe.data.preprocess, size=size)
+        recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, preprocess=preprocess))
     if recipe.train.minutes is not None and settled.get("minutes") == recipe.train.minutes:
         recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, epochs=settled.get("epochs")))
     if then is None or "validate_on" in then.get("data", {}):
         return recipe
     return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, validate_on=_OLD_VALIDATE_ON))
+
+
+def _settled_size(then: Mapping[str, Any]) -> Any:
+    preprocess = then.get("data", {}).get("preprocess")
+    return preprocess.get("size") if isinstance(preprocess, Mapping) else None
 
 
 def _recorded(folder: Path) -> Mapping[str, Any] | None:

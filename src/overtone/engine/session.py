@@ -18,6 +18,7 @@ from overtone.engine.assembly import Parts, assemble
 from overtone.engine.best import kept_epoch, restored_report
 from overtone.engine.distributed import World
 from overtone.engine.folder import clear, prune, remove_temporary
+from overtone.engine.input_size import with_size
 from overtone.engine.interrupt import StopRequest
 from overtone.engine.log import Log, Row, read_rows
 from overtone.engine.loop import BadImage, Epoch, Interrupted, Watch, evaluate, fit, is_better
@@ -55,6 +56,7 @@ class Session(Watch):
         world: World,
         artist: Artist | None = None,
     ) -> None:
+        recipe, self._messages = with_size(recipe, splits.train, world)
         self.recipe, self.run, self.name, self.folder = recipe, run, name, folder
         self.placement, self.splits, self.world = placement, splits, world
         self.artist = artist if run.plots and world.is_first else None
@@ -73,7 +75,6 @@ class Session(Watch):
             folder, self.manifest, keep_last=run.keep_last, every_minutes=run.save_minutes, every_steps=run.save_steps
         )
         self.stop, self._drawn = stop, time.perf_counter()
-        self._messages: list[str] = []
         self._since = time.perf_counter()  # when `state.seconds` was up to date
 
     @contextmanager

@@ -19,6 +19,7 @@ from overtone.engine.companions import companions, started_by_launcher
 from overtone.engine.distributed import World, check_shared_evenly, joined
 from overtone.engine.first_scan import scanned_first
 from overtone.engine.folder import check_folder, claimed
+from overtone.engine.input_size import check_size
 from overtone.engine.interrupt import StopRequest
 from overtone.engine.placement import place
 from overtone.engine.resuming import as_begun, check_begun
@@ -62,6 +63,7 @@ def train(
         raise OvertoneError("run.resume needs the run folder to resume; give it as --run.out")
     folder = run.out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     run = dataclasses.replace(run, out=folder)
+    check_size(recipe)
     processes = recipe.train.processes
     stop = StopRequest()
     with stop.handled():

@@ -7,6 +7,7 @@ from overtone.data.loader import worker_death_explained
 from overtone.data.sources import open_splits
 from overtone.engine.assembly import assemble
 from overtone.engine.distributed import World
+from overtone.engine.input_size import with_size
 from overtone.engine.lr_range import STEPS, Curve, range_test
 from overtone.engine.placement import place
 from overtone.errors import OvertoneError
@@ -28,6 +29,9 @@ def tune_lr(recipe: Recipe, run: Run, name: str) -> Curve:
     if path.exists() and not run.overwrite:
         raise OvertoneError(f"{path} is there already; choose another folder with --run.out, or --run.overwrite")
     splits = open_splits(recipe.data, task_named(recipe.task).target)
+    recipe, said = with_size(recipe, splits.train)
+    for line in said:
+        note(line)
     placement = place(run)
     parts = assemble(recipe, run, splits, placement, World(), resumed=None, digest=None, say=note)
     try:
