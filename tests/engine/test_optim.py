@@ -71,6 +71,36 @@ def test_layer_decay_keeps_the_split_of_weight_decay():
     assert decays["stem.weight"] == decays["head.weight"] == 0.1
 
 
+class Matched(Layered):
+    """The classifier is matched with the blocks, as some networks of timm's have it."""
+
+    def get_classifier(self):
+        return self.head
+
+    def group_matcher(self, coarse=False):
+        return {"stem": r"^stem|^scale|^head", "blocks": r"^blocks\.(\d+)"}
+
+
+class Unmatched(Matched):
+    group_matcher = None
+
+
+def test_a_new_classifier_has_the_full_rate_and_two_groups_are_the_fewest():
+    optim = Optim(lr=1.0, layer_decay=0.5)
+    stem, blocks, head = {"stem.weight", "stem.bias", "scale"}, ["blocks.0.", "blocks.1."], {"head.weight", "head.bias"}
+    first, second = ({f"{block}weight", f"{block}bias"} for block in blocks)
+    matched, unmatched = Matched(), Unmatched()
+    assert names_by(matched, parameter_groups(matched, optim), "lr_scale") == {
+        0.25: stem,
+        0.5: first,
+        1.0: second | head,
+    }
+    assert names_by(unmatched, parameter_groups(unmatched, optim), "lr_scale") == {
+        0.5: stem | first | second,
+        1.0: head,
+    }
+
+
 def test_frozen_parameters_are_not_optimised():
     model = Layered()
     for parameter in [*model.stem.parameters(), *model.blocks.parameters(), model.scale]:

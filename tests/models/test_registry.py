@@ -14,9 +14,10 @@ import pytest
 import timm
 import torch
 from timm.models import group_parameters, list_modules
-from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
+from overtone.config import Optim
+from overtone.engine.optim import parameter_groups
 from overtone.models import list_architectures
 
 ARCHITECTURES = list_architectures()
@@ -163,7 +164,7 @@ def test_layer_decay_groups_cover_all_parameters_from_stem_to_head(bare: Bare) -
     for coarse in (False, True):
         grouped = group_parameters(net, net.group_matcher(coarse=coarse))
         assert sorted(key for keys in grouped.values() for key in keys) == sorted(names)
-    groups = param_groups_layer_decay(net, layer_decay=0.5)
+    groups = parameter_groups(net, Optim(layer_decay=0.5))
     scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
     assert set(scale) == {id(p) for p in names.values()}
     scales = [scale[id(p)] for p in names.values()]

@@ -2,15 +2,19 @@
 
 import math
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from typing import Any
 
 import timm.optim
 import torch
-from timm.optim import param_groups_layer_decay, param_groups_weight_decay  # pyright: ignore[reportPrivateImportUsage]
+from timm.models import group_parameters  # pyright: ignore[reportPrivateImportUsage]
+from timm.optim import param_groups_weight_decay  # pyright: ignore[reportPrivateImportUsage]
+from timm.optim._param_groups import auto_group_layers
 from timm.utils import ModelEmaV3  # pyright: ignore[reportPrivateImportUsage]
 from torch import nn
 from torch.optim import Optimizer
 
+from overtone import zoo
 from overtone.config import Optim, Recipe, Schedule
 from overtone.errors import OvertoneError
 
@@ -19,54 +23,67 @@ def parameter_groups(model: nn.Module, optim: Optim) -> list[dict]:
     """The trainable parameters in groups that share weight decay and learning-rate scale.
 
     Each group has `params`, `weight_decay` and, under layer decay, `lr_scale` (times the learning rate of the
-    schedule): 1 for the group nearest the output, `layer_decay` less for each group below it, by the network's
-    `group_matcher`.
+    schedule): 1 for the group nearest the output, `layer_decay` times less for each group below it.
     """
     splits = optim.decay == "no_norm_bias"
     names = model.no_weight_decay() if splits and hasattr(model, "no_weight_decay") else ()  # type: ignore[operator]
-    if optim.layer_decay is not None and optim.layer_groups == "stage":
-        return _stage_groups(model, optim, names)
     if optim.layer_decay is not None:
-        return param_groups_layer_decay(
-            model,
-            weight_decay=optim.weight_decay,
-            weight_decay_exclude_1d=splits,
-            no_weight_decay_list=names,
-            layer_decay=optim.layer_decay,
-        )
+        return _layered_groups(model, optim, names)
     if splits:
         return param_groups_weight_decay(model, optim.weight_decay, no_weight_decay_list=names)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [{"params": trainable, "weight_decay": optim.weight_decay}] if trainable else []
 
 
-def _stage_groups(model: nn.Module, optim: Optim, undecayed: Iterable[str]) -> list[dict]:
-    """Groups by the stages of a dense network's backbone, as the networks with HorNet were published.
-
-    With L = layer_groups_depth + 2 groups, one of number i has the learning rate lr * layer_decay ** (L - 1 - i): the
-    backbone's stem 0, its stages what its `stage_of` says, everything else L - 1.
-    """
+def _layered_groups(model: nn.Module, optim: Optim, undecayed: Iterable[str]) -> list[dict]:
+    """Groups whose learning rate is lr * layer_decay ** (groups above them)."""
     assert optim.layer_decay is not None
+    above = _stages_above(model, optim) if optim.layer_groups == "stage" else _blocks_above(model)
+    splits, kept = optim.decay == "no_norm_bias", tuple(undecayed)
+    groups: dict[tuple[int, bool], dict] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        is_spared = parameter.ndim <= 1 or name.endswith(".bias") or any(fnmatchcase(name, one) for one in kept)
+        decays = not (splits and is_spared)
+        new = {
+            "params": [],
+            "weight_decay": optim.weight_decay if decays else 0.0,
+            "lr_scale": optim.layer_decay ** above[name],
+        }
+        groups.setdefault((above[name], decays), new)["params"].append(parameter)
+    return list(groups.values())
+
+
+def _blocks_above(model: nn.Module) -> dict[str, int]:
+    """Groups above each parameter by the network's `group_matcher`, or timm's rule for one without.
+
+    A network without any groups has two, the classifier or dense head and what is below. The classifier, which may be
+    new, is in the highest group in any case.
+    """
+    matcher: Any = getattr(model, "group_matcher", None)
+    group: Any = auto_group_layers(model) if matcher is None else group_parameters(model, matcher(), reverse=True)
+    last = max(group.values(), default=0) or 1
+    head = set(zoo.classifier_of(model).parameters()) if hasattr(model, "get_classifier") else set()
+    return {
+        name: 0 if parameter in head else last - group.get(name, last) for name, parameter in model.named_parameters()
+    }
+
+
+def _stages_above(model: nn.Module, optim: Optim) -> dict[str, int]:
+    """Groups above each parameter by the stages of a dense network's backbone, as those with HorNet were published.
+
+    Of L = layer_groups_depth + 2 groups the backbone's stem is in 0, its stages in what its `stage_of` says, everything
+    else in L - 1.
+    """
     stage_of: Any = getattr(model, "stage_of", None)
     if stage_of is None:
         raise OvertoneError(
             f"optim.layer_groups is stage, but {type(model).__name__} has no stages to go by; choose block"
         )
-    last, splits, kept = optim.layer_groups_depth + 1, optim.decay == "no_norm_bias", set(undecayed)
-    groups: dict[tuple[int, bool], dict] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        stage = stage_of(name)
-        group = last if stage is None else stage
-        decays = not (splits and (parameter.ndim <= 1 or name.endswith(".bias") or name in kept))
-        new = {
-            "params": [],
-            "weight_decay": optim.weight_decay if decays else 0.0,
-            "lr_scale": optim.layer_decay ** (last - group),
-        }
-        groups.setdefault((group, decays), new)["params"].append(parameter)
-    return list(groups.values())
+    last = optim.layer_groups_depth + 1
+    stages = {name: stage_of(name) for name, _ in model.named_parameters()}
+    return {name: 0 if stage is None else last - stage for name, stage in stages.items()}
 
 
 def build_optimizer(model: nn.Module, optim: Optim) -> Optimizer:
