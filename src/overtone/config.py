@@ -276,6 +276,10 @@ class Train(Checked, section="train"):
     freeze_epochs: Count = 0
     """Epochs at the start that train only the classifier, as `model.freeze` does in all of them; then everything is
     trained, at the learning rate that the schedule has come to."""
+    freeze_bn: Literal["off", "on", "auto"] = "off"
+    """`on`: batch norm in training normalises by the running statistics of the weights that it starts from, which stay
+    as they are; its scale and shift are trained. `auto`: on where there are weights and a forward pass has fewer than
+    16 images."""
     patience: PositiveInt | None = None
     """Stop early after this number of epochs without a better validation score."""
     sizes: tuple[Pixels, ...] = ()
@@ -342,9 +346,16 @@ class Recipe(Checked):
     distill: Distill = Distill()
     """Knowledge distillation from a teacher."""
 
+    @property
+    def starts_from_weights(self) -> bool:
+        """Whether the network starts from trained weights: its own option, or a tag in the network's name."""
+        return self.model.weights is not None or "." in self.model.name
+
     def __post_init__(self) -> None:
         """Refuse values that contradict each other, before anything is read."""
         super().__post_init__()
+        is_clear, wanted = self.train.freeze_bn != "on" or self.starts_from_weights, "off or auto without model.weights"
+        require(is_clear, "train.freeze_bn", "on", f"{wanted}: there are no statistics to keep")
         data, scaled, decodes = self.data, self.data.scaled_decoding, self.data.cache == "decoded"
         wanted = f"off where augment.crop is {self.augment.crop}: it is for random_resized"
         require(not scaled or self.augment.crop == "random_resized", "data.scaled_decoding", scaled, wanted)

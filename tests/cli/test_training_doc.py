@@ -40,7 +40,7 @@ def test_options_of_a_recipe(monkeypatch, capfd):
     monkeypatch.setattr("overtone.cli._function", lambda verb: lambda *chosen: 0)
     cells = re.findall(r"^\| (`--.*?) \|", DOCUMENT, flags=re.M)
     words = [word for cell in cells for option in re.findall(r"`(.*?)`", cell) for word in option.split()]
-    assert len(cells) == 17
+    assert len(cells) == 20
     assert main(["train", "scratch", "--data.root", "photos", *words]) == 0, capfd.readouterr().err
 
 

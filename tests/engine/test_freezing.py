@@ -3,10 +3,12 @@
 import dataclasses
 
 import pytest
+import timm
 import torch
 from ranks import run_ranks
 from tiny_runs import assert_same_end, recipe_for, run_for
 from tiny_training import Tiny, task_of
+from torch import nn
 
 from overtone.checkpoint import read_checkpoint
 from overtone.config import Optim
@@ -25,10 +27,10 @@ CPU = Placement(torch.device("cpu"))
 
 
 @pytest.mark.usefixtures("tiny_from_zoo")
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "adamw", "muon"])
 def test_the_classifier_first_then_all_and_resumed_in_both_phases(images, tmp_path, name, capsys):
     recipe = recipe_for(images, epochs=3, freeze_epochs=1)
-    recipe = dataclasses.replace(recipe, optim=Optim(name=name, lr=0.01, clip_grad=5.0))
+    recipe = dataclasses.replace(recipe, optim=Optim(name=name, lr=0.01, clip_grad=5.0, layer_decay=0.8))
     parts = tmp_path / "parts"
     train(recipe, run_for(parts, max_steps=2), "try")
     assert "all but the classifier, in the first 1 epoch" in capsys.readouterr().err
@@ -86,3 +88,27 @@ def test_epochs_that_leave_nothing_or_contradict_are_refused(tmp_path):
     frozen = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, freeze=True))
     with pytest.raises(OvertoneError, match=r"train.freeze_epochs.*model.freeze"):
         dataclasses.replace(frozen, train=dataclasses.replace(recipe.train, freeze_epochs=1))
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2_x010", "hbonet_x010", "harm_resnet18", "resnet10t"])
+def test_frozen_batch_norm_keeps_its_statistics_and_learns_its_scale(name):
+    torch.manual_seed(0)
+    network = timm.create_model(name, num_classes=3)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    trainer = Trainer(
+        network,
+        task_of("abc"),
+        build_optimizer(network, Optim(lr=0.5)),
+        lr_at=lambda step: 0.5,
+        placement=CPU,
+        freeze_bn=True,
+    )
+    trainer.start()
+    assert not trainer.normalises_batches
+    trainer.step(Batch(torch.randn(2, 3, 32, 32), torch.arange(2), torch.arange(2), ()), 0)
+    after = network.state_dict()
+    assert after.keys() == before.keys()
+    moved = {key for key, value in after.items() if not torch.equal(value, before[key])}
+    assert not any("running" in key or "tracked" in key for key in moved)
+    scales = {f"{key}.weight" for key, one in network.named_modules() if isinstance(one, nn.BatchNorm2d) and one.affine}
+    assert len(scales) > 5 and scales & moved

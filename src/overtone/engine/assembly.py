@@ -85,6 +85,8 @@ def assemble(
         say(f"weights {line}")
     if recipe.train.freeze_epochs:
         say(f"freeze  all but the classifier, in the first {recipe.train.freeze_epochs} epochs")
+    if recipe.train.freeze_bn == "on":
+        say("freeze  the statistics of batch norm, those of the weights; its scale and shift are trained")
     steps = loaders.steps_per_epoch(splits.train)
     teacher = load_teacher(recipe.distill, labels, recipe.data.preprocess, placement)
     settings = {} if resumed is None else resumed.settings
@@ -117,6 +119,7 @@ def _trainer(
         freeze_epochs=recipe.train.freeze_epochs,
         world=world,
         sync_bn=recipe.train.sync_bn,
+        freeze_bn=recipe.train.freeze_bn == "on",
     )
     if recipe.train.batch_size < 2 and trainer.normalises_batches:
         raise OvertoneError(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from overtone.checkpoint import Manifest, read_manifest
-from overtone.config import AUTO, Recipe, Run, to_dict
+from overtone.config import AUTO, Recipe, Run, Train, to_dict
 from overtone.engine import folder as files
 from overtone.engine.samples import Samples, check_samples
 from overtone.errors import OvertoneError, some
@@ -64,6 +64,9 @@ def as_begun(folder: Path, recipe: Recipe) -> Recipe:
     if recipe.data.preprocess.size == AUTO and size is not None:
         preprocess = dataclasses.replace(recipe.data.preprocess, size=size)
         recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, preprocess=preprocess))
+    if recipe.train.freeze_bn == AUTO and then is not None:
+        freeze_bn = settled.get("freeze_bn", Train.freeze_bn)  # an older version had none, which is the default
+        recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, freeze_bn=freeze_bn))
     if recipe.train.minutes is not None and settled.get("minutes") == recipe.train.minutes:
         recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, epochs=settled.get("epochs")))
     if then is None or "validate_on" in then.get("data", {}):

@@ -15,10 +15,10 @@ from overtone.data.sources import Source, Splits
 from overtone.engine import folder as files
 from overtone.engine import saver
 from overtone.engine.assembly import Parts, assemble
+from overtone.engine.automatic import settled
 from overtone.engine.best import kept_epoch, restored_report
 from overtone.engine.distributed import World
 from overtone.engine.folder import clear, prune, remove_temporary
-from overtone.engine.input_size import with_size
 from overtone.engine.interrupt import StopRequest
 from overtone.engine.log import Log, Row, read_rows
 from overtone.engine.loop import BadImage, Epoch, Interrupted, Watch, evaluate, fit, is_better
@@ -56,7 +56,7 @@ class Session(Watch):
         world: World,
         artist: Artist | None = None,
     ) -> None:
-        recipe, self._messages = with_size(recipe, splits.train, world)
+        recipe, self._messages = settled(recipe, run, splits.train, world)
         self.recipe, self.run, self.name, self.folder = recipe, run, name, folder
         self.placement, self.splits, self.world = placement, splits, world
         self.artist = artist if run.plots and world.is_first else None

@@ -78,6 +78,7 @@ class Trainer:
         freeze_epochs: how many these are.
         world: the processes that train together, each with a `Trainer` of the same network.
         sync_bn: whether batch norm takes its statistics over all of them.
+        freeze_bn: whether batch norm keeps its running statistics, and normalises by them.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Trainer:
         deferred: bool | None = None,
         world: World | None = None,
         sync_bn: bool = False,
+        freeze_bn: bool = False,
     ) -> None:
         self.model, self.task, self.optimizer, self.average = model, task, optimizer, average
         self.evaluates: Literal["average", "weights"] = "weights" if average is None else "average"
@@ -109,7 +111,7 @@ class Trainer:
         self._skip = torch.zeros((), device=placement.device)
         self._unchecked: list[tuple[int, Tensor, Tensor, Tensor]] = []
         self._loss_sum = torch.zeros((), device=placement.device)
-        self.world, self.sync_bn = world or World(), sync_bn
+        self.world, self.sync_bn, self.freeze_bn = world or World(), sync_bn, freeze_bn
         self._body, self._freeze_epochs, self._is_frozen = body, freeze_epochs, False
         self._wrap()
 
@@ -148,7 +150,7 @@ class Trainer:
     @functools.cached_property
     def normalises_batches(self) -> bool:
         """Whether some batch norm takes its statistics from the batch, which then must hold more than one sample."""
-        set_training_mode(self.model)
+        set_training_mode(self.model, freeze_bn=self.freeze_bn)
         return any(isinstance(module, _BatchNorm) and module.training for module in self.model.modules())
 
     @property
@@ -159,7 +161,7 @@ class Trainer:
     def start(self, loss_sum: float = 0.0, epoch: int = 0) -> None:
         """Get ready for the training steps of an epoch; `loss_sum` is what its earlier steps added up to."""
         self._freeze(epoch < self._freeze_epochs)
-        set_training_mode(self.model)
+        set_training_mode(self.model, freeze_bn=self.freeze_bn)
         dtype = torch.float32 if self.placement.device.type == "mps" else torch.float64
         self._loss_sum = torch.tensor(loss_sum, dtype=dtype, device=self.placement.device)
 
@@ -237,13 +239,11 @@ class Trainer:
         if self.world.is_alone or self.sync_bn or count > 1:
             yield
             return
-        for module in self.model.modules():
-            if isinstance(module, _BatchNorm):
-                module.eval()
+        set_training_mode(self.model, freeze_bn=True)
         try:
             yield
         finally:
-            set_training_mode(self.model)
+            set_training_mode(self.model, freeze_bn=self.freeze_bn)
 
     def _update(self, loss_sum: Tensor, step: int, ids: Tensor, own: Tensor) -> None:
         gradients = [p.grad for p in self.parameters if p.grad is not None]
@@ -295,12 +295,16 @@ class Trainer:
         return NotFinite(step, all_ids, sum(loss for _, loss in found) / max(len(all_ids), 1))
 
 
-def set_training_mode(model: nn.Module) -> None:
-    """Training mode, but eval mode for every part whose parameters are all frozen: its statistics stay as they are."""
-    model.train()
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        if any(True for _ in model.parameters()):
-            model.eval()
-        return
-    for child in model.children():
-        set_training_mode(child)
+def set_training_mode(model: nn.Module, *, freeze_bn: bool = False) -> None:
+    """Training mode, but eval mode for every part whose parameters are all frozen: its statistics stay as they are.
+
+    Args:
+        model: the network or a part of it.
+        freeze_bn: eval mode for all batch norm too, whose scale and shift may be trained.
+    """
+    parameters = list(model.parameters())
+    is_frozen = bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
+    model.train(not (is_frozen or (freeze_bn and isinstance(model, _BatchNorm))))
+    if not is_frozen:
+        for child in model.children():
+            set_training_mode(child, freeze_bn=freeze_bn)

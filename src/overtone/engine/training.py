@@ -15,11 +15,11 @@ from overtone.config import Recipe, Run
 from overtone.data.loader import worker_death_explained
 from overtone.data.sources import Splits, open_splits
 from overtone.engine.allocator import keep_freed_memory
+from overtone.engine.automatic import check_size
 from overtone.engine.companions import companions, started_by_launcher
 from overtone.engine.distributed import World, check_shared_evenly, joined
 from overtone.engine.first_scan import scanned_first
 from overtone.engine.folder import check_folder, claimed
-from overtone.engine.input_size import check_size
 from overtone.engine.interrupt import StopRequest
 from overtone.engine.placement import place
 from overtone.engine.resuming import as_begun, check_begun

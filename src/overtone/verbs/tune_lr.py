@@ -6,8 +6,8 @@ from overtone.config import Recipe, Run
 from overtone.data.loader import worker_death_explained
 from overtone.data.sources import open_splits
 from overtone.engine.assembly import assemble
+from overtone.engine.automatic import check_size, settled
 from overtone.engine.distributed import World
-from overtone.engine.input_size import with_size
 from overtone.engine.lr_range import STEPS, Curve, range_test
 from overtone.engine.placement import place
 from overtone.errors import OvertoneError
@@ -28,8 +28,9 @@ def tune_lr(recipe: Recipe, run: Run, name: str) -> Curve:
     path = (run.out or Path()) / f"{_NAME}.png"
     if path.exists() and not run.overwrite:
         raise OvertoneError(f"{path} is there already; choose another folder with --run.out, or --run.overwrite")
+    check_size(recipe)
     splits = open_splits(recipe.data, task_named(recipe.task).target)
-    recipe, said = with_size(recipe, splits.train)
+    recipe, said = settled(recipe, run, splits.train, World())
     for line in said:
         note(line)
     placement = place(run)

@@ -1,4 +1,7 @@
-"""The side of the input where a recipe leaves it to the images: `data.preprocess.size` auto."""
+"""What a recipe leaves open (`auto`) until its training starts: the side of the input, whether batch norm is frozen.
+
+It is settled before anything is built, and on record from then on: see `resuming.as_begun`.
+"""
 
 import dataclasses
 import random
@@ -6,7 +9,7 @@ import statistics
 
 from PIL import Image
 
-from overtone.config import AUTO, Recipe
+from overtone.config import AUTO, Recipe, Run
 from overtone.data.decoding import BadImage, opened_header
 from overtone.data.sources import Source
 from overtone.engine.distributed import World
@@ -17,6 +20,7 @@ _TARGETS = ("label", "labels")  # of images that have labels as a whole
 _SAMPLES, _SEED = 200, 0  # images whose headers are read: the same in every training on them, whatever its seed
 _STEP = 8  # sides are multiples of it
 _LEAST = 40  # networks reduce maps 32 times: to 2x2, where images of 32 pixels would leave a single position
+_FEW = 16  # images, too few for statistics as good as those of the weights (Wu & He 2018, arXiv:1803.08494, figure 1)
 _MOST = 128  # from random weights, larger inputs cost more than they bring in trainings of minutes or hours
 
 
@@ -33,35 +37,59 @@ def check_size(recipe: Recipe) -> None:
         )
 
 
-def with_size(recipe: Recipe, source: Source, world: World | None = None) -> tuple[Recipe, list[str]]:
-    """Choose the size where it is auto: the images' median shorter side, rounded to a multiple of 8, within 40..128.
+def settled(recipe: Recipe, run: Run, source: Source, world: World) -> tuple[Recipe, list[str]]:
+    """Settle what the recipe leaves open.
 
     Args:
         recipe: what is trained.
-        source: its training images.
-        world: the processes that train together, which go by what the first one has read.
+        run: gives the images of a forward pass.
+        source: the training images.
+        world: the processes that train together; all of them go by what the first one has read.
 
     Returns:
-        The recipe with a number, and a line on how it came about where it was chosen here.
+        The recipe with nothing left open, and a line on how it came about for each choice made here.
 
     Raises:
-        OvertoneError: the task is none for it, or none of the images looked at can be read.
+        OvertoneError: none of the images looked at can be read.
     """
-    check_size(recipe)
-    if recipe.data.preprocess.size != AUTO:
-        return recipe, []
+    said = []
+    if recipe.data.preprocess.size == AUTO:
+        size, line = _size(source, world)
+        preprocess = dataclasses.replace(recipe.data.preprocess, size=size)
+        recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, preprocess=preprocess))
+        said.append(line)
+    if recipe.train.freeze_bn == AUTO:
+        images = _images_of_a_pass(recipe, run, world)
+        is_frozen = images < _FEW and recipe.starts_from_weights
+        recipe = dataclasses.replace(
+            recipe, train=dataclasses.replace(recipe.train, freeze_bn="on" if is_frozen else "off")
+        )
+        if is_frozen:
+            said.append(f"freeze_bn auto: on, as a forward pass has {images} images, fewer than {_FEW}")
+    return recipe, said
+
+
+def _images_of_a_pass(recipe: Recipe, run: Run, world: World) -> int:
+    """Images that batch norm sees at once: of a process, or of all where it is synchronised."""
+    share = recipe.train.batch_size // world.size
+    if run.micro_batch is not None:
+        share = -(-share // -(-share // run.micro_batch))
+    return share * world.size if recipe.train.sync_bn else share
+
+
+def _size(source: Source, world: World) -> tuple[int, str]:
+    """The median shorter side of some training images, rounded to a multiple of 8 within 40..128."""
     positions = sorted(random.Random(_SEED).sample(range(len(source)), min(_SAMPLES, len(source))))
     sides = [side for position in positions if (side := _shorter_side(source, position))]
-    sides = (world or World()).from_first(sides)
+    sides = world.from_first(sides)
     if not sides:
         raise OvertoneError(
             f"data.preprocess.size is auto, and none of {len(positions)} training images can be read, such as "
             f"{source.name(positions[0])}; repair them, or give a number of pixels"
         )
     median = statistics.median(sides)
-    preprocess = dataclasses.replace(recipe.data.preprocess, size=chosen_size(median))
-    said = f"size auto: {preprocess.size} px; {median:g} px is the median shorter side of {len(sides)} training images"
-    return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, preprocess=preprocess)), [said]
+    size = chosen_size(median)
+    return size, f"size auto: {size} px; {median:g} px is the median shorter side of {len(sides)} training images"
 
 
 def chosen_size(shorter: float) -> int:

@@ -1,17 +1,19 @@
-"""`data.preprocess.size` auto: chosen from the images, on record as a number, kept when resumed."""
+"""What a recipe leaves open is chosen when the training starts, on record, and kept when it is resumed."""
 
 import dataclasses
 import json
 
 import pytest
+import torch
 from tiny_runs import assert_same_end, recipe_for, run_for
 from tiny_training import listed
 
-from overtone.checkpoint import Manifest, read_manifest, write_checkpoint
-from overtone.config import AUTO, Preprocess, Recipe
+from overtone.checkpoint import Manifest, read_checkpoint, read_manifest, write_checkpoint
+from overtone.config import AUTO, Model, Preprocess, Recipe, Run
+from overtone.engine import automatic
 from overtone.engine import folder as files
-from overtone.engine import input_size
-from overtone.engine.input_size import chosen_size, with_size
+from overtone.engine.automatic import chosen_size, settled
+from overtone.engine.distributed import World
 from overtone.errors import OvertoneError
 from overtone.verbs.train import train
 
@@ -36,15 +38,42 @@ def test_it_is_said_recorded_and_kept(images, tmp_path, monkeypatch, capsys):
     assert json.loads((folder / files.RECIPE).read_text())["recipe"]["data"]["preprocess"]["size"] == 40
     manifest = read_manifest(folder / files.LAST)
     assert manifest.preprocess.size == manifest.recipe["data"]["preprocess"]["size"] == 40
-    monkeypatch.setattr(input_size, "chosen_size", lambda median: 1 / 0)
+    monkeypatch.setattr(automatic, "chosen_size", lambda median: 1 / 0)
     train(recipe, run_for(folder), "try")
     train(sized(recipe, 40), run_for(tmp_path / "plain"), "try")
     assert_same_end(tmp_path / "plain", folder)
 
 
+@pytest.mark.usefixtures("tiny_from_zoo")
+def test_batch_norm_is_frozen_where_batches_are_small_and_weights_given(images, tmp_path, capsys):
+    recipe, folder = recipe_for(images, epochs=2, freeze_bn=AUTO), tmp_path / "run"
+    recipe = dataclasses.replace(recipe, model=Model(name="hbonet_x010", weights="of-the-fixture"))
+    train(recipe, run_for(folder, max_steps=2), "try")
+    assert "freeze_bn auto: on, as a forward pass has 8 images" in capsys.readouterr().err
+    assert read_manifest(folder / files.LAST).recipe["train"]["freeze_bn"] == "on"
+    train(dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, batch_size=8)), run_for(folder), "try")
+    end = read_checkpoint(folder / files.LAST).training
+    assert end["model/bn.num_batches_tracked"] == 0 and not torch.equal(end["model/bn.weight"], torch.ones(8))
+
+
+def test_images_of_a_forward_pass_and_weights_decide_on_batch_norm():
+    alone = World()
+
+    def chosen(world=alone, micro_batch=None, weights="some", **train_options):
+        recipe = recipe_for(None, freeze_bn=AUTO, **({"batch_size": 64} | train_options))
+        recipe = dataclasses.replace(recipe, model=Model(weights=weights))
+        return settled(recipe, Run(micro_batch=micro_batch), listed("a", (1,)), world)[0].train.freeze_bn
+
+    assert chosen() == chosen(micro_batch=16) == chosen(World(size=4)) == chosen(World(size=8), sync_bn=True) == "off"
+    assert chosen(batch_size=15) == chosen(micro_batch=15) == chosen(World(size=8)) == "on"
+    assert chosen(batch_size=8, weights=None) == "off"
+    with pytest.raises(OvertoneError, match=r"train.freeze_bn is on.*model.weights"):
+        recipe_for(None, freeze_bn="on")
+
+
 def test_images_that_cannot_be_read_and_dense_tasks_are_refused(tmp_path):
     with pytest.raises(OvertoneError, match=r"size is auto.*0\.png"):
-        with_size(sized(recipe_for(None), AUTO), listed("ab", (1, 1)))
+        settled(sized(recipe_for(None), AUTO), Run(), listed("ab", (1, 1)), World())
     dense = dataclasses.replace(sized(recipe_for(tmp_path), AUTO), task="segmentation")
     with pytest.raises(OvertoneError, match=r"size is auto.*segmentation; give a number"):
         train(dense, run_for(tmp_path / "run"), "try")
