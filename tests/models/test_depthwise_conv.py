@@ -62,6 +62,30 @@ def test_a_wide_filter_in_pieces_has_the_same_gradient(kernel_size, stride, heig
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 3), (4, 2), (5, 8)])
+@pytest.mark.parametrize(("kernel_size", "stride"), [(5, 1), (5, 2), (7, 1), (7, 2)])
+def test_all_pairs_of_positions_give_the_same_gradient(kernel_size, stride, height, width, memory_format):
+    torch.manual_seed(0)
+    x = torch.randn(3, 6, height, width, dtype=torch.float64).to(memory_format=memory_format)
+    weight = torch.randn(6, 1, kernel_size, kernel_size, dtype=torch.float64)
+    grad = torch.randn_like(F.conv2d(x, weight, stride=stride, padding=kernel_size // 2, groups=6))
+    _, expected = plain_gradients(x, weight, grad, stride)
+    found = depthwise_conv._pairwise_filter_gradient(x, grad, kernel_size, stride)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(("kernel_size", "width", "is_taken"), [(5, 4, True), (3, 4, False), (5, 9, False)])
+def test_wide_filters_on_narrow_maps_meet_all_pairs(kernel_size, width, is_taken, monkeypatch):
+    taken = []
+    original = depthwise_conv._pairwise_filter_gradient
+    monkeypatch.setattr(
+        depthwise_conv, "_pairwise_filter_gradient", lambda *args: taken.append(True) or original(*args)
+    )
+    DepthwiseConv2d(4, kernel_size)(torch.randn(2, 4, 4, width)).sum().backward()
+    assert bool(taken) == is_taken
+
+
 @pytest.mark.parametrize(
     ("kernel_size", "width", "in_pieces"), [(5, 9, True), (7, 9, True), (3, 9, False), (5, 4, False)]
 )
@@ -84,7 +108,9 @@ def test_wide_filters_are_cut_on_maps_that_are_large_enough(kernel_size, width, 
     assert bool(taken) == in_pieces
 
 
-@pytest.mark.parametrize(("kernel_size", "stride", "size"), [(3, 2, 12), (5, 1, 12), (5, 2, 12), (3, 1, 2), (3, 1, 12)])
+@pytest.mark.parametrize(
+    ("kernel_size", "stride", "size"), [(3, 2, 12), (5, 1, 12), (5, 2, 12), (5, 1, 4), (3, 1, 2), (3, 1, 12)]
+)
 def test_under_autocast_the_gradients_are_those_of_bfloat16(kernel_size, stride, size):
     torch.manual_seed(0)
     layer = DepthwiseConv2d(4, kernel_size, stride)

@@ -1,12 +1,14 @@
 """Depthwise convolution that trains well on the CPU: on maps of a few pixels, with wide filters, in bfloat16.
 
-PyTorch's gradients of a depthwise convolution are slow on the CPU in three cases, and here they are computed otherwise:
+PyTorch's gradients of a depthwise convolution are slow on the CPU in four cases, and here they are computed otherwise:
 
 - Where the output is no larger than 2x2 the filter's takes ten times as long as the convolution. There each of its taps
   meets a handful of positions, so their products are summed tap by tap.
 - oneDNN has its fast kernel for filters up to three columns wide, on x86; wider ones take two to five times as long. A
   5x5 or 7x7 filter is therefore cut into pieces of three columns, each a filter of its own on maps shifted sideways.
   The sums are as long as those of PyTorch's 3x3 filters, and as exact.
+- Of a wide filter on a map of a few pixels the gradient takes several times as long, and in bfloat16 twenty times
+  that. There all pairs of positions are multiplied at once.
 - In bfloat16 the input's gradient at stride 2 takes twenty times as long as in float32, so it is computed in float32.
 """
 
@@ -82,7 +84,12 @@ def _has_slow_gradient(x: Tensor, weight: Tensor, stride: int) -> bool:
         weight.requires_grad
         and x.ndim == 4
         and x.dtype == weight.dtype
-        and (_is_small(x, stride) or _is_wide(x, weight, stride) or _skips_pixels_in_bfloat16(x, stride))
+        and (
+            _is_small(x, stride)
+            or _is_wide(x, weight, stride)
+            or _is_narrow(x, weight, stride)
+            or _skips_pixels_in_bfloat16(x, stride)
+        )
     )
 
 
@@ -94,6 +101,11 @@ def _is_wide(x: Tensor, weight: Tensor, stride: int) -> bool:
     """Whether the filter is better taken in pieces."""
     is_fast = _HAS_FAST_KERNEL and x.dtype in (torch.float32, torch.bfloat16)
     return is_fast and weight.shape[-1] > _COLUMNS and x.shape[3] > _WIDTH * stride and x.numel() > 0
+
+
+def _is_narrow(x: Tensor, weight: Tensor, stride: int) -> bool:
+    """Whether the filter is wide, and the map so narrow that pieces of the filter gain nothing."""
+    return weight.shape[-1] > _COLUMNS and max(x.shape[2:]) <= _WIDTH * stride and x.numel() > 0
 
 
 def _skips_pixels_in_bfloat16(x: Tensor, stride: int) -> bool:
@@ -145,6 +157,9 @@ def _weight_gradient(x: Tensor, weight: Tensor, grad: Tensor, stride: int) -> Te
         return _filter_gradient(x.to(dtype), grad.to(dtype), weight.shape[-1], stride).to(weight.dtype)
     if _is_wide(x, weight, stride):
         return _wide_filter_gradient(x, grad, weight.shape[-1], stride)
+    if _is_narrow(x, weight, stride):
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        return _pairwise_filter_gradient(x.to(dtype), grad.to(dtype), weight.shape[-1], stride).to(weight.dtype)
     return _plain_backward(grad, x, weight, stride, [False, True, False])[1]
 
 
@@ -170,6 +185,23 @@ def _filter_gradient(x: Tensor, grad: Tensor, size: int, stride: int) -> Tensor:
             product = x[:, above, left] * grad[:, out_rows, out_columns]
             torch.sum(product, (0, 1, 2), out=sums[row, column])
     return sums.permute(2, 0, 1)[:, None]
+
+
+def _pairwise_filter_gradient(x: Tensor, grad: Tensor, size: int, stride: int) -> Tensor:
+    """What `_filter_gradient` gives: first the products of every position of x with every one of the gradient, summed
+    over the images by a product of matrices for each channel; then the sums over the pairs that share a tap.
+    """
+    channels, (height, width), (out_height, out_width) = x.shape[1], x.shape[2:], grad.shape[2:]
+    positions = x.permute(1, 2, 3, 0).reshape(channels, height * width, -1)  # (C, H W, B)
+    gradients = grad.permute(1, 2, 3, 0).reshape(channels, out_height * out_width, -1)
+    products = torch.bmm(positions, gradients.transpose(1, 2)).view(channels, -1)  # (C, H W H' W')
+
+    def meet(length: int, out_length: int) -> Tensor:  # (length, out_length, size): 1 where a tap joins two positions
+        read = stride * torch.arange(out_length)[:, None] + torch.arange(size) - size // 2
+        return (torch.arange(length)[:, None, None] == read).to(x)
+
+    taps = torch.einsum("ipa,jqb->ijpqab", meet(height, out_height), meet(width, out_width))
+    return (products @ taps.reshape(products.shape[1], -1)).view(channels, 1, size, size)
 
 
 def _meeting(tap: int, size: int, stride: int, length: int, out_length: int) -> tuple[slice, slice]:
