@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from overtone.checkpoint import Manifest
 from overtone.deployment.artifact import FORM, About
@@ -23,6 +24,8 @@ from overtone.tasks import task_named
 from overtone.tasks.export_forms import ReadsForm
 from overtone.zoo import LoadedModel, num_outputs
 
+MANY_IMAGES = 64
+"""Images that repay deploying a network, which takes 0.1 to 0.5 seconds of a core for the published classifiers."""
 _IN_PYTORCH = ("torch", "compile")
 
 
@@ -75,6 +78,20 @@ def loaded_export(folder: Path) -> LoadedModel:
         task=about.task,
         path=folder,
     )
+
+
+def fastest_form(model: nn.Module, size: int, *, any_size: bool) -> nn.Module:
+    """The form of a network that PyTorch computes fastest, for `engine.inference.ready`; see `deploy`.
+
+    What another runtime computes stays as it is, and so does a network that cannot be deployed, such as one that does
+    not take images of this size: it then says so itself.
+    """
+    if isinstance(model, RuntimeModule):
+        return model
+    try:
+        return deploy(model, size, any_size=any_size)
+    except Exception:  # networks refuse sizes, and deploying any network at all, with exceptions of every kind
+        return model
 
 
 def in_runtime(loaded: LoadedModel, wanted: Computation) -> tuple[LoadedModel, Computation]:
