@@ -121,6 +121,7 @@ def in_runtime(loaded: LoadedModel, wanted: Computation) -> tuple[LoadedModel, C
     if origin.graph_form is not None:
         request = dataclasses.replace(request, dynamic_batch=False)
     elif origin.form is not None:
+        _check_any_size(loaded, wanted)
         request = dataclasses.replace(request, dynamic_size=True)
     return dataclasses.replace(loaded, model=_module(loaded, origin, request)), outside
 
@@ -181,6 +182,17 @@ def _check(loaded: LoadedModel, wanted: Computation) -> None:
         raise OvertoneError("--calibration has an effect with int8 only; add --precision int8, or remove it")
     if device not in ("auto", "cpu"):
         raise OvertoneError(f"this runtime computes on the CPU, not on run.device {device!r}; remove --run.device")
+
+
+def _check_any_size(loaded: LoadedModel, wanted: Computation) -> None:
+    """Refuse a runtime of one size for a network whose images have any."""
+    runtime = runtime_named(wanted.runtime)
+    if not runtime.takes_any_size:
+        raise OvertoneError(
+            f"{runtime.title} takes images of one size, and a {loaded.task} is measured on images of any size; export "
+            f"it for windows of one size (overtone export --to {runtime.name}) and give that folder, or choose another "
+            "--runtime"
+        )
 
 
 def _check_export(loaded: LoadedModel, wanted: Computation) -> None:
