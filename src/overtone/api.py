@@ -20,9 +20,9 @@ from overtone.data.sources import ImageLike, MemoryImages, Part, Splits
 from overtone.deployment.artifact import is_export
 from overtone.deployment.export import Request, check_request
 from overtone.deployment.origin import Exported, export_loaded
-from overtone.deployment.running import loaded_export
+from overtone.deployment.running import MANY_IMAGES, fastest_form, loaded_export
 from overtone.engine.evaluation import Evaluation, measure, model_and_source
-from overtone.engine.inference import Computing, Inference, ready
+from overtone.engine.inference import Computing, ready
 from overtone.engine.prediction import predict
 from overtone.engine.summary import Summary
 from overtone.engine.training import train as run_training
@@ -48,6 +48,7 @@ def load(
     num_classes: int | None = None,
     ema: bool = False,
     weights_dir: Sequence[Path] = (),
+    deploy: bool = True,
 ) -> "Network":
     """Load a network with its labels and preprocessing.
 
@@ -61,6 +62,8 @@ def load(
         num_classes: outputs, where they are not to be those of the weights.
         ema: take the averaged weights of a training checkpoint.
         weights_dir: folders to look in for published weights.
+        deploy: predict with the network's fastest exact form, which the first `predict` makes of it
+            (`overtone.deploy`); False: with `model` itself, such as one whose weights will change.
 
     Raises:
         OvertoneError: nothing by that name, or weights that cannot be had, read or verified, or that do not fit.
@@ -69,14 +72,14 @@ def load(
         str(spec), architecture=architecture, num_classes=num_classes, ema=ema, weights_dir=tuple(weights_dir)
     )
     computing = Computing(device=device, precision=precision, batch_size=batch_size)
-    return Network(loaded, ready(loaded, names_of(loaded), computing))
+    return Network(loaded, computing, deploy=deploy)
 
 
 class Network:
     """A network on its device with what is needed to use it.
 
     Attributes:
-        model: the network, in eval mode.
+        model: the network as it was trained, in eval mode.
         labels: names of the outputs, in their order.
         preprocess: from an image to its input, as data.
         task: what it does, such as `classification`.
@@ -84,8 +87,10 @@ class Network:
         loaded: all that the zoo found out.
     """
 
-    def __init__(self, loaded: LoadedModel, inference: Inference) -> None:
+    def __init__(self, loaded: LoadedModel, computing: Computing, *, deploy: bool = True) -> None:
+        inference = ready(loaded, names_of(loaded), computing)
         self.loaded, self._inference = loaded, inference
+        self._predicting = None if deploy else inference  # deployed by the first prediction
         self.model: nn.Module = inference.model
         self.labels: tuple[str, ...] = inference.task.labels
         self.preprocess: Preprocess = inference.preprocess
@@ -119,11 +124,13 @@ class Network:
             return self.predict([images], top_k=top_k, threshold=threshold)[0]  # type: ignore[list-item]
         if top_k is not None and top_k < 1:
             raise OvertoneError(f"top_k is {top_k}; it must be at least 1")
+        if self._predicting is None:
+            self._predicting = ready(self.loaded, self.labels, self._inference.computing, form=fastest_form)
         source, bad = MemoryImages(images, self.labels), []
         columns = task_named(self.task).prediction_columns
         results = [
             Result(_shown(source, one.position, self.preprocess), one.image, one.prediction, columns)
-            for batch in predict(self._inference, source, top_k, bad, _ignore, threshold=threshold)
+            for batch in predict(self._predicting, source, top_k, bad, _ignore, threshold=threshold)
             for one in batch
         ]
         if bad:
@@ -193,6 +200,7 @@ def evaluate(
     workers: int | None = None,
     size: int | None = None,
     settings: Mapping[str, Any] | None = None,
+    deploy: bool = True,
     **loading: Any,
 ) -> Evaluation:
     """Measure a network on labelled samples, as `overtone evaluate` does.
@@ -207,6 +215,7 @@ def evaluate(
         workers: processes that read samples.
         size: side of the input, pixels; default: the network's own.
         settings: of the task, in place of its recipe's, such as `{"flip": True}` of a segmentation.
+        deploy: run the network's fastest exact form (`overtone.deploy`), from 64 images on; False: as it was trained.
         loading: further arguments of `load` about which weights are meant.
 
     Returns:
@@ -218,7 +227,8 @@ def evaluate(
     found = _data(Data(table=None if table is None else Path(table)), data)
     loaded, source = model_and_source(functools.partial(loaded_model, str(spec), **loading), found, split, _ignore)
     computing = Computing(device=device, batch_size=batch_size, workers=workers, size=size)
-    return measure(ready(loaded, tuple(source.labels), computing, settings), source, warn=_ignore)
+    form = fastest_form if deploy and len(source) >= MANY_IMAGES else None
+    return measure(ready(loaded, tuple(source.labels), computing, settings, form), source, warn=_ignore)
 
 
 def export(

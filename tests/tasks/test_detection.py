@@ -13,12 +13,16 @@ from drawn_boxes import COLOURS, draw, write_coco, write_voc
 from PIL import Image
 
 from overtone import api, cli
-from overtone.checkpoint import read_checkpoint
-from overtone.config import Augment, Data, Model, Optim, Preprocess, Recipe, Run, Schedule, Train
+from overtone.checkpoint import Manifest, read_checkpoint
+from overtone.config import Augment, Data, Model, Optim, Preprocess, Recipe, Run, Schedule, Train, to_dict
 from overtone.data.loader import Loader
 from overtone.data.pipeline import Batch, Draw
 from overtone.data.segments import mask_module
 from overtone.data.sources import Objects, open_splits
+from overtone.engine.evaluation import measure
+from overtone.engine.evaluation_parts import measure_parts
+from overtone.engine.inference import Computing, ready
+from overtone.engine.prediction_parts import Wanted
 from overtone.engine.training import train
 from overtone.errors import OvertoneError
 from overtone.heads.roi_heads import Detections
@@ -29,6 +33,7 @@ from overtone.tasks.detection.settings import DetectionSettings
 from overtone.tasks.detection.task import Detection
 from overtone.tasks.detection.transforms import BoxPipeline, Decoded, Resizer, TrainingChanges, Truth, marked
 from overtone.tasks.task import Setup
+from overtone.zoo import LoadedModel
 
 pytest.importorskip("pycocotools")
 LABELS = ("disc", "frame")
@@ -242,6 +247,36 @@ def test_counting_in_parts_is_counting_at_once() -> None:
     assert sum(map(sum, whole.confusion)) >= sum(whole.objects) and whole.worst and whole.score == whole.boxes.ap
     assert {plot.kind for plot in whole.plots()} == {"curves", "matrix"}
     assert len(whole.tables()[0].rows[0]) == len(whole.tables()[0].columns)
+
+
+@pytest.mark.parametrize("head", ["ssdlite", "mask_rcnn"])
+def test_an_evaluation_in_parts_has_the_figures_of_a_whole_one(shapes: Path, tmp_path: Path, head: str) -> None:
+    """Objects, outlines, boxes and masks come back from the files, of a part without a readable image too."""
+    pytest.importorskip("pyarrow")
+    recipe = recipe_for(shapes, head)
+    if head == "mask_rcnn":
+        few = {"rpn_pre_nms_top_n_test": 20, "rpn_post_nms_top_n_test": 10, "box_detections_per_img": 5}
+        recipe = dataclasses.replace(
+            recipe, model=dataclasses.replace(recipe.model, args={"head_args": few | {"width": 16}})
+        )
+    torch.manual_seed(0)
+    loaded = LoadedModel(
+        Detection.build(recipe.model, LABELS),
+        recipe.model.name,
+        LABELS,
+        Preprocess(size=64),
+        "a test",
+        task="detection",
+        manifest=Manifest(recipe.model.name, LABELS, Preprocess(size=64), recipe=to_dict(recipe), task="detection"),
+    )
+    inference = ready(loaded, LABELS, Computing(device="cpu", workers=0))
+    source = open_splits(recipe.data, "boxes").val
+    (shapes / "val" / "1-004.png").write_bytes(b"no image")
+    whole = measure(inference, source, warn=pytest.fail).report
+    for _ in range(2):  # the second time from the files
+        found = measure_parts(inference, source, tmp_path / "parts", Wanted(part_size=2), model="m", warn=pytest.fail)
+        assert found == whole and whole.num_used == 4 and sum(map(sum, whole.confusion))
+    assert (whole.masks is not None) == (head == "mask_rcnn")
 
 
 # The task

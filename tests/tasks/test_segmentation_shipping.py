@@ -214,6 +214,13 @@ def test_an_image_below_the_least_size_is_one_line(trained, tmp_path, capfd):
     assert "(1, 3, 24, 32)" in error and "33" in error
 
 
+def test_a_runtime_of_one_size_is_refused_for_a_run(trained, capfd):
+    root, run = trained
+    assert main(["evaluate", str(run), "--data.root", str(root), "--runtime", "executorch"]) == 2
+    error = capfd.readouterr().err.splitlines()[-1]
+    assert "one size" in error and "export --to executorch" in error and "--dynamic" not in error
+
+
 def test_settings_that_no_task_has_are_damage(trained, tmp_path):
     folder = api.export(trained[1], "torch", tmp_path / "export").folder
     about = json.loads((folder / "model.json").read_text())

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from overtone.checkpoint import Manifest
 from overtone.deployment.artifact import FORM, About
@@ -23,6 +24,8 @@ from overtone.tasks import task_named
 from overtone.tasks.export_forms import ReadsForm
 from overtone.zoo import LoadedModel, num_outputs
 
+MANY_IMAGES = 64
+"""Images that repay deploying a network, which takes 0.1 to 0.5 seconds of a core for the published classifiers."""
 _IN_PYTORCH = ("torch", "compile")
 
 
@@ -77,6 +80,20 @@ def loaded_export(folder: Path) -> LoadedModel:
     )
 
 
+def fastest_form(model: nn.Module, size: int, *, any_size: bool) -> nn.Module:
+    """The form of a network that PyTorch computes fastest, for `engine.inference.ready`; see `deploy`.
+
+    What another runtime computes stays as it is, and so does a network that cannot be deployed, such as one that does
+    not take images of this size: it then says so itself.
+    """
+    if isinstance(model, RuntimeModule):
+        return model
+    try:
+        return deploy(model, size, any_size=any_size)
+    except Exception:  # networks refuse sizes, and deploying any network at all, with exceptions of every kind
+        return model
+
+
 def in_runtime(loaded: LoadedModel, wanted: Computation) -> tuple[LoadedModel, Computation]:
     """The network in the runtime that was asked for, and how PyTorch is then to be set.
 
@@ -104,6 +121,7 @@ def in_runtime(loaded: LoadedModel, wanted: Computation) -> tuple[LoadedModel, C
     if origin.graph_form is not None:
         request = dataclasses.replace(request, dynamic_batch=False)
     elif origin.form is not None:
+        _check_any_size(loaded, wanted)
         request = dataclasses.replace(request, dynamic_size=True)
     return dataclasses.replace(loaded, model=_module(loaded, origin, request)), outside
 
@@ -164,6 +182,17 @@ def _check(loaded: LoadedModel, wanted: Computation) -> None:
         raise OvertoneError("--calibration has an effect with int8 only; add --precision int8, or remove it")
     if device not in ("auto", "cpu"):
         raise OvertoneError(f"this runtime computes on the CPU, not on run.device {device!r}; remove --run.device")
+
+
+def _check_any_size(loaded: LoadedModel, wanted: Computation) -> None:
+    """Refuse a runtime of one size for a network whose images have any."""
+    runtime = runtime_named(wanted.runtime)
+    if not runtime.takes_any_size:
+        raise OvertoneError(
+            f"{runtime.title} takes images of one size, and a {loaded.task} is measured on images of any size; export "
+            f"it for windows of one size (overtone export --to {runtime.name}) and give that folder, or choose another "
+            "--runtime"
+        )
 
 
 def _check_export(loaded: LoadedModel, wanted: Computation) -> None:

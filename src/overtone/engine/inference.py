@@ -10,7 +10,7 @@ from torch import nn
 
 from overtone.config import Data, Preprocess, Run
 from overtone.data.loader import Loader
-from overtone.data.pipeline import Pipeline
+from overtone.data.pipeline import ImagePipeline, Pipeline
 from overtone.data.shared_memory import fitting_workers
 from overtone.data.sources import Source
 from overtone.engine.distributed import World
@@ -21,6 +21,8 @@ from overtone.tasks import recipe_from_dict
 from overtone.tasks.task import Task
 from overtone.zoo import LoadedModel, task_of
 
+Form = Callable[..., nn.Module]
+"""From a network, `size` in pixels and `any_size` to one that computes the same faster: `deployment.running`'s."""
 _FEW_SAMPLES = 256
 _MOST_WORKERS = 8
 
@@ -48,7 +50,12 @@ class Computing(Checked, section="run"):
 
 @dataclass(frozen=True)
 class Inference:
-    """A network on its device, with its task and the preprocessing that it is fed through."""
+    """A network on its device, with its task and the preprocessing that it is fed through.
+
+    Attributes:
+        model: the network, in the form that computes.
+        loaded: the network as it was loaded, where `model` is another form of it.
+    """
 
     model: nn.Module
     task: Task
@@ -56,6 +63,7 @@ class Inference:
     preprocess: Preprocess
     computing: Computing
     transform: Any = None
+    loaded: nn.Module | None = None
 
     def loader(self, source: Source, warn: Callable[[str], object], world: World | None = None) -> Loader:
         """Batches of a source in its order; of several processes each has its part."""
@@ -80,7 +88,11 @@ class Inference:
 
 
 def ready(
-    loaded: LoadedModel, labels: tuple[str, ...], computing: Computing, changes: Mapping[str, Any] | None = None
+    loaded: LoadedModel,
+    labels: tuple[str, ...],
+    computing: Computing,
+    changes: Mapping[str, Any] | None = None,
+    form: Form | None = None,
 ) -> Inference:
     """Put a network where `computing` says, with the task that it was trained for.
 
@@ -89,6 +101,7 @@ def ready(
         labels: names of its outputs.
         computing: where and with what.
         changes: settings of the task that are others than those of the recipe.
+        form: gives the form of the network that computes; None: as it was trained.
 
     Raises:
         OvertoneError: a device that is not there, or that has no such precision; no such setting.
@@ -98,8 +111,12 @@ def ready(
     if computing.size is not None:
         preprocess = dataclasses.replace(preprocess, size=computing.size)
     task = task_of(loaded, labels, preprocess, changes)
-    transform = getattr(loaded.model, "transform", None)
-    return Inference(placement.model(loaded.model.eval()), task, placement, preprocess, computing, transform)
+    transform, network = getattr(loaded.model, "transform", None), loaded.model.eval()
+    if form is None:
+        return Inference(placement.model(network), task, placement, preprocess, computing, transform)
+    takes_one_size = isinstance(task.pipeline(train=False, transform=transform), ImagePipeline)
+    model = placement.model(form(network, preprocess.size, any_size=not takes_one_size))
+    return Inference(model, task, placement, preprocess, computing, transform, network)
 
 
 def trained_on(loaded: LoadedModel) -> Data | None:

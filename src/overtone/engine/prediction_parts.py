@@ -292,7 +292,7 @@ def _about(source: Source, wanted: Wanted, model: str, kind: str) -> dict[str, A
 def _of_network(inference: Inference) -> dict[str, str]:
     """What the answers depend on: a run that was trained further has the same name."""
     digest = hashlib.sha256()
-    for key, values in inference.model.state_dict().items():
+    for key, values in (inference.loaded or inference.model).state_dict().items():
         digest.update(key.encode())
         if isinstance(values, Tensor):
             digest.update(values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -59,6 +59,7 @@ class CircularConv(nn.Module):
         OvertoneError: by `forward`, for maps of another size.
     """
 
+    takes_one_size = True
     same_part: Tensor  # what each part of the spectrum is multiplied by
     other_part: Tensor  # what the other part, real for imaginary and imaginary for real, is multiplied by
 

@@ -34,7 +34,10 @@ class Evaluate(Checked):
     run: Device = field(default_factory=Device)
     """Device and precision; only the size changes the figures beyond rounding."""
     runtime: RuntimeName = "torch"
-    """Runtime of the network; those other than torch run its fastest exact form. An export has its own."""
+    """Runtime of the network. An export has its own."""
+    deploy: bool = True
+    """Run the network's fastest exact form in torch too (overtone.deploy), from 64 images on, which repay the fraction
+    of a second that it takes; without, as it was trained."""
     precision: ExportPrecision | None = None
     """Precision in that runtime; default: that of --run.precision."""
     calibration: Path | None = None
@@ -102,7 +105,10 @@ class Predict(Checked):
     run: Device = field(default_factory=Device)
     """Device and precision."""
     runtime: RuntimeName = "torch"
-    """Runtime of the network; those other than torch run its fastest exact form. An export has its own."""
+    """Runtime of the network. An export has its own."""
+    deploy: bool = True
+    """Run the network's fastest exact form in torch too (overtone.deploy), from 64 images on, which repay the fraction
+    of a second that it takes; without, as it was trained."""
     precision: ExportPrecision | None = None
     """Precision in that runtime; default: that of --run.precision."""
     calibration: Path | None = None

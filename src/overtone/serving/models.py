@@ -1,20 +1,18 @@
 """A network that is served: from the bytes of an image to a prediction, in the steps that run in different threads."""
 
-import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from overtone.architectures import sizes
 from overtone.data.decoding import BadImage, opened_header
 from overtone.data.pipeline import NO_DRAW, ImagePipeline
-from overtone.deployment.rewrites.deploy import deploy
-from overtone.deployment.running import Computation, in_runtime, name_of_runtime
-from overtone.deployment.runtimes.runtime import INPUT, RuntimeModule
+from overtone.deployment.running import Computation, fastest_form, in_runtime, name_of_runtime
+from overtone.deployment.runtimes.runtime import INPUT
 from overtone.engine.inference import Computing, Inference, ready
 from overtone.errors import OvertoneError
 from overtone.serving.errors import Refused
@@ -129,17 +127,6 @@ class Served:
             described.append((name, output.dtype, (first, *inner)))
         return described
 
-    def takes_its_sizes(self) -> bool:
-        """Whether the network takes all sizes of images that its task gives it: a form with global filters may not."""
-        if isinstance(self._pipeline, ImagePipeline):
-            return True
-        side = self.inference.preprocess.size // 2 + 32
-        try:
-            self.infer(torch.zeros(1, 3, side, side))
-        except (OvertoneError, RuntimeError):
-            return False
-        return True
-
     def describe(self) -> dict[str, Any]:
         """What clients may see of it: never where it came from."""
         size, row = sizes().get(self.loaded.architecture), self.loaded.published
@@ -169,14 +156,9 @@ def serve_model(name: str, loaded: LoadedModel, wanted: Computation) -> Served:
         device=left.device, precision=left.precision or "auto", threads=wanted.threads, size=wanted.size
     )
 
-    def served(model: nn.Module) -> Served:
-        inference = ready(dataclasses.replace(running, model=model), names_of(loaded), computing)
-        return Served(name, loaded, inference, name_of_runtime(loaded, wanted))
-
-    if running is not loaded or isinstance(loaded.model, RuntimeModule):
-        return served(running.model)
-    fastest = served(deploy(loaded.model, wanted.size or loaded.preprocess.size))
-    return fastest if fastest.takes_its_sizes() else served(loaded.model)
+    form = fastest_form if wanted.runtime == "torch" else None
+    inference = ready(running, names_of(loaded), computing, form=form)
+    return Served(name, loaded, inference, name_of_runtime(loaded, wanted))
 
 
 def unique_names(specs: Sequence[str]) -> list[str]:

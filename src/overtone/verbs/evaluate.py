@@ -23,7 +23,7 @@ from overtone.reports.confusion import IMAGES, Judged, add_judged, write_images
 from overtone.reports.plots import Artist
 from overtone.verbs.console import as_json, note, print_json, print_tables, progress, warn
 from overtone.verbs.loading import computing, introduce, loaded_for
-from overtone.verbs.running import in_runtime, runtime_of
+from overtone.verbs.running import inference_in_runtime, runtime_of
 from overtone.zoo import LoadedModel
 
 _REPORT, _EXAMPLES = "evaluation.json", "examples"
@@ -52,8 +52,7 @@ def _evaluate(chosen: options.Evaluate, world: World) -> int:
     loaded, source = model_and_source(functools.partial(loaded_for, chosen), data, part, say, world)
     if world.is_first:
         introduce(loaded)
-    running, settings = in_runtime(loaded, chosen)
-    inference = ready(running, tuple(source.labels), computing(settings), chosen.settings.given())
+    inference = inference_in_runtime(loaded, tuple(source.labels), chosen, len(source))
     name = loaded.source if loaded.published is None else loaded.published.full_name
     where = "" if chosen.runtime == "torch" else f"; in {runtime_of(loaded, chosen)}"
     say(f"{name}: {len(source)} images of {len(source.labels)} classes, {source.origin}{where}")

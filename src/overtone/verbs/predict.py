@@ -11,15 +11,14 @@ from overtone.data.sources.shard_list import is_shards
 from overtone.data.sources.shards import unlabelled_shards
 from overtone.engine.distributed import WEEK, World, joined
 from overtone.engine.first_scan import scanned_first
-from overtone.engine.inference import ready
 from overtone.engine.interrupt import StopRequest
 from overtone.engine.prediction import predict as predictions_of
 from overtone.engine.prediction_parts import Wanted, write_parts
 from overtone.errors import OvertoneError
 from overtone.tasks import task_named
 from overtone.verbs.console import note, print_json, print_table, progress, warn
-from overtone.verbs.loading import computing, introduce, loaded_for
-from overtone.verbs.running import in_runtime
+from overtone.verbs.loading import introduce, loaded_for
+from overtone.verbs.running import inference_in_runtime
 from overtone.zoo import names_of, supposed_classes
 
 
@@ -42,11 +41,10 @@ def predict(chosen: options.Predict) -> int:
     introduce(loaded)
     if supposed is not None:
         note(f"weights: {supposed}")
-    running, settings = in_runtime(loaded, chosen)
-    inference = ready(running, names, computing(settings), chosen.settings.given())
     if chosen.out is not None and chosen.out.exists() and any(chosen.out.iterdir()):
         raise OvertoneError(f"{chosen.out} is not empty; give a new folder as --out")
     source = _source(chosen, names)
+    inference = inference_in_runtime(loaded, names, chosen, len(source))
     bad: list[tuple[str, str]] = []
     found: list[tuple[str, dict[str, Any], list[tuple[Any, ...]]]] = []
     stems = stems_of([Path(source.name(position)) for position in range(len(source))]) if chosen.out is not None else []
@@ -94,9 +92,8 @@ def _to_parts(chosen: options.Predict, folder: Path, world: World) -> int:
     names = names_of(loaded)
     if world.is_first:
         introduce(loaded)
-    running, settings = in_runtime(loaded, chosen)
-    inference = ready(running, names, computing(settings), chosen.settings.given())
     source = scanned_first(world, lambda: _source(chosen, names))
+    inference = inference_in_runtime(loaded, names, chosen, len(source))
     wanted = Wanted(chosen.top_k, chosen.threshold, chosen.features, chosen.features_dtype, chosen.part_size)
     alarm = warn if world.is_first else str
     with progress("predicting", -(-len(source) // world.size)) as done:

@@ -4,19 +4,25 @@ import dataclasses
 
 from overtone import options
 from overtone.deployment import running
-from overtone.deployment.running import Computation
+from overtone.deployment.running import MANY_IMAGES, Computation, fastest_form
+from overtone.engine.inference import Inference, ready
+from overtone.verbs.loading import computing
 from overtone.zoo import LoadedModel
 
 
-def in_runtime(loaded: LoadedModel, chosen: options.Evaluate | options.Predict) -> tuple[LoadedModel, options.Device]:
-    """The network in the runtime that was asked for, and the settings that are left to PyTorch.
+def inference_in_runtime(
+    loaded: LoadedModel, labels: tuple[str, ...], chosen: options.Evaluate | options.Predict, num_images: int
+) -> Inference:
+    """The network in the runtime that was asked for, which for PyTorch is its deployed form where the images repay it.
 
     Raises:
-        OvertoneError: as `running.in_runtime`.
+        OvertoneError: as `running.in_runtime` and `ready`.
     """
     found, left = running.in_runtime(loaded, _computation(chosen))
     precision = chosen.run.precision if left.precision is None else left.precision
-    return found, dataclasses.replace(chosen.run, device=left.device, precision=precision)
+    settings = dataclasses.replace(chosen.run, device=left.device, precision=precision)
+    is_deployed = chosen.deploy and chosen.runtime == "torch" and num_images >= MANY_IMAGES
+    return ready(found, labels, computing(settings), chosen.settings.given(), fastest_form if is_deployed else None)
 
 
 def runtime_of(loaded: LoadedModel, chosen: options.Evaluate | options.Predict) -> str:

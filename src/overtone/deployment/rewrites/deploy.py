@@ -34,7 +34,7 @@ from overtone.layers.onednn_linear import OneDnnLinear, is_chosen
 DEFAULT_SIZE = 224
 
 
-def deploy(model: nn.Module, example_size: int | tuple[int, int] | None = None) -> nn.Module:
+def deploy(model: nn.Module, example_size: int | tuple[int, int] | None = None, *, any_size: bool = False) -> nn.Module:
     """Rewrite a network into the fastest form that computes the same.
 
     Batch norms are folded into the convolutions before them, constant factors and layer scales into the weights beside
@@ -47,6 +47,7 @@ def deploy(model: nn.Module, example_size: int | tuple[int, int] | None = None) 
         example_size: pixels, one side or (height, width), of the images to come; None: what the network was made
             for (`pretrained_cfg`), or 224. A network with global filters takes images of this size only, and says so;
             every other one takes what it took before.
+        any_size: leave the layers unchanged whose form takes one size, so that every size goes as before.
 
     Returns:
         A new network in eval mode and without gradients, with the methods of the old one. Its state dict is its own.
@@ -58,7 +59,7 @@ def deploy(model: nn.Module, example_size: int | tuple[int, int] | None = None) 
     fold_batch_norms(net, flow)
     fold_layer_scales(net, flow)
     fold_layer_norms(net, flow)
-    net = take_deployed_forms(net, flow)
+    net = take_deployed_forms(net, flow, any_size=any_size)
     make_global_pools_means(net)
     lay_out_channels_last(net)
     choose_linears(net, flow)
@@ -74,14 +75,19 @@ def make_plain(net: nn.Module) -> nn.Module:
     return net
 
 
-def take_deployed_forms(net: nn.Module, flow: Dataflow) -> nn.Module:
-    """Replace every module that has a `deployed(shape)` by what it returns; returns the network."""
+def take_deployed_forms(net: nn.Module, flow: Dataflow, *, any_size: bool = False) -> nn.Module:
+    """Replace every module that has a `deployed(shape)` by what it returns; returns the network.
+
+    With `any_size`, not by a form of which a module has a true `takes_one_size`.
+    """
     for name, module in list(net.named_modules()):
         deployed = own_form(module, "deployed")
         # A module inside of one that was replaced is gone; one that is hooked or read elsewhere stays.
         if deployed is None or name in flow.borrowed or not any(found is module for found in net.modules()):
             continue
-        net = _replaced(net, name, deployed(flow.input_shapes.get(name)))
+        form = deployed(flow.input_shapes.get(name))
+        if not (any_size and any(getattr(part, "takes_one_size", False) for part in form.modules())):
+            net = _replaced(net, name, form)
     return net
 
 

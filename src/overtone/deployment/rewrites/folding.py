@@ -61,13 +61,24 @@ def fold_layer_scales(net: nn.Module, flow: Dataflow) -> None:
 
 
 def fold_layer_norms(net: nn.Module, flow: Dataflow) -> None:
-    """The scale and shift of layer norms that one linear layer, or convolution without padding, alone reads."""
+    """The scale and shift of layer norms that one linear layer, or convolution without padding, alone reads.
+
+    The classifier is left alone: what it reads are the features that the network gives.
+    """
+    classifiers = list(_classifier(net).modules())
     for norm, linear, _ in _pairs(net, flow, (nn.LayerNorm, LayerNorm), (nn.Linear,)):
-        if norm.weight is not None and tuple(norm.normalized_shape) == (linear.in_features,):
+        fits = norm.weight is not None and tuple(norm.normalized_shape) == (linear.in_features,)
+        if fits and not any(linear is one for one in classifiers):
             fold_layer_norm(norm, [linear])
     for norm, conv, _ in _pairs(net, flow, (LayerNorm2d,), (nn.Conv2d,)):
         if norm.weight is not None and not reads_padding(conv):
             fold_layer_norm(norm, [conv])
+
+
+def _classifier(net: nn.Module) -> nn.Module:
+    """What timm's networks call their classifier; those with several give a tuple."""
+    found: Any = getattr(net, "get_classifier", nn.Identity)()
+    return found if isinstance(found, nn.Module) else nn.ModuleList(found)
 
 
 def _pairs(

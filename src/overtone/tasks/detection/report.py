@@ -12,6 +12,7 @@ from overtone.data.sources import Objects
 from overtone.errors import OvertoneError
 from overtone.heads.roi_heads import Detections
 from overtone.tasks.detection.coco_metrics import Found, Precisions, precisions
+from overtone.tasks.detection.counted import Counted, packed, unpacked
 from overtone.tasks.detection.matching import confusion_of, voc_average_precisions
 from overtone.tasks.detection.settings import DetectionSettings
 from overtone.tasks.detection.transforms import Truth
@@ -167,14 +168,14 @@ class DetectionTally:
                 raise OvertoneError(f"{truth.name} has no annotations to compare with; give data with boxes")
             self._images.append((truth.name, truth.objects, found_of(detections)))
 
-    def counted(self) -> list[tuple[str, Objects, Found]]:
+    def counted(self) -> Counted:
         """What was counted so far."""
-        return self._images
+        return packed(self._images)
 
-    def joined(self, parts: Sequence[list[tuple[str, Objects, Found]]]) -> Self:
+    def joined(self, parts: Sequence[Counted]) -> Self:
         """Add what other tallies have `counted`, in their order; gives this one back."""
         for part in parts:
-            self._images += part
+            self._images += unpacked(part)
         return self
 
     def report(self, bad: Sequence[str] = ()) -> DetectionReport:
