@@ -392,7 +392,8 @@ class Run(Checked, section="run"):
     device: str = "auto"
     """`auto`: a GPU if there is one; or `cpu`, `cuda`, `cuda:1`, `mps`."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of the forward pass; `auto`: bfloat16 on GPUs that have it, else float32."""
+    """Precision of the forward pass; `auto`: bfloat16 on GPUs that have it, and on CPUs that have it where a training
+    is of ten minutes or more and trial steps are at least a tenth faster; else float32."""
     channels_last: bool = True
     """Use the channels-last memory format, which is faster for convolutions."""
     compile: bool = False

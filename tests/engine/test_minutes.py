@@ -22,12 +22,12 @@ def epochs_on_record(folder):
 
 def test_the_epochs_that_fit_are_said_recorded_and_kept(images, tmp_path, monkeypatch, capsys):
     seconds = iter([2.0] * 9)
-    monkeypatch.setattr(trial, "_seconds_of_step", lambda *_: next(seconds) / 4)  # of 4 steps in an epoch
+    monkeypatch.setattr(trial, "seconds_of_step", lambda *_: next(seconds) / 4)  # of 4 steps in an epoch
     recipe, folder = recipe_for(images, epochs=100, minutes=0.1), tmp_path / "run"
     train(recipe, run_for(folder, max_steps=5), "try")
     assert "minutes 0.1: about 2 epochs;" in capsys.readouterr().err
     assert epochs_on_record(folder) == read_manifest(folder / files.LAST).recipe["train"]["epochs"] == 2
-    monkeypatch.setattr(trial, "_seconds_of_step", lambda *_: 1 / 0)
+    monkeypatch.setattr(trial, "seconds_of_step", lambda *_: 1 / 0)
     summary = train(recipe, run_for(folder), "try")
     assert summary.epochs == 2 == epochs_on_record(folder)
     plain = recipe_for(images, epochs=2)

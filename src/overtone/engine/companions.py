@@ -27,11 +27,9 @@ def companions(count: int, function: Callable[..., object], args: Sequence[Any])
     """
     port = _free_port()
     places = [_place(rank, count, port) for rank in range(count)]
-    # clean processes: a fork of this one would have its threads' locks
+    # clean processes: a fork of this one would have its threads' locks; no daemons, which could not start readers
     context = multiprocessing.get_context("spawn")
-    others = [
-        context.Process(target=_accompany, args=(place, function, tuple(args)), daemon=True) for place in places[1:]
-    ]
+    others = [context.Process(target=_accompany, args=(place, function, tuple(args))) for place in places[1:]]
     before = dict(os.environ)
     try:
         for process in others:

@@ -96,6 +96,7 @@ def fit(
     while state.epoch < epochs and not (_out_of_patience(state, patience) or _is_reached(max_steps, state)):
         pace = Pace(state, epochs, len(loader), validation_seconds, trainer.lr_at)
         _train_epoch(trainer, loader, state, pace, max_steps, watch)
+        pace.waited = max(trainer.world.gather(pace.waited))  # all of them wait for the one that waits longest
         _check_trained(state, len(loader))
         started = time.perf_counter()
         ended_early = state.batch < len(loader)

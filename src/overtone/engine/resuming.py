@@ -95,6 +95,14 @@ def _recorded(folder: Path) -> Mapping[str, Any] | None:
     return then
 
 
+def recorded_precision(folder: Path) -> str:
+    """The precision that a run folder has on record; auto where it has none."""
+    try:
+        return parse_json((folder / files.RECIPE).read_text(encoding="utf-8"))["run"]["precision"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return AUTO
+
+
 def _was_cut_short(folder: Path) -> bool:
     """Whether the run did not come to its very end, which may have been only the curves: it comes to it once more."""
     try:

@@ -1,6 +1,7 @@
 """One run of a training: its parts, what happens on the way, and what is written when."""
 
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -24,8 +25,9 @@ from overtone.engine.log import Log, Row, read_rows
 from overtone.engine.loop import BadImage, Epoch, Interrupted, Watch, evaluate, fit, is_better
 from overtone.engine.optim import total_epochs
 from overtone.engine.placement import Placement
+from overtone.engine.precision import settled_precision
 from overtone.engine.records import announcement, manifest_of, write_description, write_fault
-from overtone.engine.resuming import check_resumable
+from overtone.engine.resuming import check_resumable, recorded_precision
 from overtone.engine.samples import Samples
 from overtone.engine.showing import Artist, examples_of, write_beside_truth
 from overtone.engine.silent_log import SilentLog
@@ -87,7 +89,9 @@ class Session(Watch):
         elif resuming:
             self._messages.append(f"the run in {self.folder} has no checkpoint yet and starts over")
         is_settled = checkpoint is not None or (resuming and (self.folder / files.RECIPE).is_file())
-        if self.recipe.train.minutes is not None and not self.world.from_first(is_settled):
+        is_settled = self.world.from_first(is_settled)
+        self._settle_precision(is_settled)
+        if self.recipe.train.minutes is not None and not is_settled:
             self._fit_epochs()
         self.parts = self._assembled(None if checkpoint is None else checkpoint.manifest)
         self.task, self.trainer = self.parts.task, self.parts.trainer
@@ -107,18 +111,32 @@ class Session(Watch):
         finally:
             self.parts.close()
 
-    def _assembled(self, resumed: Manifest | None) -> Parts:
-        """New parts; `resumed` of the checkpoint whose weights are going to be loaded."""
+    def _assembled(self, resumed: Manifest | None, placement: Placement | None = None) -> Parts:
+        """New parts, in another placement if one is given; `resumed` of the checkpoint that is going to be loaded."""
         return assemble(
             self.recipe,
             self.run,
             self.splits,
-            self.placement,
+            placement or self.placement,
             self.world,
             resumed=resumed,
             digest=self.digest,
             say=self._messages.append,
         )
+
+    def _settle_precision(self, is_settled: bool) -> None:
+        """Choose the precision that is open, or keep the one that is on record."""
+        recorded = self.world.from_first(recorded_precision(self.folder) if is_settled else None)
+        self.run, self.placement, said = settled_precision(
+            self.recipe,
+            self.run,
+            self.placement,
+            self.world,
+            len(self.splits.train),
+            recorded,
+            functools.partial(self._assembled, None),
+        )
+        self._messages += said
 
     def _fit_epochs(self) -> None:
         """Set the number of epochs to what `train.minutes` leaves time for."""

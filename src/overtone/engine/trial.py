@@ -61,7 +61,7 @@ def fitted_epochs(recipe: Recipe, parts: Parts, placement: Placement, started: f
     assert recipe.train.minutes is not None
     budget, world, steps = 60 * recipe.train.minutes, parts.trainer.world, len(parts.training)
     longest = min(_LONGEST, _SHARE * budget)
-    step = world.from_first(_seconds_of_step(parts, recipe.train.epochs, longest))
+    step = world.from_first(seconds_of_step(parts, recipe.train.epochs, longest))
     kinds = 2 if recipe.train.ema_evaluate == "best" else 1
     validation = world.from_first(kinds * _seconds_of_validation(parts, placement, longest))
     took = time.perf_counter() - started
@@ -76,7 +76,7 @@ def fitted_epochs(recipe: Recipe, parts: Parts, placement: Placement, started: f
     )
 
 
-def _seconds_of_step(parts: Parts, epochs: int, longest: float) -> float:
+def seconds_of_step(parts: Parts, epochs: int, longest: float) -> float:
     """Mean seconds of a step, the wait for its images included."""
     started = 0.0
     for count, _ in enumerate(trial_steps(parts, epochs, epoch=epochs - 1), 1 - _UNTIMED):
