@@ -168,6 +168,9 @@ class Augment(Checked, section="augment"):
     """Probability of cutmix rather than mixup when both are on."""
     mix_off_epochs: Count = 0
     """Number of epochs at the end without mixup and cutmix."""
+    strength: Literal["given", "auto"] = "given"
+    """`auto`: `scale`, `color_jitter`, `cutmix` and `mix_prob` by the number of epochs, recorded: the more often an image
+    is seen, the stronger; `given`: as they are given."""
 
     def __post_init__(self) -> None:
         """Refuse intervals whose ends are exchanged."""

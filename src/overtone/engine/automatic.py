@@ -1,4 +1,4 @@
-"""What a recipe leaves open (`auto`) until its training starts: the side of the input, whether batch norm is frozen.
+"""What a recipe leaves open (`auto`) until its training starts: size, augmentation, whether batch norm is frozen.
 
 It is settled before anything is built, and on record from then on: see `resuming.as_begun`.
 """
@@ -6,10 +6,11 @@ It is settled before anything is built, and on record from then on: see `resumin
 import dataclasses
 import random
 import statistics
+from typing import Any
 
 from PIL import Image
 
-from overtone.config import AUTO, Recipe, Run
+from overtone.config import AUTO, Augment, Recipe, Run
 from overtone.data.decoding import BadImage, opened_header
 from overtone.data.sources import Source
 from overtone.engine.distributed import World
@@ -22,6 +23,33 @@ _STEP = 8  # sides are multiples of it
 _LEAST = 40  # networks reduce maps 32 times: to 2x2, where images of 32 pixels would leave a single position
 _FEW = 16  # images, too few for statistics as good as those of the weights (Wu & He 2018, arXiv:1803.08494, figure 1)
 _MOST = 128  # from random weights, larger inputs cost more than they bring in trainings of minutes or hours
+
+_STRENGTHS: tuple[tuple[int, dict[str, Any]], ...] = (
+    (15, {"scale": (0.6, 1.0), "color_jitter": 0.0, "cutmix": 0.0, "mix_prob": 1.0}),
+    (60, {"scale": (0.35, 1.0), "color_jitter": 0.2, "cutmix": 0.0, "mix_prob": 1.0}),
+    (10**9, {"scale": (0.35, 1.0), "color_jitter": 0.2, "cutmix": 1.0, "mix_prob": 0.5}),
+)
+"""Below so many epochs: measured, see docs/recipes.md."""
+
+
+def strengthened(recipe: Recipe) -> Recipe:
+    """The recipe with the augmentation for its number of epochs, where `augment.strength` is auto.
+
+    Raises:
+        OvertoneError: one of what is chosen here has been given as well.
+    """
+    augment = recipe.augment
+    if augment.strength != AUTO:
+        return recipe
+    chosen = next(values for epochs, values in _STRENGTHS if recipe.train.epochs < epochs)
+    for name in chosen:
+        known = [getattr(Augment, name), *(values[name] for _, values in _STRENGTHS)]
+        if getattr(augment, name) not in known:
+            raise OvertoneError(
+                f"augment.{name} is given, and augment.strength auto chooses it by the number of epochs; "
+                "add --augment.strength given"
+            )
+    return dataclasses.replace(recipe, augment=dataclasses.replace(augment, **chosen))
 
 
 def check_size(recipe: Recipe) -> None:
@@ -66,7 +94,7 @@ def settled(recipe: Recipe, run: Run, source: Source, world: World) -> tuple[Rec
         )
         if is_frozen:
             said.append(f"freeze_bn auto: on, as a forward pass has {images} images, fewer than {_FEW}")
-    return recipe, said
+    return strengthened(recipe), said
 
 
 def _images_of_a_pass(recipe: Recipe, run: Run, world: World) -> int:

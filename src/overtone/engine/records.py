@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from overtone.checkpoint import Manifest, write_text
-from overtone.config import Recipe, Run, to_dict
+from overtone.config import AUTO, Recipe, Run, to_dict
 from overtone.data.sources import Splits
 from overtone.engine import folder as files
 from overtone.engine import saver
@@ -62,8 +62,21 @@ def announcement(
         f"{len(splits.train.labels)} classes; {splits.origin}\n"
         f"train   {total_epochs(recipe, steps)} epochs of {steps} steps{total_steps} of {recipe.train.batch_size} "
         f"images{micro} at {recipe.data.preprocess.size} px; {optim.name}, lr {optim.lr:g}, {recipe.schedule.name}\n"
+        f"{_augmentation(recipe)}"
         f"on      {together}{placement}{', compiled' if run.compile else ''}\n"
         f"folder  {folder}"
+    )
+
+
+def _augmentation(recipe: Recipe) -> str:
+    """A line about the augmentation that was chosen for a recipe; nothing where it was given."""
+    augment = recipe.augment
+    if augment.strength != AUTO:
+        return ""
+    mixed = f", cutmix of {augment.mix_prob:.0%} of the batches" if augment.cutmix else ""
+    return (
+        f"augment auto, for {recipe.train.epochs} epochs: crops from {augment.scale[0]:.0%} of the area, "
+        f"colour jitter {augment.color_jitter:g}{mixed}\n"
     )
 
 

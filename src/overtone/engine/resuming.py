@@ -8,6 +8,7 @@ from typing import Any
 from overtone.checkpoint import Manifest, read_manifest
 from overtone.config import AUTO, Recipe, Run, Train, to_dict
 from overtone.engine import folder as files
+from overtone.engine.automatic import strengthened
 from overtone.engine.samples import Samples, check_samples
 from overtone.errors import OvertoneError, some
 from overtone.plain_json import parse_json
@@ -69,6 +70,7 @@ def as_begun(folder: Path, recipe: Recipe) -> Recipe:
         recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, freeze_bn=freeze_bn))
     if recipe.train.minutes is not None and settled.get("minutes") == recipe.train.minutes:
         recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, epochs=settled.get("epochs")))
+    recipe = strengthened(recipe)
     if then is None or "validate_on" in then.get("data", {}):
         return recipe
     return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, validate_on=_OLD_VALIDATE_ON))

@@ -16,7 +16,7 @@ from overtone.data.sources import Source, Splits
 from overtone.engine import folder as files
 from overtone.engine import saver
 from overtone.engine.assembly import Parts, assemble
-from overtone.engine.automatic import settled
+from overtone.engine.automatic import settled, strengthened
 from overtone.engine.best import kept_epoch, restored_report
 from overtone.engine.distributed import World
 from overtone.engine.folder import clear, prune, remove_temporary
@@ -146,7 +146,8 @@ class Session(Watch):
         finally:
             parts.close()
         self._messages.append(said)
-        self.recipe = dataclasses.replace(self.recipe, train=dataclasses.replace(self.recipe.train, epochs=epochs))
+        fitted = dataclasses.replace(self.recipe, train=dataclasses.replace(self.recipe.train, epochs=epochs))
+        self.recipe = strengthened(fitted)
         self.manifest = self.saver.manifest = manifest_of(self.recipe, self.splits, self.digest)
 
     def _check_resumable(self, checkpoint: Checkpoint) -> bool:
