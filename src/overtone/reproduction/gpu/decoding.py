@@ -1,12 +1,12 @@
 """Reading JPEG files for training: nvJPEG (`--data.decoder gpu`) against the CPU."""
 
-import dataclasses
 import functools
 import io
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from PIL import Image, ImageFilter
 from overtone.config import Data, Preprocess, Recipe, Run, Train
 from overtone.data.decoders.gpu import decode_files
 from overtone.data.decoding import decode_pixels
+from overtone.data.loader import Loader
 from overtone.data.sources import ImageList
 from overtone.engine.distributed import World
 from overtone.engine.loaders import Loaders
@@ -49,14 +50,12 @@ def _jpeg(seed: int) -> bytes:
     return file.getvalue()
 
 
-def _epoch(place: Place, files: Sequence[bytes], decoder: str, workers: int) -> list[Row]:
+def _epoch(place: Place, files: Sequence[bytes], decoder: Literal["cpu", "gpu"], workers: int) -> list[Row]:
     if decoder == "gpu":
         place.need_cuda()
     batch = 4 if place.is_dry else 128
-    data = Data(preprocess=Preprocess(size=place.size))
+    data = Data(preprocess=Preprocess(size=place.size), decoder=decoder)
     recipe = Recipe(data=data, train=Train(batch_size=batch))
-    if decoder == "gpu":
-        recipe = dataclasses.replace(recipe, data=dataclasses.replace(data, decoder="gpu"))
     placement, count = place.placement(), 8 if place.is_dry else 2048
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{number}.jpg" for number in range(len(files))]
@@ -64,7 +63,8 @@ def _epoch(place: Place, files: Sequence[bytes], decoder: str, workers: int) -> 
             path.write_bytes(content)
         source = ImageList(("a",), [paths[number % len(paths)] for number in range(count)], [0] * count)
         loaders = Loaders(recipe, Run(workers=workers), placement, World(), lambda line: None)
-        loader = loaders.training(source, Classification(Setup(("a",), recipe, train=source)))
+        task: Any = Classification(Setup(("a",), recipe, train=source))
+        loader = loaders.training(source, task)
         try:
             seconds = [_read(place, loader, epoch) for epoch in range(2)]  # the first one starts processes and kernels
         finally:
@@ -72,11 +72,11 @@ def _epoch(place: Place, files: Sequence[bytes], decoder: str, workers: int) -> 
     return [{"workers": workers, "images": count, "images_per_second": count / seconds[1]}]
 
 
-def _read(place: Place, loader: object, epoch: int) -> float:
+def _read(place: Place, loader: Loader, epoch: int) -> float:
     """Seconds until every batch of an epoch is on the device."""
-    loader.set_epoch(epoch)  # type: ignore[attr-defined]
+    loader.set_epoch(epoch)
     started = time.perf_counter()
-    for batch in loader:  # type: ignore[attr-defined]
+    for batch in loader:
         place.placement().batch(batch)
     place.wait()
     return time.perf_counter() - started

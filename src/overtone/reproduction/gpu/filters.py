@@ -15,8 +15,8 @@ from overtone.reproduction.gpu.place import Cases, Place, Row, Skipped, differen
 
 _DEPTHWISE = ((56, 96), (28, 224), (14, 480), (7, 992))  # map, channels: the stages of HorNet-T at 224
 _GLOBAL = ((14, 240), (7, 496))
-_DRY = (5, 6)
-_BOUND = 0.05  # of the outputs' standard deviation, in bfloat16
+_DRY = (3, 6)
+_BOUND = 0.02  # of the largest output, in bfloat16
 Form = Callable[[], Tensor]
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from overtone.engine.sync_bn import synchronise_batch_norm
 from overtone.reproduction.gpu.place import Cases, Place, Row, difference
 
-_BOUND = 1e-5  # of the values' scale: float32
+_BOUND = 1e-5  # of the largest value, in float32
 _CHANNELS, _IMAGES, _SIDE = 16, 8, 12
 
 

@@ -4,10 +4,11 @@ import functools
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-import timm.optim
 import torch
 import torch.nn.functional as F
+from timm.optim import create_optimizer_v2  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor, nn
 
 from overtone import zoo
@@ -15,14 +16,13 @@ from overtone.config import Optim
 from overtone.data.pipeline import Batch
 from overtone.engine.optim import build_optimizer
 from overtone.engine.step import Trainer
-from overtone.reproduction.gpu.place import NETS, Cases, Place, Row, Skipped, Warmed, figures
+from overtone.reproduction.gpu.place import Cases, Place, Row, Skipped, raced_forms, warmed_forms
 from overtone.tasks.classification.task import Classification
 from overtone.tasks.task import Setup
 
 _CLASSES = 1000
 _SGD = Optim(name="sgd", lr=1e-3, momentum=0.9, nesterov=True, weight_decay=2e-5)
 _ADAMW = Optim(name="adamw", lr=5e-4, weight_decay=0.05)
-_STEADY = "hornet_tiny_gf"
 _STEPS, _DRY_STEPS = 200, 4
 _BATCHES = 8  # that the steps go through again and again
 _LAST = 20  # steps whose mean loss is compared with that of the first ones
@@ -37,28 +37,15 @@ def training(place: Place) -> Cases:
     published formulation under autocast, in NCHW, with PyTorch's SGD. The ratio is to timm's in the same case, whose
     forms take turns. The compiled cases come last: they are what a slow compiler would leave no time for.
     """
-    cases = {name: functools.partial(_raced, place, name, ("timm", "ours", "naive")) for name in NETS}
-    for name in place.compiled:
+    cases = {name: functools.partial(_raced, place, name, ("timm", "ours", "naive")) for name in place.nets}
+    for name in place.compiled():
         cases[f"{name}, compiled"] = functools.partial(_raced, place, name, ("timm", "compiled"))
     return cases
 
 
 def _raced(place: Place, name: str, forms: Sequence[str]) -> list[Row]:
-    rows: list[Row] = []
-    warmed: dict[str, Warmed] = {}
-    for form in forms:
-        try:
-            warmed[form] = Warmed(place, functools.partial(_step, place, name, form))
-        except Skipped as reason:
-            rows.append({"form": form, "skipped": str(reason)})
-        except RuntimeError as error:  # out of memory, say: the other forms are still compared
-            rows.append({"form": form, "error": str(error).partition("\n")[0]})
-    timings = dict(zip(warmed, place.race([one.call for one in warmed.values()]), strict=True))
-    timed = [
-        {"form": form, **figures(timing, place.batch, warmed[form], timings[next(iter(timings))])}
-        for form, timing in timings.items()
-    ]
-    return timed + rows
+    warmed, rows = warmed_forms(place, forms, functools.partial(_step, place, name))
+    return raced_forms(place, warmed, place.batch) + rows
 
 
 def _step(place: Place, name: str, form: str) -> Callable[[], object]:
@@ -68,7 +55,7 @@ def _step(place: Place, name: str, form: str) -> Callable[[], object]:
     if form in ("ours", "compiled"):
         trainer, count = trainer_of(place, name, torch.bfloat16, _SGD), itertools.count()
         if form == "compiled":
-            trainer.model.compile(backend=place.backend)
+            place.compile(trainer.model)
         batch = trainer.placement.batch(Batch(images, targets, torch.arange(place.batch)))
         return lambda: trainer.step(batch, next(count))
     if form == "naive":
@@ -77,7 +64,7 @@ def _step(place: Place, name: str, form: str) -> Callable[[], object]:
         net = place.naive(name).train().to(place.device)
         return _plain(place, net, torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9), images, targets)
     net = zoo.build(name).train().to(place.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = timm.optim.create_optimizer_v2(net, opt="sgd", lr=1e-3, momentum=0.9, weight_decay=2e-5)
+    optimizer = create_optimizer_v2(net, opt="sgd", lr=1e-3, momentum=0.9, weight_decay=2e-5)
     return _plain(place, net, optimizer, images.contiguous(memory_format=torch.channels_last), targets)
 
 
@@ -87,7 +74,7 @@ def _plain(
     """Forward and loss under autocast, backward, update."""
 
     def step() -> None:
-        with torch.autocast(place.device, torch.bfloat16):
+        with place.placement().autocast():
             loss = F.cross_entropy(net(images), targets)
         optimizer.zero_grad()
         loss.backward()
@@ -101,7 +88,7 @@ def trainer_of(place: Place, name: str, dtype: torch.dtype | None, optim: Optim)
     torch.manual_seed(0)
     placement = place.placement(dtype)
     net = placement.model(zoo.build(name))
-    task = Classification(Setup(tuple(map(str, range(_CLASSES)))))
+    task: Any = Classification(Setup(tuple(map(str, range(_CLASSES)))))
     trainer = Trainer(net, task, build_optimizer(net, optim), lr_at=lambda step: optim.lr, placement=placement)
     trainer.start()
     return trainer
@@ -114,13 +101,13 @@ def bfloat16_steps(place: Place) -> Cases:
     not finite is an error of its row.
     """
     return {
-        f"{_STEADY}, {label}": functools.partial(_curve, place, dtype)
+        f"{place.nets[-1]}, {label}": functools.partial(_curve, place, dtype)
         for label, dtype in (("bfloat16", torch.bfloat16), ("float32", None))
     }
 
 
 def _curve(place: Place, dtype: torch.dtype | None) -> list[Row]:
-    trainer = trainer_of(place, _STEADY, dtype, _ADAMW)
+    trainer = trainer_of(place, place.nets[-1], dtype, _ADAMW)
     steps, started = _DRY_STEPS if place.is_dry else _STEPS, time.perf_counter()
     losses, total = [], 0.0
     for step, batch in zip(range(steps), _batches(place, 2 if place.is_dry else 32), strict=False):

@@ -4,6 +4,9 @@ A program computes a row's stretch of pixels for a block of channels: it adds up
 again for the next tap is in the cache. PyTorch gives such convolutions to kernels made for NCHW.
 """
 
+# pyright: reportArgumentType=false, reportOperatorIssue=false
+# (what is a constant of the kernel is a number where it is called)
+
 import torch
 import triton
 import triton.language as tl
@@ -13,7 +16,9 @@ _PIXELS, _CHANNELS = 8, 64
 
 
 @triton.jit
-def _kernel(x, weight, bias, y, height, width, channels, SIDE: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_C: tl.constexpr):  # fmt: skip # noqa: E501
+def _kernel(
+    x, weight, bias, y, height, width, channels, SIDE: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_C: tl.constexpr
+):
     row = tl.program_id(0)
     image, top = row // height, row % height
     across = tl.program_id(1) * BLOCK_W + tl.arange(0, BLOCK_W)
