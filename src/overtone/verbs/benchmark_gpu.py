@@ -67,7 +67,7 @@ def measured(place: Place, parts: Sequence[Part]) -> dict[str, Any]:
         found = torch.cuda.get_device_properties(place.device)
         head = {"device": found.name, "memory_gb": found.total_memory / 1e9, "cuda": torch.version.cuda}
         head |= {"capability": f"{found.major}.{found.minor}", "cudnn": torch.backends.cudnn.version()}
-    rows = run_suite(place, parts, say=note)
+    rows = [{key: _rounded(value) for key, value in row.items()} for row in run_suite(place, parts, say=note)]
     return {**head, "machine": about, "seconds": time.monotonic() - started, "rows": rows}
 
 
@@ -89,6 +89,10 @@ def show(report: dict[str, Any]) -> None:
     print_line(f"\n{report['device']}: {report['seconds']:.0f} s; {report.get('note', 'PyTorch ' + torch.__version__)}")
     for row in failures(report["rows"]):
         print_line(f"failed: {row['part']}, {row['case']}: {row.get('error', 'the check was not passed')}")
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def _status(row: dict[str, Any]) -> str:
