@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-browser fuzz check format bench architectures lock clean
+.PHONY: help demo test test-browser fuzz check format bench gpu architectures lock clean
 
 help:
 	@echo "make demo    train, evaluate and predict on embedded data, in about three minutes"
@@ -17,6 +17,7 @@ help:
 	@echo "make check   formatting, lint, types, import rules, spelling"
 	@echo "make format  mend formatting and what the linter can mend"
 	@echo "make bench   measure against the networks as published: latency, training step and memory, reading of images"
+	@echo "make gpu     what only a GPU can show, in ten minutes, into benchmarks/gpu.json; without one a dry run on the CPU"
 	@echo "make architectures  measure the sizes and costs that overtone models lists, after a change of a family"
 	@echo "make lock    write requirements.lock anew from pyproject.toml"
 
@@ -62,6 +63,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/training_overhead.py
 	$(BIN)/python benchmarks/loader.py
 	$(BIN)/python benchmarks/serving.py
+
+gpu: $(READY)
+	$(BIN)/python benchmarks/gpu.py --json benchmarks/gpu.json
 
 architectures: $(READY)
 	$(BIN)/python -m overtone.reports.measured_sizes

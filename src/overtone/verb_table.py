@@ -163,6 +163,7 @@ VERBS = {
             "overtone benchmark hbonet_x100 --runtime all --precision all",
             "overtone benchmark mobilenetv2_x100 hbonet_x100 --batch 1,16 --against timm:mobilenetv2_100 --out speed",
             "overtone benchmark harm_resnet50 --train --batch 8 --threads 2",
+            "overtone benchmark --gpu-suite --out speed",
         ),
     ),
     "reproduce": Verb(

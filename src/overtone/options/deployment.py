@@ -122,6 +122,12 @@ class Benchmark(Checked):
     """Rounds in which all contenders take turns, of up to five calls each."""
     no_memory: bool = False
     """Do not measure memory."""
+    gpu_suite: bool = False
+    """Instead of all this: what only a GPU can show, on one device in ten minutes; with --out as gpu.json."""
+    gpu_parts: str = "all"
+    """Parts of the GPU suite, separated by commas: steps, sync_bn, resume, decoding, filters, inference, training."""
+    dry: bool = False
+    """Run the GPU suite on the CPU, with a few small images, to see that it works; always so without a GPU."""
     out: Path | None = None
     """Write benchmark.csv, benchmark.json and, where accuracies are published, benchmark.png into this folder."""
     overwrite: bool = False

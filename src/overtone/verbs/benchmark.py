@@ -1,4 +1,7 @@
-"""`overtone benchmark`: networks, runtimes, precisions and batch sizes side by side on this machine's CPU."""
+"""`overtone benchmark`: networks, runtimes, precisions and batch sizes side by side on this machine's CPU.
+
+What needs a GPU is a suite of its own: `benchmark_gpu`.
+"""
 
 import contextlib
 import tempfile
@@ -23,6 +26,7 @@ from overtone.models.multiply_adds import count_multiply_adds
 from overtone.published import find, rows_of
 from overtone.tasks.export_forms import GraphForm
 from overtone.verbs import benchmark_training as training
+from overtone.verbs.benchmark_gpu import gpu_suite
 from overtone.verbs.benchmark_report import Report, Row, as_dict, check_out, machine, write_report
 from overtone.verbs.console import note, print_json, print_line, print_table
 
@@ -74,6 +78,8 @@ def benchmark(chosen: options.Benchmark) -> int:
     Raises:
         OvertoneError: an unknown model, runtime or precision, or one that this machine has not.
     """
+    if chosen.gpu_suite:
+        return gpu_suite(chosen)
     runtimes, precisions, batches = _checked(chosen)
     if chosen.out is not None:
         check_out(chosen.out, chosen.overwrite)
