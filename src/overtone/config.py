@@ -169,8 +169,8 @@ class Augment(Checked, section="augment"):
     mix_off_epochs: Count = 0
     """Number of epochs at the end without mixup and cutmix."""
     strength: Literal["given", "auto"] = "given"
-    """`auto`: `scale`, `color_jitter`, `cutmix` and `mix_prob` by the number of epochs, recorded: the more often an image
-    is seen, the stronger; `given`: as they are given."""
+    """`auto`: `scale`, `color_jitter`, `cutmix` and `mix_prob` by the number of epochs, recorded: the more often an
+    image is seen, the stronger; `given`: as they are given."""
 
     def __post_init__(self) -> None:
         """Refuse intervals whose ends are exchanged."""
@@ -396,7 +396,7 @@ class Run(Checked, section="run"):
     """`auto`: a GPU if there is one; or `cpu`, `cuda`, `cuda:1`, `mps`."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the forward pass; `auto`: bfloat16 on GPUs that have it, and on CPUs that have it where a training
-    is of ten minutes or more and trial steps are at least a tenth faster; else float32."""
+    is of two minutes or more and trial steps are at least a tenth faster; else float32."""
     channels_last: bool = True
     """Use the channels-last memory format, which is faster for convolutions."""
     compile: bool = False

@@ -67,9 +67,9 @@ def test_short_trainings_are_not_measured(images, tmp_path, timed, monkeypatch, 
     train(recipe_for(images), run_for(tmp_path / "one", max_steps=7), "try")
     monkeypatch.setattr(precision, "_LEAST_PIXELS", 1e8)
     assert "precision auto" not in capsys.readouterr().err and on_record(tmp_path / "one") == "auto"
-    for recipe, steps in ((recipe_for(None), 499), (recipe_for(None, minutes=9.9), None)):
+    for recipe, steps in ((recipe_for(None), 199), (recipe_for(None, minutes=1.9), None)):
         assert not precision._is_long(recipe, steps)
-    assert precision._is_long(recipe_for(None, minutes=10), None)
+    assert precision._is_long(recipe_for(None, minutes=2), None)
 
 
 def test_a_processor_without_it_resumes_in_float32(images, tmp_path, timed, monkeypatch, capsys):

@@ -14,8 +14,8 @@ from overtone.engine.placement import Placement
 from overtone.engine.step import NotFinite
 from overtone.engine.trial import seconds_of_step
 
-# Only where ten trial steps are 2 % of the training, or less; what has fewer pixels than this is not measured at all.
-_LEAST_STEPS, _LEAST_PIXELS, _LEAST_SECONDS = 500, 1e8, 600.0
+# Only where ten trial steps are 5 % of the training, or less; what has fewer pixels than this is not measured at all.
+_LEAST_STEPS, _LEAST_PIXELS, _LEAST_SECONDS = 200, 1e8, 120.0
 _LONGEST = 2.0  # seconds of timed steps in each precision
 _FASTER = 0.9  # of the time in float32: what rounding must bring at least
 
