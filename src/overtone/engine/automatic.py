@@ -42,9 +42,8 @@ def strengthened(recipe: Recipe) -> Recipe:
     if augment.strength != AUTO:
         return recipe
     chosen = next(values for epochs, values in _STRENGTHS if recipe.train.epochs < epochs)
-    for name in chosen:
-        known = [getattr(Augment, name), *(values[name] for _, values in _STRENGTHS)]
-        if getattr(augment, name) not in known:
+    for name, value in chosen.items():
+        if getattr(augment, name) not in (getattr(Augment, name), value):
             raise OvertoneError(
                 f"augment.{name} is given, and augment.strength auto chooses it by the number of epochs; "
                 "add --augment.strength given"
@@ -94,7 +93,7 @@ def settled(recipe: Recipe, run: Run, source: Source, world: World) -> tuple[Rec
         )
         if is_frozen:
             said.append(f"freeze_bn auto: on, as a forward pass has {images} images, fewer than {_FEW}")
-    return strengthened(recipe), said
+    return recipe if recipe.train.minutes else strengthened(recipe), said  # otherwise when the epochs are known
 
 
 def _images_of_a_pass(recipe: Recipe, run: Run, world: World) -> int:
