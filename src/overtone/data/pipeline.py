@@ -3,6 +3,7 @@
 A task gives the pipeline of its samples; `ImagePipeline` is that of tasks whose targets do not move with the pixels.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from overtone.data.cropping import Pixels, at_most
 from overtone.data.decoding import Exif, as_rgb, decode_image, decode_pixels, open_scaled
@@ -142,13 +144,12 @@ class ImagePipeline:
         targets = self.targets([target for _, target in samples])
         images, normalise = [image for image, _ in samples], self.normalise_of(samples[0][0].shape[0])
         if normalise is None:
-            room = self._room(images[0].shape, len(images), images[0].numpy().dtype)
+            room = self._room(images[0].shape, len(images), images[0].dtype)
             for index, image in enumerate(images):
                 room[index] = image
         else:
-            room = self._room((3, *images[0].shape[:2]), len(images), np.float32)
-            for index, image in enumerate(images):
-                normalise(image, room[index])
+            room = self._room((3, *images[0].shape[:2]), len(images), torch.float32)
+            normalise.batch(images, room)
         return Batch(room, targets, ids, bad)
 
     def targets(self, values: Sequence[Any]) -> Tensor:
@@ -173,14 +174,19 @@ class ImagePipeline:
             return transform.normalise_of(side)
         return transform.normalise if isinstance(transform, ImageTransform) else None
 
-    def _room(self, shape: Sequence[int], count: int, dtype: Any) -> Tensor:
+    def _room(self, shape: Sequence[int], count: int, dtype: torch.dtype) -> Tensor:
         """Memory of a batch."""
         shape = [count, *shape]
         inner = self.channels_last and len(shape) == 4
         if inner:
             shape.append(shape.pop(1))
-        # NumPy asks the system for large pages, of which a new batch takes ten rather than five thousand small ones.
-        room = torch.from_numpy(np.empty(shape, dtype=dtype))
+        size = math.prod(shape) * dtype.itemsize
+        if get_worker_info() is None:
+            # NumPy asks the system for large pages: a new batch takes ten rather than five thousand small ones.
+            memory = torch.from_numpy(np.empty(size, np.uint8))
+        else:  # in memory that the main process sees too, or it would be copied there
+            memory = torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(size))
+        room = memory.view(dtype).view(*shape)
         return room.movedim(-1, 1) if inner else room
 
 
