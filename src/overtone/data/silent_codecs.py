@@ -87,10 +87,10 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def silent_codecs() -> Iterator[None]:
-    """A block in which nothing warns and image libraries write nothing to standard error (only on Linux, the latter)."""
+    """A block in which nothing warns, and on Linux the image libraries write nothing to standard error."""
     _DIVERSION.begin()
     try:
-        # Pillow warns of large images, odd EXIF blocks and palettes with transparency: `decoding` decides on all of them.
+        # Pillow warns of large images, odd EXIF blocks and palettes with transparency: `decoding` decides on these.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
