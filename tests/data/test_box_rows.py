@@ -83,7 +83,7 @@ def test_parts(tmp_path: Path) -> None:
     for part in ("train", "validation"):
         written(tmp_path / "data" / f"{part}-00000-of-00001.parquet", {"objects": as_lists(SIDES, KINDS)}, AS_THE_HUB)
     splits = open_splits(Data(root=tmp_path), "boxes")
-    assert len(splits.train) == len(splits.val) == 3 and not splits.seeded
+    assert len(splits.train) == len(splits.val) == 3 and not splits.seeded and "width" in splits.origin
     assert len(open_splits(Data(root=tmp_path, drop_empty=True), "boxes").train) == 2
     train: Any = pickle.loads(pickle.dumps(splits.train))
     assert found(train) == EXPECTED and train.is_wide().all() and train.groups().tolist() == [2, 1]

@@ -5,6 +5,7 @@ A task gives the pipeline of its samples; `ImagePipeline` is that of tasks whose
 
 import math
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -117,7 +118,7 @@ class ImagePipeline:
         channels_last: bool = False,
     ) -> None:
         self._transform, self.target, self._no_targets = transform, target, no_targets
-        self.channels_last = channels_last
+        self.channels_last, self._sends_pixels = channels_last, False
         self.exif: Exif = getattr(transform, "exif", "ignore")
         self._decode = _DECODERS[getattr(transform, "takes", "image")]
         self.most: int | None = getattr(transform, "most", None)
@@ -145,12 +146,31 @@ class ImagePipeline:
         images, normalise = [image for image, _ in samples], self.normalise_of(samples[0][0].shape[0])
         if normalise is None:
             room = self._room(images[0].shape, len(images), images[0].dtype)
-            for index, image in enumerate(images):
-                room[index] = image
+            torch.stack(images, out=room)
+        elif self._sends_pixels:
+            room = torch.stack(images, out=_memory((len(images), *images[0].shape), torch.uint8))
         else:
             room = self._room((3, *images[0].shape[:2]), len(images), torch.float32)
             normalise.batch(images, room)
         return Batch(room, targets, ids, bad)
+
+    def sending_pixels(self) -> "ImagePipeline":
+        """This pipeline for processes that send pixels, a quarter of the bytes, which `finish` normalises."""
+        other = copy(self)
+        other._sends_pixels = True
+        return other
+
+    def finish(self, batch: Batch) -> Batch:
+        """In the main process: normalise the pixels of a process that sent them."""
+        pixels: Tensor = batch.inputs
+        if not self._sends_pixels or pixels.dtype != torch.uint8:
+            return batch
+        normalise = self.normalise_of(pixels.shape[1])
+        if normalise is None:
+            return batch
+        room = self._room((3, *pixels.shape[1:3]), len(pixels), torch.float32)
+        normalise.batch(pixels.unbind(), room)
+        return batch._replace(inputs=room)
 
     def targets(self, values: Sequence[Any]) -> Tensor:
         """The targets of a batch."""
@@ -180,14 +200,19 @@ class ImagePipeline:
         inner = self.channels_last and len(shape) == 4
         if inner:
             shape.append(shape.pop(1))
-        size = math.prod(shape) * dtype.itemsize
-        if get_worker_info() is None:
-            # NumPy asks the system for large pages: a new batch takes ten rather than five thousand small ones.
-            memory = torch.from_numpy(np.empty(size, np.uint8))
-        else:  # in memory that the main process sees too, or it would be copied there
-            memory = torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(size))
-        room = memory.view(dtype).view(*shape)
+        room = _memory(shape, dtype)
         return room.movedim(-1, 1) if inner else room
+
+
+def _memory(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """A new tensor; in a process that reads, in memory that the main one sees too, or it would be copied there."""
+    size = math.prod(shape) * dtype.itemsize
+    if get_worker_info() is None:
+        # NumPy asks the system for large pages: a new batch takes ten rather than five thousand small ones.
+        memory = torch.from_numpy(np.empty(size, np.uint8))
+    else:
+        memory = torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(size))
+    return memory.view(dtype).view(*shape)
 
 
 def class_images(transform: Transform | ProgressiveTransform, *, channels_last: bool = False) -> ImagePipeline:

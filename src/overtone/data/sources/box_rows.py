@@ -73,7 +73,7 @@ class BoxTables:
         parts = _parts(everything, data)
         if data.drop_empty and "train" in parts:
             parts["train"] = parts["train"].part(parts["train"].usable(), parts["train"].origin)
-        return splits_of(parts, data, f"the files of {data.table or data.root}")
+        return splits_of(parts, data, everything.origin)
 
     def evaluation(self, data: Data, part: Part, trained_on: Data | None) -> Source:
         """The images of a part, chosen as of folders."""
