@@ -12,6 +12,7 @@ from PIL import Image
 
 from overtone.config import Data
 from overtone.data.sources import Source, open_evaluation, open_splits
+from overtone.data.surveying import survey
 from overtone.errors import OvertoneError
 
 pa, parquet = (importlib.import_module(name) for name in ("pyarrow", "pyarrow.parquet"))
@@ -87,6 +88,7 @@ def test_parts(tmp_path: Path) -> None:
     assert len(open_splits(Data(root=tmp_path, drop_empty=True), "boxes").train) == 2
     train: Any = pickle.loads(pickle.dumps(splits.train))
     assert found(train) == EXPECTED and train.is_wide().all() and train.groups().tolist() == [2, 1]
+    assert survey(train).labels == {"bird": 0, "cat": 1, "dog": 2}  # images of each
     assert train.counts() == (0, 1, 2) and len({train.entry(at) for at in range(3)}) == 3
     held_out = open_splits(Data(root=tmp_path / "data" / "train-00000-of-00001.parquet", val_fraction=0.4), "boxes")
     assert held_out.seeded and len(held_out.train) + len(held_out.val) == 3
