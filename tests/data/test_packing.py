@@ -132,6 +132,8 @@ def test_verification_finds_what_is_wrong(tmp_path: Path, capsys: pytest.Capture
     assert "SHA-256" in wrong[first.name] and "1,000 bytes" in wrong[second.name]
     assert "cannot be read" in wrong[third.name] and "index.json" in wrong["train-9.tar"]
     assert cli.main(["data", "verify", str(out)]) == 1
+    with pytest.raises(OvertoneError, match=f"{third.name}.*put them back"):  # nothing is left out unseen
+        open_splits(Data(root=out), "label")
     with pytest.raises(OvertoneError, match="index"):
         verify_shards(tmp_path)
 

@@ -71,7 +71,8 @@ class RandomFlip:
     """
 
     def __init__(self, probability: float, axis: Literal["across", "down"]) -> None:
-        self.probability, self.dimension = probability, 1 if axis == "across" else 0
+        self.probability = float(np.float32(probability))  # as PyTorch compares it
+        self.dimension = 1 if axis == "across" else 0
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Flip uint8 `(H, W, 3)`, perhaps."""
@@ -79,7 +80,7 @@ class RandomFlip:
 
     def drawn(self) -> bool:
         """Draw whether to turn."""
-        return bool(torch.rand(1) < self.probability)
+        return torch.rand(1).item() < self.probability
 
 
 def resized(pixels: Tensor, size: int, interpolation: Interpolation) -> Tensor:

@@ -5,7 +5,7 @@ crops, flips and all that is drawn are drawn from it anew. It is one run of byte
 """
 
 import json
-import math
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -80,8 +80,8 @@ class DecodedCache:
         kept = self._store.get(self._first + position)
         if kept is None:
             return None
-        length = _HEAD + int(kept[:_HEAD].view(np.int64)[0])
-        return _rebuilt(json.loads(kept[_HEAD:length].tobytes()), kept[_aligned(length) :])
+        length = _HEAD + int.from_bytes(kept[:_HEAD].tobytes(), "little")
+        return _rebuilt(_parsed(kept[_HEAD:length].tobytes()), kept, _aligned(length))
 
     def keep(self, position: int, decoded: Any) -> None:
         """Keep a sample if there is room and it can be kept."""
@@ -95,6 +95,11 @@ class DecodedCache:
         start = _aligned(_HEAD + len(text))
         head = len(text).to_bytes(_HEAD, "little") + text.ljust(start - _HEAD)
         self._store.put(self._first + position, start + sum(map(len, pieces)), [head, *pieces])
+
+
+@lru_cache(1024)  # images of one size and class have the same
+def _parsed(description: bytes) -> Any:
+    return json.loads(description)
 
 
 def _aligned(size: int) -> int:
@@ -127,19 +132,19 @@ def _put(content: Any, pieces: list[Any], end: list[int]) -> tuple[int, int]:
     return start, size
 
 
-def _rebuilt(plan: list[Any], content: np.ndarray) -> Any:
+def _rebuilt(plan: list[Any], kept: np.ndarray, begin: int) -> Any:
+    """A sample from its description and its run of bytes, of which the pixels begin at `begin`."""
     kind, *rest = plan
     if kind == "value":
         return rest[0]
     if kind in ("tuple", "list", "dict"):
-        values = (_rebuilt(item, content) for item in rest[1])
+        values = (_rebuilt(item, kept, begin) for item in rest[1])
         return (
             dict(zip(rest[0], values, strict=True)) if kind == "dict" else (tuple if kind == "tuple" else list)(values)
         )
     start, size = rest[-2:]
-    run = content[start : start + size]
     if kind == "image":
-        return Image.frombytes(rest[0], tuple(rest[1]), run)
+        return Image.frombytes(rest[0], tuple(rest[1]), kept[begin + start : begin + start + size])
     dtype, shape, order = rest[:3]
-    values = run.view(dtype).reshape(shape).transpose(order) if math.prod(shape) else np.empty(shape, dtype)
+    values = np.ndarray(shape, dtype, kept, begin + start).transpose(order) if size else np.empty(shape, dtype)
     return torch.from_numpy(values) if kind == "Tensor" else values

@@ -13,7 +13,6 @@ Anything that cannot be read so is a `BadImage` with the reason.
 """
 
 import io
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,7 +87,7 @@ class StoredJpeg:
             BadImage: see `decode_image`.
         """
         scale = max((scale for scale in _SCALES if min(height, width) >= scale * least), default=1)
-        with _explained(self.path):
+        with _explained(self.path), silent_codecs():
             if scale == 1:
                 return _pixels(self.content, "ignore")[top : top + height, left : left + width]
             with _opened(io.BytesIO(self.content)) as image:
@@ -113,7 +112,7 @@ def decode_image(source: Encoded, exif: Exif = "ignore") -> Image.Image:
     Raises:
         BadImage: the file is missing, empty, cut off, damaged, no image, or holds more than `MAX_PIXELS` pixels.
     """
-    with _explained(source), _opened(io.BytesIO(_content(source))) as image:
+    with _explained(source), silent_codecs(), _opened(io.BytesIO(_content(source))) as image:
         return _decoded(image, exif)
 
 
@@ -137,7 +136,7 @@ def decode_stored(source: Encoded) -> tuple[np.ndarray, np.ndarray | None]:
     Raises:
         BadImage: see `decode_image`; or values that are not integers.
     """
-    with _explained(source), _opened(io.BytesIO(_content(source))) as image:
+    with _explained(source), silent_codecs(), _opened(io.BytesIO(_content(source))) as image:
         image.load()
         if image.mode == "P":
             palette = np.asarray(image.getpalette("RGB") or (), dtype=np.uint8).reshape(-1, 3)
@@ -156,7 +155,7 @@ def opened_header(source: Encoded) -> Iterator[Image.Image]:
     Raises:
         BadImage: see `decode_image`.
     """
-    with _explained(source), _opened(io.BytesIO(_content(source))) as image:
+    with _explained(source), silent_codecs(), _opened(io.BytesIO(_content(source))) as image:
         yield image
 
 
@@ -166,7 +165,7 @@ def open_scaled(source: Encoded, exif: Exif = "ignore") -> StoredJpeg | Tensor:
     Raises:
         BadImage: see `decode_image`; of a JPEG file only the header is looked at.
     """
-    with _explained(source):
+    with _explained(source), silent_codecs():
         content = _content(source)
         with _opened(io.BytesIO(content)) as image:
             if _is_upright_jpeg(image, exif):
@@ -180,7 +179,7 @@ def as_rgb(image: Image.Image, exif: Exif = "ignore") -> Image.Image:
     Raises:
         BadImage: it cannot be decoded.
     """
-    with _explained(None):
+    with _explained(None), silent_codecs():
         return _decoded(image, exif)
 
 
@@ -199,12 +198,9 @@ def _path(source: Encoded | None) -> Path | None:
 
 @contextmanager
 def _explained(source: Encoded | None) -> Iterator[None]:
-    """Whatever fails in the block is a `BadImage`, and no library writes about it to standard error."""
+    """Whatever fails in the block is a `BadImage`."""
     try:
-        # Pillow warns of large images, odd EXIF blocks and palettes with transparency: all of them are decided here.
-        with warnings.catch_warnings(), silent_codecs():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     except MemoryError as error:
         raise BadImage(_path(source), "not enough memory to decode it") from error
     except Exception as error:  # Pillow's readers let nearly every kind of exception through
@@ -234,7 +230,7 @@ def _pixels(content: bytes, exif: Exif) -> Tensor:
     pixels = None if size is None or size[0] * size[1] > MAX_PIXELS else jpeg_pixels(content, size)
     if pixels is not None:
         return pixels
-    with _opened(io.BytesIO(content)) as image:
+    with silent_codecs(), _opened(io.BytesIO(content)) as image:
         if exif == "apply" and image.mode == "RGB" and _is_upright_jpeg(image, exif):
             pixels = jpeg_pixels(content, image.size)
         return as_pixels(_decoded(image, exif)) if pixels is None else pixels

@@ -170,9 +170,7 @@ class DevicePipeline:
         layout = torch.channels_last if self._inner.channels_last else torch.contiguous_format
         normalise = self._inner.normalise_of(side)
         assert normalise is not None
-        mean, std = normalise.mean.to(self._device), normalise.std.to(self._device)
-        values = pixels.to(torch.float32, memory_format=layout).div_(255).sub_(mean).div_(std)
-        return batch._replace(inputs=values)
+        return batch._replace(inputs=normalise.of_values(pixels.to(torch.float32, memory_format=layout)))
 
     def _decoded(self, files: list[Drawn], side: int) -> Tensor | None:
         """The images of the files; None where one of them cannot be decoded so."""

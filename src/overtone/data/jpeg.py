@@ -20,6 +20,8 @@ import torchvision.io
 from PIL import Image
 from torch import Tensor
 
+from overtone.data.silent_codecs import silent_codecs
+
 _decode_jpeg = getattr(torchvision.io, "decode_jpeg", None)
 _kept = threading.local()
 _MOST_KEPT = 1 << 24  # bytes
@@ -49,7 +51,7 @@ def frame_size(content: bytes) -> tuple[int, int] | None:
 
 
 def jpeg_pixels(content: bytes, size: tuple[int, int]) -> Tensor | None:
-    """Decode a JPEG file in RGB; call it where warnings are ignored.
+    """Decode a JPEG file in RGB.
 
     Args:
         content: the file.
@@ -69,13 +71,14 @@ def _by_torchvision(content: bytes, size: int) -> Tensor | None:
     if _decode_jpeg is None:
         return None
     try:
-        return _decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8)).permute(1, 2, 0)
+        with silent_codecs():
+            return _decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8)).permute(1, 2, 0)
     except RuntimeError:
         return None
 
 
 def _by_simplejpeg(content: bytes, size: int) -> Tensor | None:
-    """Decode with simplejpeg, which takes no file that libjpeg would warn of."""
+    """Decode with simplejpeg, which takes no file that libjpeg would warn of, and writes nothing about it."""
     try:
         return torch.from_numpy(_simplejpeg().decode_jpeg(content, buffer=_room(size)))
     except (ImportError, ValueError):

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from overtone.data.decoded_cache import DecodedCache, Memory
 from overtone.data.decoding import BadImage
 from overtone.data.order import balanced_order, by_orientation, epoch_order, shard_order
-from overtone.data.pipeline import Batch, Draw, Pipeline
+from overtone.data.pipeline import Batch, Draw, ImagePipeline, Pipeline
 from overtone.data.seeding import preserved, reseed
 from overtone.data.sources.source import Source
 from overtone.errors import OvertoneError
@@ -80,6 +80,9 @@ class Loader:
             self._order.classes = _classes(source)
         self._order.source = source
         self._order.first_batch = start_batch
+        is_pinned = pin_memory and torch.cuda.is_available()
+        if workers and not is_pinned and isinstance(pipeline, ImagePipeline):
+            pipeline = pipeline.sending_pixels()
         with _workers_as_asked():
             self._loader = DataLoader(
                 _Batches(source, pipeline, seed, cache or DecodedCache(Memory(0))),
@@ -89,7 +92,7 @@ class Loader:
                 persistent_workers=workers > 0,
                 collate_fn=_as_it_is,
                 worker_init_fn=_leave_signals,
-                pin_memory=pin_memory and torch.cuda.is_available(),
+                pin_memory=is_pinned,
                 generator=torch.Generator(),  # DataLoader draws from it on every iteration: not from the global one
             )
         # at the end of Python, before multiprocessing waits for the workers, which do not hear its SIGTERM

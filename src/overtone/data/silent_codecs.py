@@ -8,6 +8,7 @@ where it should have gone. Other threads lose nothing, their lines come a few mi
 import os
 import re
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -86,9 +87,12 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def silent_codecs() -> Iterator[None]:
-    """A block in which the image libraries write nothing to standard error; on systems other than Linux they do."""
+    """A block in which nothing warns, and on Linux the image libraries write nothing to standard error."""
     _DIVERSION.begin()
     try:
-        yield
+        # Pillow warns of large images, odd EXIF blocks and palettes with transparency: `decoding` decides on these.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         _DIVERSION.end()

@@ -151,6 +151,8 @@ def _pixels(record: Record, size: tuple[int, int]) -> tuple[tuple[int, int], ...
 def _labels(record: Record) -> tuple[int, ...]:
     if "label" in record:
         return (record["label"],)
+    if "boxes" in record:
+        return tuple(np.unique(record["boxes"].labels).tolist())
     return tuple(record.get("labels", ()))
 
 

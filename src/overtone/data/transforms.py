@@ -1,7 +1,8 @@
 """One sample: from a decoded image to the model's input, for evaluation and for training.
 
 Evaluation is Pillow's and torchvision's arithmetic, pixel for pixel, because that is how the published figures were
-measured; training's random crop, which is resized, is theirs up to one grey level (see `data.cropping`). Training
+measured; training's random crop, which is resized, is theirs up to one grey level (see `data.cropping`), and is
+normalised with a product in the place of two divisions, which rounds the last bit of a value otherwise. Training
 draws from the global generators, which the loader seeds for every sample (see `data.seeding`).
 """
 
@@ -154,7 +155,7 @@ def training_transform(preprocess: Preprocess, augment: Augment, *, scaled_decod
         steps.append(_rand_augment(augment.rand_augment, preprocess))
     elif augment.color_jitter > 0:
         steps.append(ColorJitter(*(augment.color_jitter,) * 3))
-    steps.append(Normalise(preprocess))
+    steps.append(Normalise(preprocess, exact=not on_pixels))
     if augment.random_erasing > 0:
         steps.append(RandomErasing(augment.random_erasing, mode="pixel", device="cpu"))
     takes = "image" if not on_pixels else "scaled" if scaled_decoding else "pixels"
@@ -182,14 +183,20 @@ def recipe_transform(recipe: Recipe) -> ImageTransform | ProgressiveTransform:
 class Normalise:
     """An image in RGB as a float32 tensor `(3, H, W)`: value / 255, minus the mean, divided by the deviation.
 
-    Bit for bit torchvision's `ToTensor` and `Normalize`, without their checks and copies.
+    Args:
+        preprocess: mean, deviation, and the size of most images.
+        exact: bit for bit torchvision's `ToTensor` and `Normalize`, without their checks and copies. Otherwise a value
+            is multiplied by 1 / (255 * deviation) and mean / deviation subtracted, which takes half the time and is
+            off by less than 0.001 grey levels.
     """
 
-    def __init__(self, preprocess: Preprocess) -> None:
-        self.size = preprocess.size
-        self.mean, self.std = _channels(preprocess)
+    def __init__(self, preprocess: Preprocess, *, exact: bool = True) -> None:
+        self.size, self.exact = preprocess.size, exact
+        mean, std = _channels(preprocess)
+        quick = (1 / (255 * std.double())).float(), (mean.double() / std.double()).float()
+        self._channels = (mean, std) if exact else quick
         # a row of the input, channels innermost: one run of numbers takes half the time of three channels
-        self.row_mean, self.row_std = (values.flatten().repeat(preprocess.size) for values in (self.mean, self.std))
+        self._row = tuple(values.flatten().repeat(preprocess.size) for values in self._channels)
 
     def __call__(self, image: Image.Image | Tensor, out: Tensor | None = None) -> Tensor:
         """Normalise one image, or its pixels, uint8 `(H, W, 3)`.
@@ -201,12 +208,32 @@ class Normalise:
         pixels = image if isinstance(image, Tensor) else as_pixels(image)
         if out is None:
             out = torch.empty(3, *pixels.shape[:2])
-        innermost = out.permute(1, 2, 0)
-        if innermost.is_contiguous() and 3 * innermost.shape[1] == len(self.row_mean):
-            rows = innermost.view(innermost.shape[0], -1)
-            rows.copy_(pixels.reshape(rows.shape)).div_(255).sub_(self.row_mean).div_(self.row_std)
-            return out
-        return out.copy_(pixels.permute(2, 0, 1)).div_(255).sub_(self.mean).div_(self.std)
+        self.batch([pixels], out.unsqueeze(0))
+        return out
+
+    def batch(self, images: Sequence[Tensor], out: Tensor) -> None:
+        """Normalise the pixels of images of one size into the memory of a batch.
+
+        Args:
+            images: uint8 `(H, W, 3)` each.
+            out: float32 `(B, 3, H, W)` with any strides.
+        """
+        innermost = out.permute(0, 2, 3, 1)
+        if innermost.shape[2] == self.size and innermost.is_contiguous():
+            places = innermost.flatten(2).unbind()
+            for pixels, rows in zip(images, places, strict=True):  # one by one, in the processor's cache
+                self._apply(rows.copy_(pixels.flatten(1)), self._row)
+            return
+        for pixels, place in zip(images, out.unbind(), strict=True):
+            self.of_values(place.copy_(pixels.permute(2, 0, 1)))
+
+    def of_values(self, values: Tensor) -> Tensor:
+        """Normalise values in 0..255 in place, float32 `(..., 3, H, W)`."""
+        return self._apply(values, [channel.to(values.device) for channel in self._channels])
+
+    def _apply(self, values: Tensor, numbers: Sequence[Tensor]) -> Tensor:
+        first, second = numbers
+        return values.div_(255).sub_(first).div_(second) if self.exact else values.mul_(first).sub_(second)
 
 
 class PadAndCrop:

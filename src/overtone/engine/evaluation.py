@@ -2,8 +2,8 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from overtone.config import Data
@@ -29,11 +29,13 @@ class Evaluation:
         report: the task's report.
         source: what it was measured on.
         seconds: how long it took.
+        reasons: why each sample that the report names could not be read, where it was read now.
     """
 
     report: Any
     source: Source
     seconds: float
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
 
 def model_and_source(
@@ -85,15 +87,14 @@ def measure(
 
     `seen` is called with each batch of this process and its outputs.
     """
-    started = time.perf_counter()
+    started, reasons = time.perf_counter(), dict[str, str]()
     loader = inference.loader(source, warn, world)
+    ready = inference.task, inference.model, loader, inference.placement
     try:
-        report = evaluate(
-            inference.task, inference.model, loader, inference.placement, progress, world=world, seen=seen
-        )
+        report = evaluate(*ready, progress, world=world, seen=seen, reasons=reasons)
     finally:
         loader.close()
-    return Evaluation(report, source, time.perf_counter() - started)
+    return Evaluation(report, source, time.perf_counter() - started, reasons)
 
 
 def check_labels(loaded: LoadedModel, source: Source, data: Data) -> None:

@@ -117,6 +117,7 @@ def evaluate(
     watch: Watch | None = None,
     world: World | None = None,
     seen: Callable[[Batch, Any], object] | None = None,
+    reasons: dict[str, str] | None = None,
 ) -> R_co:
     """Evaluate a network, which is left in eval mode, on every sample of `loader`.
 
@@ -132,6 +133,7 @@ def evaluate(
         watch: asked around and after each batch whether to stop there.
         world: the processes that evaluate together.
         seen: called with each batch of this process and its outputs.
+        reasons: gets why each sample that is named in the report could not be read.
 
     Raises:
         Interrupted: `watch` said so, on any of the processes.
@@ -153,7 +155,7 @@ def evaluate(
                 break
             if batch is None:
                 break
-            bad += [loader.source.name(position) for position, _ in batch.bad]
+            bad += [(loader.source.name(position), reason) for position, reason in batch.bad]
             if batch.num_samples:
                 outputs = task.predict(forward, placement.inputs(batch.inputs))
                 names = [loader.source.name(position) for position in batch.ids.tolist()]
@@ -170,11 +172,14 @@ def evaluate(
     if any(part[0] for part in parts):
         raise Interrupted
     if not world.is_alone:
-        used, bad = sum(part[1] for part in parts), [name for part in parts for name in part[2]]
+        used, bad = sum(part[1] for part in parts), [pair for part in parts for pair in part[2]]
         tally = task.tally().joined([part[3] for part in parts])
     if not used:
-        raise OvertoneError(f"none of the {len(bad)} images could be read ({', '.join(bad[:1])} …); check the files")
-    return tally.report(bad)
+        first = ": ".join(next(iter(bad), ()))
+        raise OvertoneError(f"none of the {len(bad)} images could be read ({first} …); check the files")
+    if reasons is not None:
+        reasons.update(bad)
+    return tally.report([name for name, _ in bad])
 
 
 def _train_epoch(

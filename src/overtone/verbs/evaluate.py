@@ -115,7 +115,8 @@ def _finish(
             write_with(chosen.out / IMAGES, lambda path: write_images(path, judged))
         note(f"{chosen.out}: {' and '.join([_REPORT, *(f'{plot.name}.png' for plot in plots), *kept])} written")
     for path in report.bad:
-        warn(f"{path} could not be read; it is left out of every figure")
+        reason = found.reasons.get(path, "its part says why")
+        warn(f"{path} could not be read: {reason}; it is left out of every figure")
     if report.bad and not chosen.allow_bad:
         note(f"{len(report.bad)} of {report.num_expected} images could not be read (exit code 1; --allow-bad: 0)")
         return 1

@@ -7,6 +7,7 @@ turn whether the data is of its form, so a new source is one class and one `regi
 from overtone.config import Data
 from overtone.data.decoding import BadImage
 from overtone.data.sources import class_folders
+from overtone.data.sources.box_rows import BoxTables
 from overtone.data.sources.boxed import BoxedImages, Objects
 from overtone.data.sources.boxes import BoxData
 from overtone.data.sources.files import find_images
@@ -73,6 +74,7 @@ for _kind in (
     *BENCHMARKS,
     BoxData(),
     *map(ImageTables, ("label", "labels", "mask")),
+    BoxTables(),
     *map(Shards, ("label", "labels", "mask", "boxes")),
 ):
     register(_kind)

@@ -60,11 +60,17 @@ def names_of(schema: Any, label: str) -> tuple[str, ...]:
     """The class names in the metadata that `datasets` writes."""
     try:
         about: Mapping[str, Any] = parse_json((schema.metadata or {})[b"huggingface"].decode())
-        feature = about["info"]["features"][label]
-        feature = feature[0] if isinstance(feature, list) else feature.get("feature", feature)  # one of a list's
-        return tuple(map(str, feature["names"]))
-    except (KeyError, ValueError, TypeError, AttributeError, IndexError):
+        return _names(about["info"]["features"][label])
+    except (KeyError, ValueError, TypeError, RecursionError):
         return ()
+
+
+def _names(feature: Any) -> tuple[str, ...]:
+    """The names in a feature, or in one inside: of a list's elements, or a structure's fields."""
+    if isinstance(feature, dict) and "names" in feature:
+        return tuple(map(str, feature["names"]))
+    inside = feature if isinstance(feature, list) else feature.values() if isinstance(feature, dict) else ()
+    return next(filter(None, map(_names, inside)), ())
 
 
 def classes_of(values: Sequence[Any], names: tuple[str, ...]) -> tuple[tuple[str, ...], np.ndarray]:

@@ -84,7 +84,7 @@ def read_boxes(data: Data) -> dict[str, BoxedImages]:
                 f"{_place(data)} has {len(twice)} images twice ({some(set(twice), 3)}); keep one of each"
             )
         for image in images:
-            image.objects = [kept for noted in image.objects if (kept := _within(noted, image, faults)) is not None]
+            image.objects = [kept for noted in image.objects if (kept := within(noted, image, faults)) is not None]
     labels = sorted(set(names or ()) | {o.label for images in parts.values() for i in images for o in i.objects})
     if not labels:
         raise OvertoneError(f"{_place(data)} has no object in any image; {_LAYOUT}")
@@ -95,7 +95,7 @@ def read_boxes(data: Data) -> dict[str, BoxedImages]:
     }
 
 
-def _within(noted: Noted, image: Marked, faults: Faults) -> Noted | None:
+def within(noted: Noted, image: Marked, faults: Faults) -> Noted | None:
     """The object with its box rounded and cut at the edges; None for one without any pixel."""
     height, width = image.size or (0, 0)
     if not all(map(math.isfinite, noted.box)):

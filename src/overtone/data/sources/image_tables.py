@@ -9,7 +9,7 @@ import importlib
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,11 +138,21 @@ class ImageTable:
         tables = (self._files, self._ends, self._groups, self._targets, chosen)
         return ImageTable(self.labels, *tables, self._column, origin, self.window, self._tags, self._masks)
 
-    def in_files(self, wanted: Callable[[Path], bool], origin: str) -> "ImageTable":
-        """The images of the files that are wanted."""
-        chosen = np.array([wanted(self._files[file]) for file, _ in self._groups], dtype=bool)
+    @property
+    def schema(self) -> Any:
+        """The columns of the first file."""
+        return opened(self._files[0]).schema
+
+    def values(self, column: str) -> list[Any]:
+        """A column of all images, as Python values; read group by group, and not kept."""
         group = np.searchsorted(self._ends, self._positions, side="right")
-        return self.part(np.flatnonzero(chosen[group]), origin)
+        first = np.r_[0, self._ends]
+        found: list[Any] = []
+        for at in dict.fromkeys(group.tolist()):
+            file, number = self._groups[at]
+            rows = opened(self._files[file]).column(number, column).to_pylist()
+            found += [rows[row] for row in (self._positions[group == at] - first[at]).tolist()]
+        return found
 
     def _place(self, position: int) -> tuple[Path, int]:
         row = int(self._positions[position])
@@ -217,15 +227,19 @@ class ImageTables:
         Raises:
             OvertoneError: there is no such part.
         """
-        return evaluation_of(self._parts(data), data, part, trained_on, lambda: _read(data, self.target), _targets)
+        return evaluation_of(self._parts(data), data, part, trained_on, lambda: read_rows(data, self.target), _targets)
 
     def _parts(self, data: Data) -> dict[str, ImageTable]:
-        images = _read(data, self.target)
-        names = {_part(path, data) for path in images._files}
-        return {
-            name: images.in_files(lambda path, name=name: _part(path, data) == name, f"{name} rows, {images.origin}")
-            for name in sorted(names)
-        }
+        images = read_rows(data, self.target)
+        parts = positions_by_part(images, data)
+        return {name: images.part(at, f"{name} rows, {images.origin}") for name, at in parts.items()}
+
+
+def positions_by_part(images: ImageTable, data: Data) -> dict[str, np.ndarray]:
+    """Which of all images are of each part, as the names of files or folders say."""
+    names = np.array([_part(path, data) for path in images._files])
+    part = names[[file for file, _ in images._groups]][np.searchsorted(images._ends, images._positions, "right")]
+    return {name: np.flatnonzero(part == name) for name in sorted(set(names.tolist()))}
 
 
 def _files(place: Path) -> list[Path]:
@@ -268,7 +282,12 @@ def _image_column(schema: Any, chosen: str | None) -> str | None:
     return next((name for name in _IMAGE if name in holding), holding[0] if len(holding) == 1 else None)
 
 
-def _read(data: Data, target: str) -> ImageTable:
+def read_rows(data: Data, target: str) -> ImageTable:
+    """All images of such files, with what is learned of them (see `ImageTables`).
+
+    Raises:
+        OvertoneError: there are none, or a column is not there.
+    """
     place = data.table or data.root
     assert place is not None
     if str(place).startswith("hf-dataset:"):
@@ -313,7 +332,7 @@ def unlabelled_tables(place: Path) -> ImageTable | None:
         OvertoneError: they cannot be read.
     """
     kind = ImageTables("")
-    return _read(Data(root=place), "") if kind.matches(Data(root=place)) else None
+    return read_rows(Data(root=place), "") if kind.matches(Data(root=place)) else None
 
 
 def _mask_classes(place: Path, ignore_index: int | None) -> ClassList:

@@ -8,6 +8,7 @@ import numpy as np
 from overtone.config import Data
 from overtone.data.decoding import BadImage
 from overtone.data.masks import StoredMask
+from overtone.data.opening import is_folder
 from overtone.data.prefetching import Prefetcher
 from overtone.data.shard_files import ShardFiles
 from overtone.data.shard_index import IMAGE, JSON, MASK
@@ -209,6 +210,12 @@ class Shards:
         assert data.root is not None
         found = find_shards(data.root)
         addresses = [address for shards in found.parts.values() for address in shards]
+        gone = found.hashes.keys() - {address.rpartition("/")[2] for address in addresses}
+        if gone and self.target and is_folder(data.root):
+            raise OvertoneError(
+                f"{_place(data)} lists {len(gone)} shards in index.json that are not there ({some(gone, 3)}); put them "
+                "back, or name those to take, such as 'train-{000000..000009}.tar'"
+            )
         files, indices = indexed(addresses, found.hashes, round(data.cache_gb * _GB))
         shard = np.repeat(np.arange(len(indices), dtype=np.int32), [len(index) for index in indices])
         train = np.isin(shard, [at for at, address in enumerate(addresses) if address in found.parts.get("train", ())])

@@ -174,6 +174,11 @@ class Table:
         """Number of images."""
         return len(next(iter(self._columns.values())))
 
+    @property
+    def names(self) -> list[str]:
+        """The columns."""
+        return list(self._columns)
+
     def find(self, names: Sequence[str], chosen: str | None) -> str | None:
         """The column of one of these names, or the chosen one; None where there is none.
 
