@@ -25,8 +25,8 @@ _FEW = 16  # images, too few for statistics as good as those of the weights (Wu 
 _MOST = 128  # from random weights, larger inputs cost more than they bring in trainings of minutes or hours
 
 _STRENGTHS: tuple[tuple[int, dict[str, Any]], ...] = (
-    (15, {"scale": (0.6, 1.0), "color_jitter": 0.0, "cutmix": 0.0, "mix_prob": 1.0}),
-    (60, {"scale": (0.35, 1.0), "color_jitter": 0.2, "cutmix": 0.0, "mix_prob": 1.0}),
+    (12, {"scale": (0.6, 1.0), "color_jitter": 0.0, "cutmix": 0.0, "mix_prob": 1.0}),
+    (25, {"scale": (0.35, 1.0), "color_jitter": 0.2, "cutmix": 0.0, "mix_prob": 1.0}),
     (10**9, {"scale": (0.35, 1.0), "color_jitter": 0.2, "cutmix": 1.0, "mix_prob": 0.5}),
 )
 """Below so many epochs: measured, see docs/recipes.md."""
