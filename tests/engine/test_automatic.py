@@ -9,8 +9,8 @@ from tiny_runs import assert_same_end, recipe_for, run_for
 from tiny_training import listed
 
 from overtone.checkpoint import Manifest, read_checkpoint, read_manifest, write_checkpoint
-from overtone.config import AUTO, Model, Preprocess, Recipe, Run
-from overtone.engine import automatic
+from overtone.config import AUTO, Augment, Model, Preprocess, Recipe, Run
+from overtone.engine import automatic, session
 from overtone.engine import folder as files
 from overtone.engine.automatic import chosen_size, settled
 from overtone.engine.distributed import World
@@ -87,3 +87,37 @@ def test_weights_have_a_number_and_a_size_is_never_none(tmp_path):
     for size in (None, "large"):
         with pytest.raises(OvertoneError, match=r"preprocess.size is"):
             sized(Recipe(), size)
+
+
+def strong(recipe, epochs=None, minutes=None, **augment):
+    """The recipe with automatic augmentation."""
+    epochs = epochs or recipe.train.epochs
+    return dataclasses.replace(
+        recipe,
+        augment=Augment(strength=AUTO, **augment),
+        train=dataclasses.replace(recipe.train, epochs=epochs, minutes=minutes)
+    )
+
+
+def test_augmentation_grows_with_the_epochs_and_never_replaces_what_is_given():
+    chosen = [automatic.strengthened(strong(Recipe(), epochs)).augment for epochs in (1, 11, 12, 24, 25, 1000)]
+    assert [augment.scale[0] for augment in chosen] == [0.6, 0.6, 0.35, 0.35, 0.35, 0.35]
+    assert [augment.cutmix > 0 for augment in chosen] == [False] * 4 + [True] * 2
+    once = automatic.strengthened(strong(Recipe(), 30))
+    assert automatic.strengthened(once) == once
+    plain = dataclasses.replace(Recipe(), augment=Augment(scale=(0.5, 1.0)))
+    assert automatic.strengthened(plain) is plain
+    with pytest.raises(OvertoneError, match=r"augment\.scale is given.*--augment\.strength given"):
+        automatic.strengthened(strong(Recipe(), 30, scale=(0.5, 1.0)))
+
+
+@pytest.mark.usefixtures("tiny_from_zoo")
+def test_augmentation_follows_the_epochs_that_fit_and_is_kept(images, tmp_path, monkeypatch, capsys):
+    recipe, folder = strong(recipe_for(images), minutes=5.0), tmp_path / "run"
+    monkeypatch.setattr(session, "fitted_epochs", lambda *_: (2, "minutes 5: about 2 epochs"))
+    train(recipe, run_for(folder, max_steps=2), "try")
+    assert "augment auto, for 2 epochs: crops from 60% of the area" in capsys.readouterr().err
+    assert json.loads((folder / files.RECIPE).read_text())["recipe"]["augment"]["scale"] == [0.6, 1.0]
+    train(recipe, run_for(folder), "try")
+    assert json.loads((folder / files.RECIPE).read_text())["recipe"]["augment"]["scale"] == [0.6, 1.0]
+    assert read_manifest(folder / files.LAST).recipe["augment"]["scale"] == [0.6, 1.0]

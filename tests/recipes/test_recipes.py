@@ -272,7 +272,7 @@ SMALLER = {
 # of the second step, in an epoch of two steps
 RATES = {
     "digits": 0.05 / 4,
-    "scratch": 0.1 / 4,
+    "scratch": 0.05,  # half an epoch of warm-up is the first step
     "multilabel": 0.002 / 4,
     "finetune": 0.01 / 2,
     "cifar10_hbonet": 0.05,  # half an epoch of warm-up is the first step
