@@ -95,7 +95,7 @@ def strong(recipe, epochs=None, minutes=None, **augment):
     return dataclasses.replace(
         recipe,
         augment=Augment(strength=AUTO, **augment),
-        train=dataclasses.replace(recipe.train, epochs=epochs, minutes=minutes)
+        train=dataclasses.replace(recipe.train, epochs=epochs, minutes=minutes),
     )
 
 
