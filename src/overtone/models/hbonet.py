@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from overtone.errors import OvertoneError
-from overtone.layers.fused_bottleneck import run_bottleneck
 from overtone.layers.inverted_residual import (
     InvertedResidual,
     Layer,
@@ -105,12 +104,12 @@ class HarmoniousBottleneck(nn.Module):
         """(B, in_chs, H, W) -> (B, out_chs, ceil(H / stride), ceil(W / stride))."""
         if self.is_added:
             return torch.cat(self.halves(x), dim=1)
-        y = run_bottleneck(self.conv, x)
+        y = self.conv(x)
         return torch.cat([halve_resolution(x, x.shape[1] - self.passed_chs), dense_gradient(y)], dim=1)
 
     def halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The channels passed on and those computed, of a block with an addition."""
-        y = run_bottleneck(self.conv, x)
+        y = self.conv(x)
         if self.stride == 2:
             x = halve_resolution(x)
         first, passed = self._slices(x)
