@@ -26,7 +26,7 @@ _LENGTH = 7  # layers: convolution, norm, activation, twice, and the projecting 
 _LEAST_BYTES = 16 << 20  # of the widest map: smaller ones stay in the cache layer by layer
 _CHUNK_BYTES = 5 << 18  # of a wide map, computed together; at least an image where a filter looks at neighbours
 _GRAM_ROWS = 1 << 14  # products of float32 that are summed before float64 takes over
-_LEAST_EXPANSION = 3  # HBONet's 2 gained nothing
+_LEAST_EXPANSION, _MOST_INPUTS = 3, 48  # beyond either the products take longer in parts than whole
 _FAST = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
@@ -83,6 +83,7 @@ def _pays(layers: list[Any], x: Tensor) -> bool:
     in_chs, hidden_chs = layers[0].in_channels, layers[0].out_channels
     return (
         x.dtype in (torch.float32, torch.float64)
+        and in_chs <= _MOST_INPUTS
         and hidden_chs >= _LEAST_EXPANSION * in_chs
         and x.numel() // in_chs * hidden_chs * x.element_size() >= _LEAST_BYTES
         and x.is_contiguous(memory_format=torch.channels_last)
