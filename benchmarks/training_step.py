@@ -10,7 +10,7 @@ ones, or `--batch`. What is measured:
   ours, given      the same without that setting of the process: what is left is the network's and the layout's share
   naive, kept      the naive module with that setting
   ours, bfloat16   as `--run.precision bfloat16`; where the processor has it
-  ours, by layers  ours without fused bottlenecks (layers/fused_bottleneck.py) and huge pages; only by `--kinds`
+  ours, by layers  ours without fused bottlenecks (layers/fused_bottleneck.py); only where `--kinds` asks for it
   ours, compiled   as `--run.compile`; only where `--kinds` asks for it, as it needs a C++ compiler and minutes
 
 The setting is one of the whole process, so each has a process of its own; they take turns step by step, the others
@@ -26,7 +26,6 @@ import argparse
 import contextlib
 import math
 import multiprocessing
-import os
 import statistics
 import sys
 import time
@@ -95,7 +94,6 @@ def work(connection: Connection, name: str, kind: str, batch: int, args: argpars
     torch.set_num_threads(args.threads)
     if kind == BY_LAYERS:
         fused_bottleneck._LEAST_BYTES = math.inf
-        os.environ["THP_MEM_ALLOC_ENABLE"] = "0"
     if kind in KEPT:
         keep_freed_memory()
     step = Step(name, kind, batch, args.size)

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -152,18 +151,6 @@ def test_folders_that_cannot_be_opened_are_not_flushed(tmp_path, monkeypatch):
     assert (tmp_path / "out" / "a.txt").read_text() == "a"
     with pytest.raises(FileNotFoundError):
         flush(tmp_path / "nothing")
-
-
-@pytest.mark.parametrize("before", [None, "0"])
-def test_the_allocator_asks_for_huge_pages_unless_the_environment_says_otherwise(monkeypatch, before):
-    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", before or "1")  # restored after the test
-    if before is None:
-        monkeypatch.delenv("THP_MEM_ALLOC_ENABLE")
-    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=lambda *_: 1))
-    monkeypatch.setattr(allocator.platform, "system", lambda: "Linux")
-    monkeypatch.setattr(allocator.platform, "libc_ver", lambda: ("glibc", "2.36"))
-    assert allocator.keep_freed_memory()
-    assert os.environ["THP_MEM_ALLOC_ENABLE"] == (before or "1")
 
 
 def test_no_allocator_to_set(monkeypatch):
