@@ -5,23 +5,26 @@
 Forward, cross entropy, backward and a step of SGD with momentum; batch 32 for the mobile networks, 8 for the large
 ones, or `--batch`. What is measured:
 
-  naive           the module of `benchmarks/naive`, NCHW, in a process as it starts
-  ours            as `overtone train` computes: channels_last, and the process keeps freed memory (engine/allocator.py)
-  ours, given     the same without that setting of the process: what is left is the network's and the layout's share
-  naive, kept     the naive module with that setting
-  ours, bfloat16  as `--run.precision bfloat16`; where the processor has it
-  ours, compiled  as `--run.compile`; only where `--kinds` asks for it, as it needs a C++ compiler and minutes
+  naive            the module of `benchmarks/naive`, NCHW, in a process as it starts
+  ours             as `overtone train` computes: channels_last, and the process keeps freed memory (engine/allocator.py)
+  ours, given      the same without that setting of the process: what is left is the network's and the layout's share
+  naive, kept      the naive module with that setting
+  ours, bfloat16   as `--run.precision bfloat16`; where the processor has it
+  ours, by layers  ours without fused bottlenecks (layers/fused_bottleneck.py); only where `--kinds` asks for it
+  ours, compiled   as `--run.compile`; only where `--kinds` asks for it, as it needs a C++ compiler and minutes
 
 The setting is one of the whole process, so each has a process of its own; they take turns step by step, the others
 waiting. All begin with the same weights, and the losses of the first step must agree. MB: the highest point of a step
 beyond the process with the network and the batch built.
 
 The least time is that of the multiply-adds (three for each of the forward pass) at the rate at which this machine
-multiplies large matrices in float32. The profile is that of `ours` and, in another column, of `ours, bfloat16`.
+multiplies large matrices in float32. The profile is that of `ours` and, in other columns, of `ours, bfloat16` and
+`ours, by layers`.
 """
 
 import argparse
 import contextlib
+import math
 import multiprocessing
 import statistics
 import sys
@@ -32,7 +35,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from naive import NAMES, proved_pair
-from overtone.deployment.timing.memory import begin_peak, peak, resident
 from results import keep
 from step_profile import profile_of
 
@@ -41,13 +43,16 @@ from overtone.deployment.runtimes.runtime import computes_bfloat16
 from overtone.deployment.timing.race import Timing, gemm, gemm_gflops
 from overtone.engine.allocator import keep_freed_memory
 from overtone.engine.optim import build_optimizer
+from overtone.layers import fused_bottleneck
+from overtone.machine import forget_peak, peak_bytes, resident_bytes
 from overtone.models.multiply_adds import count_multiply_adds
 from overtone.verbs.benchmark_report import machine
 
-COMPILED, BFLOAT16 = "ours, compiled", "ours, bfloat16"
-KINDS = ("naive", "ours", "ours, given", "naive, kept", BFLOAT16, COMPILED)
-KEPT = ("ours", "naive, kept", BFLOAT16, COMPILED)
-PROFILED = ("ours", BFLOAT16)
+COMPILED, BFLOAT16, BY_LAYERS = "ours, compiled", "ours, bfloat16", "ours, by layers"
+KINDS = ("naive", "ours", "ours, given", "naive, kept", BFLOAT16, BY_LAYERS, COMPILED)
+KEPT = ("ours", "naive, kept", BFLOAT16, BY_LAYERS, COMPILED)
+PROFILED = ("ours", BFLOAT16, BY_LAYERS)
+BY_REQUEST = (BY_LAYERS, COMPILED)
 BATCHES = {"mobilenetv2_x100": 32, "hbonet_x100": 32}
 LARGE_BATCH = 8
 SAME_LOSS, SAME_LOSS_BFLOAT16 = 1e-3, 5e-2
@@ -87,17 +92,19 @@ class Step:
 def work(connection: Connection, name: str, kind: str, batch: int, args: argparse.Namespace) -> None:
     """Take a step for every word that comes, and answer with its seconds and its loss."""
     torch.set_num_threads(args.threads)
+    if kind == BY_LAYERS:
+        fused_bottleneck._LEAST_BYTES = math.inf
     if kind in KEPT:
         keep_freed_memory()
     step = Step(name, kind, batch, args.size)
-    before = resident()
-    begin_peak()
+    before = resident_bytes()
+    forget_peak()
     connection.send("ready")
     while connection.recv() == "step":
         started = time.perf_counter()
         loss = step()
         connection.send((time.perf_counter() - started, loss))
-    memory = peak() - before
+    memory = (peak_bytes() - before) / 1e6
     connection.send((memory, profile_of(step) if kind in PROFILED else None))
 
 
@@ -201,7 +208,9 @@ def main() -> int:
     unknown = set(args.names) - set(NAMES)
     if unknown:
         parser.error(f"no naive form of {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
-    args.kinds = args.kinds or [kind for kind in KINDS[:-1] if kind != BFLOAT16 or computes_bfloat16()]
+    args.kinds = args.kinds or [
+        kind for kind in KINDS if kind not in BY_REQUEST and (kind != BFLOAT16 or computes_bfloat16())
+    ]
     torch.set_num_threads(args.threads)
     about = machine()
     print(", ".join(f"{key} {value}" for key, value in about.items()))

@@ -39,7 +39,9 @@ def create_model(name: str | Path, pretrained: bool = False, **kwargs: Any) -> n
             weights come from a run, a file or a hub the first two can be chosen: its structure is that of the weights.
 
     Returns:
-        The network, in training mode.
+        The network, in training mode and in NCHW. On a CPU `.to(memory_format=torch.channels_last)`, of the images too,
+        takes MobileNetV2 from 26.7 to 18.7 ms and HBONet from 29.2 to 22.9 (one image of 224 pixels, eager, one thread
+        of an EPYC that other jobs used); `overtone.deploy` goes further.
 
     Raises:
         OvertoneError: no such architecture (with the names closest to it), arguments that it does not take, or weights

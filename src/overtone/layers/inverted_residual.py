@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from overtone.errors import OvertoneError
 from overtone.layers.depthwise_conv import DepthwiseConv2d
+from overtone.layers.fused_bottleneck import run_bottleneck
 
 
 class Layer(NamedTuple):
@@ -141,7 +142,7 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_chs, H, W) -> (B, out_chs, ceil(H / stride), ceil(W / stride)); the same size with `keep_size`."""
-        y = self.conv(x)
+        y = run_bottleneck(self.conv, x)
         return x + self.drop_path(y) if self.has_identity else y
 
 
