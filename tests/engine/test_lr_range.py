@@ -51,5 +51,5 @@ def test_the_words_are_those_of_a_training(images, tmp_path, capsys):
         "8",
     )
     assert main(["tune-lr", "scratch", str(images), *quiet, "--run.max-steps", "40"]) == 0, capsys.readouterr().err
-    assert "the recipe has 0.1" in capsys.readouterr().out
+    assert "the recipe has 0.05" in capsys.readouterr().out
     assert main(["tune-lr", str(tmp_path / "nowhere")]) == 2
