@@ -274,7 +274,7 @@ RATES = {
     "digits": 0.05 / 4,
     "scratch": 0.05,  # half an epoch of warm-up is the first step
     "multilabel": 0.002 / 4,
-    "finetune": 0.01 / 2,
+    "finetune": 0.02,
     "cifar10_hbonet": 0.05,  # half an epoch of warm-up is the first step
     "mobilenetv2_in1k": 0.0499986292341378,  # 0.025 (1 + cos(pi / 300))
     "mobilenetv2_strong_in1k": 0.13,  # 0.1 + 0.3 / 10

@@ -62,7 +62,7 @@ RATES: dict[str, dict[int, float]] = {
     "cifar10_hbonet": {0: 0.0, 44: 0.025, 88: 0.05, 572: 0.025},
     "digits": {0: 0.0, 10: 0.025, 20: 0.05, 130: 0.025},
     "scratch": {0: 0.0, 3: 0.03, 5: 0.05, 64: 0.0452254248593737, 182: 0.0172745751406263},  # a fifth, three fifths
-    "finetune": {0: 0.0, 5: 0.005, 10: 0.01, 80: 0.005},
+    "finetune": {0: 0.0, 3: 0.012, 5: 0.02, 34: 0.0180901699437495, 92: 0.0069098300562505},
 }
 # weight decay of matrices and filters; of everything of one dimension; None: the same
 DECAYS: dict[str, tuple[float, float | None]] = {
@@ -78,8 +78,8 @@ DECAYS: dict[str, tuple[float, float | None]] = {
     **{f"hornet_large_{kind}_in22k": (0.1, 0.0) for kind in ("7x7", "gf")},
     **{f"hornet_large_{kind}_ft384": (1e-8, 0.0) for kind in ("7x7", "gf")},
     "cifar10_hbonet": (5e-4, 0.0),
-    "scratch": (5e-4, 0.0),
-    **dict.fromkeys(("digits", "finetune"), (0.0001, 0.0)),
+    **dict.fromkeys(("scratch", "finetune"), (5e-4, 0.0)),
+    "digits": (0.0001, 0.0),
 }
 # 0.7 ** (13 - group), by the published groups of HorNet
 LAYERS = {
