@@ -252,7 +252,7 @@ class Train(Checked, section="train"):
     """Passes over the training images."""
     minutes: Minutes | None = None
     """Minutes that the training may take: `epochs` becomes the number that fits, by the measured time of some trial
-    steps and of the validation; it is recorded, so a resumed run keeps it."""
+    steps and of the validation, and `steps` where the last epoch is cut short; recorded, so a resumed run keeps it."""
     steps: PositiveInt | None = None
     """Optimiser steps in all, in place of epochs; the last epoch is as short as it comes out."""
     eval_steps: PositiveInt | None = None
@@ -301,8 +301,6 @@ class Train(Checked, section="train"):
         for name, value in (("ema_warmup", self.ema_warmup), ("ema_evaluate", self.ema_evaluate == "best")):
             is_clear = self.ema_decay is not None or not value
             require(is_clear, f"train.{name}", getattr(self, name), "left out where there is no train.ema_decay")
-        is_clear = self.minutes is None or self.steps is None
-        require(is_clear, "train.minutes", self.minutes, "none where train.steps is set")
         is_clear = self.patience is None or self.eval_steps is None
         require(is_clear, "train.patience", self.patience, "none where train.eval_steps is set: it counts epochs")
 

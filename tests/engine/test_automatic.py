@@ -114,7 +114,11 @@ def test_augmentation_grows_with_the_epochs_and_never_replaces_what_is_given():
 @pytest.mark.usefixtures("tiny_from_zoo")
 def test_augmentation_follows_the_epochs_that_fit_and_is_kept(images, tmp_path, monkeypatch, capsys):
     recipe, folder = strong(recipe_for(images), minutes=5.0), tmp_path / "run"
-    monkeypatch.setattr(session, "fitted_epochs", lambda *_: (2, "minutes 5: about 2 epochs"))
+
+    def two_epochs(recipe, *_):
+        return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, epochs=2)), "minutes 5: 2 epochs"
+
+    monkeypatch.setattr(session, "fitted", two_epochs)
     train(recipe, run_for(folder, max_steps=2), "try")
     assert "augment auto, for 2 epochs: crops from 60% of the area" in capsys.readouterr().err
     assert json.loads((folder / files.RECIPE).read_text())["recipe"]["augment"]["scale"] == [0.6, 1.0]

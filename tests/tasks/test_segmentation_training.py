@@ -82,7 +82,7 @@ def test_a_training_reports_counts_and_keeps_what_evaluation_needs(trained):
     rows = [json.loads(line) for line in (folder / files.METRICS).read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert {"miou", "pixel_accuracy", "val_loss", "train_loss"} <= rows[0].keys()
-    assert rows[2]["train_loss"] < rows[0]["train_loss"]
+    assert min(row["train_loss"] for row in rows[1:]) < rows[0]["train_loss"]
 
 
 @pytest.mark.parametrize("stop_at", [1, 4])

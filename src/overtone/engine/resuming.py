@@ -69,7 +69,8 @@ def as_begun(folder: Path, recipe: Recipe) -> Recipe:
         freeze_bn = settled.get("freeze_bn", Train.freeze_bn)  # an older version had none, which is the default
         recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, freeze_bn=freeze_bn))
     if recipe.train.minutes is not None and settled.get("minutes") == recipe.train.minutes:
-        recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, epochs=settled.get("epochs")))
+        length = {name: settled[name] for name in ("epochs", "steps") if name in settled}
+        recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, **length))
     recipe = strengthened(recipe)
     if then is None or "validate_on" in then.get("data", {}):
         return recipe

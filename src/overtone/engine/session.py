@@ -35,7 +35,7 @@ from overtone.engine.state import Snapshot, State
 from overtone.engine.step import NotFinite
 from overtone.engine.summary import Summary, figures_of, report_text
 from overtone.engine.trackers import chosen_trackers
-from overtone.engine.trial import fitted_epochs
+from overtone.engine.trial import fitted
 from overtone.errors import OvertoneError
 from overtone.tasks import task_named
 from overtone.tasks.task import Report
@@ -139,15 +139,14 @@ class Session(Watch):
         self._messages += said
 
     def _fit_epochs(self) -> None:
-        """Set the number of epochs to what `train.minutes` leaves time for."""
+        """Set the number of epochs, or of steps, to what `train.minutes` leaves time for."""
         parts = self._assembled(None)
         try:
-            epochs, said = fitted_epochs(self.recipe, parts, self.placement, self._since)
+            recipe, said = fitted(self.recipe, parts, self.placement, self._since)
         finally:
             parts.close()
         self._messages.append(said)
-        fitted = dataclasses.replace(self.recipe, train=dataclasses.replace(self.recipe.train, epochs=epochs))
-        self.recipe = strengthened(fitted)
+        self.recipe = strengthened(recipe)
         self.manifest = self.saver.manifest = manifest_of(self.recipe, self.splits, self.digest)
 
     def _check_resumable(self, checkpoint: Checkpoint) -> bool:

@@ -3,6 +3,8 @@
 They change the network, so the training builds its parts anew afterwards.
 """
 
+import dataclasses
+import math
 import time
 from collections.abc import Iterator
 
@@ -15,6 +17,7 @@ from overtone.engine.placement import Placement
 from overtone.errors import OvertoneError
 
 _UNTIMED = 2  # first steps, in which memory is allocated, kernels are chosen and the first images are waited for
+_WHOLE = 10  # epochs, from which on they are not cut short
 _LEAST_STEPS, _LONGEST, _SHARE = 3, 10.0, 0.03  # timed steps; their seconds; their share of the budget
 
 
@@ -43,11 +46,11 @@ def trial_steps(parts: Parts, epochs: int, *, epoch: int = 0) -> Iterator[float]
         epoch = min(epoch + 1, epochs - 1)
 
 
-def fitted_epochs(recipe: Recipe, parts: Parts, placement: Placement, started: float) -> tuple[int, str]:
-    """The number of epochs that fit into `train.minutes`, by the time of some trial steps and validation batches.
+def fitted(recipe: Recipe, parts: Parts, placement: Placement, started: float) -> tuple[Recipe, str]:
+    """Fit the training into `train.minutes`, by the time of some trial steps and validation batches.
 
     The steps are those of the last epoch: of the largest images, of the whole network. The test at the end and the
-    plots are not counted.
+    plots are not counted. Ten epochs and more are whole ones; of fewer the last one ends where the time does.
 
     Args:
         recipe: what is trained.
@@ -56,9 +59,18 @@ def fitted_epochs(recipe: Recipe, parts: Parts, placement: Placement, started: f
         started: when the budget began, by `time.perf_counter`.
 
     Returns:
-        At least one epoch, the same on all processes, and a line that says how it came about.
+        The recipe with that number of epochs and, where the last one is cut short, of steps, the same on all processes;
+        a line that says how it came about.
+
+    Raises:
+        OvertoneError: steps are given as well.
     """
     assert recipe.train.minutes is not None
+    if recipe.train.steps is not None:
+        raise OvertoneError(
+            f"train.minutes is {recipe.train.minutes:g} and train.steps {recipe.train.steps}: either says how long the "
+            "training is; leave one out"
+        )
     budget, world, steps = 60 * recipe.train.minutes, parts.trainer.world, len(parts.training)
     longest = min(_LONGEST, _SHARE * budget)
     step = world.from_first(seconds_of_step(parts, recipe.train.epochs, longest))
@@ -66,14 +78,25 @@ def fitted_epochs(recipe: Recipe, parts: Parts, placement: Placement, started: f
     validation = world.from_first(kinds * _seconds_of_validation(parts, placement, longest))
     took = time.perf_counter() - started
     left = budget - world.from_first(took)
-    epoch = steps * step + validation
     least = max(len(recipe.train.sizes), recipe.train.freeze_epochs + 1)
-    epochs = max(int(left / epoch), least)
-    longer = ", the fewest there can be, which take longer" if epochs * epoch > left else ""
-    return epochs, (
-        f"minutes {recipe.train.minutes:g}: about {epochs} epochs{longer}; an epoch is {steps} steps of "
+    total = _steps_within(left, steps, step, validation, least)
+    epochs = -(-total // steps)
+    longer = ", the fewest there can be, which take longer" if total * step + epochs * validation > left else ""
+    cut = None if total == epochs * steps else total
+    train = dataclasses.replace(recipe.train, epochs=epochs, steps=cut)
+    return dataclasses.replace(recipe, train=train), (
+        f"minutes {recipe.train.minutes:g}: about {total / steps:.3g} epochs{longer}; an epoch is {steps} steps of "
         f"{1000 * step:,.0f} ms and {validation:,.1f} s of validation, measured in {took:.0f} s"
     )
+
+
+def _steps_within(left: float, steps: int, step: float, validation: float, least: int) -> int:
+    """Steps in all that `left` seconds are enough for, with `least` epochs begun, and a step taken in any case."""
+    epochs = left / (steps * step + validation)
+    if epochs >= _WHOLE:
+        return int(epochs) * steps
+    most = int((left - math.ceil(epochs) * validation) / step)
+    return min(max(most, (least - 1) * steps + 1), max(math.ceil(epochs), least) * steps)
 
 
 def seconds_of_step(parts: Parts, epochs: int, longest: float) -> float:
