@@ -12,7 +12,7 @@ Every training has the same minutes on the same cores (`--threads`): 3 from rand
 fine-tune. What is fine-tuned was trained by `scratch` on eight classes of CIFAR-10 for 5 minutes. Ours is the plain
 command with `--train.minutes`; the peers are described in `recipe_peers.py`, and get the size of input that ours
 chooses. Results, a row a part, replace earlier ones of that name in `--json` at once; a part that is there already is
-not run again, unless `--again`. All of it takes three and a half hours.
+not run again, unless `--again`. All of it has budgets of less than two hours.
 """
 
 import argparse
