@@ -89,8 +89,7 @@ def run_loop(
         loss.backward()
         optimizer.step()
 
-    started = dict(network.state_dict())
-    kept = {key: value.clone() for key, value in started.items()}
+    kept = {key: value.clone() for key, value in network.state_dict().items()}
     at = 0.0
     batches = iter(train)
     for index in range(_TIMED + 2):

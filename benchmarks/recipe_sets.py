@@ -24,7 +24,7 @@ _PATCH, _SHARE = 48, 0.7  # side of a CamVid texture, pixels; share of it that i
 _EACH = 12  # patches of a class from an image, at most
 
 
-def cifar(root: Path, out: Path, count: int, classes: Sequence[str] | None = None) -> None:
+def cifar(root: Path, count: int, classes: Sequence[str] | None, out: Path) -> None:
     """Links to `count` images, equally many of each class, and to those held out of these classes."""
     names = classes or sorted(folder.name for folder in root.iterdir() if folder.is_dir())
     for name in names:
@@ -95,17 +95,13 @@ def builders(roots: dict[str, Path | None]) -> dict[str, Callable[[Path], object
     if root := roots.get("cifar"):
         names = sorted(folder.name for folder in root.iterdir() if folder.is_dir())
         for size in _CIFAR_SIZES:
-            found[f"cifar10-{size}"] = functools.partial(_cifar, root, size, None)
+            found[f"cifar10-{size}"] = functools.partial(cifar, root, size, None)
         others = tuple(name for name in names if name not in _PAIR)
-        found["cifar10-eight-classes"] = functools.partial(_cifar, root, 4500 * len(others), others)
+        found["cifar10-eight-classes"] = functools.partial(cifar, root, 4500 * len(others), others)
         for size in _PAIR_SIZES:
-            found[f"{'-'.join(_PAIR)}-{size}"] = functools.partial(_cifar, root, 2 * size, _PAIR)
+            found[f"{'-'.join(_PAIR)}-{size}"] = functools.partial(cifar, root, 2 * size, _PAIR)
     if root := roots.get("bccd"):
         found["blood-cells"] = functools.partial(cells, root)
     if root := roots.get("camvid"):
         found["textures"] = functools.partial(textures, root)
     return found
-
-
-def _cifar(root: Path, count: int, classes: Sequence[str] | None, out: Path) -> None:
-    cifar(root, out, count, classes)

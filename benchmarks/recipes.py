@@ -16,6 +16,7 @@ not run again, unless `--again`. All of it has budgets of less than two hours.
 """
 
 import argparse
+import dataclasses
 import fnmatch
 import json
 import os
@@ -29,10 +30,13 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from recipe_sets import builders
 
-from overtone.engine.automatic import chosen_size
+from overtone.config import Run
+from overtone.data.sources import open_splits
+from overtone.engine.automatic import settled
+from overtone.engine.distributed import World
+from overtone.recipes import load_recipe
 from overtone.verbs.benchmark_report import machine
 
 _HERE = Path(__file__).parent
@@ -47,7 +51,6 @@ _AGAINST = {
     "finetune/cat-dog-100": ("timm", "torchvision", "fastai"),
     "finetune/blood-cells": ("timm", "torchvision", "fastai"),
 }
-_PREDICTED = 200  # images whose sides give the size, as in `engine.automatic`
 
 
 def parts_of(sets: list[str], against: bool) -> list[str]:
@@ -69,8 +72,7 @@ def ours(recipe: str, root: Path, out: Path, minutes: float, seed: int, given: a
         words += ["--model.weights", str(given.work / "runs" / _START)]
     _call([sys.executable, "-m", "overtone", *words], given)
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
-    settings = json.loads((out / "recipe.json").read_text(encoding="utf-8"))
-    settings = settings.get("recipe", settings)
+    settings = _recorded(out)
     size = settings["data"]["preprocess"]["size"]
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     last = rows[-1].get("top1")
@@ -80,25 +82,27 @@ def ours(recipe: str, root: Path, out: Path, minutes: float, seed: int, given: a
 def peer(name: str, recipe: str, root: Path, minutes: float, seed: int, given: argparse.Namespace) -> dict[str, Any]:
     """One of the others."""
     kind, _, network = name.partition(":")
-    sides = [min(Image.open(file).size) for file in sorted((root / "train").glob("*/*"))[:: max(_stride(root), 1)]]
-    size = chosen_size(statistics.median(sides))
+    start = given.work / "runs" / _START
+    size = _size_for(root) if recipe == "scratch" else _recorded(start)["data"]["preprocess"]["size"]
     words = [str(_HERE / "recipe_peers.py"), kind, str(root), "--minutes", f"{minutes:g}", "--seed", str(seed)]
     words += ["--size", str(size), "--threads", str(given.threads)]
     if network:
         words += ["--network", network]
     if recipe == "finetune":
-        start = given.work / "runs" / _START
-        words += ["--weights", str(start / "best.safetensors"), "--network", _network_of(start)]
+        words += ["--weights", str(start / "best.safetensors"), "--network", _recorded(start)["model"]["name"]]
     return {**json.loads(_call([given.peers, *words], given).strip().splitlines()[-1]), "size": size}
 
 
-def _stride(root: Path) -> int:
-    return sum(1 for _ in (root / "train").glob("*/*")) // _PREDICTED
+def _size_for(root: Path) -> int:
+    """The side of the input that `scratch` chooses for these images."""
+    recipe = load_recipe("scratch")
+    images = open_splits(dataclasses.replace(recipe.data, root=root), "label").train
+    return settled(recipe, Run(), images, World())[0].data.preprocess.size
 
 
-def _network_of(run: Path) -> str:
-    settings = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
-    return settings.get("recipe", settings)["model"]["name"]
+def _recorded(run: Path) -> dict[str, Any]:
+    """The recipe of a run, as it was run."""
+    return json.loads((run / "recipe.json").read_text(encoding="utf-8"))["recipe"]
 
 
 def _call(words: list[str], given: argparse.Namespace) -> str:
