@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import Any
 
-import timm.optim
 import torch
 from timm.models import group_parameters  # pyright: ignore[reportPrivateImportUsage]
 from timm.optim import param_groups_weight_decay  # pyright: ignore[reportPrivateImportUsage]
@@ -16,6 +15,7 @@ from torch.optim import Optimizer
 
 from overtone import zoo
 from overtone.config import Optim, Recipe, Schedule
+from overtone.engine.muon import Muon
 from overtone.errors import OvertoneError
 
 
@@ -105,23 +105,9 @@ def build_optimizer(model: nn.Module, optim: Optim) -> Optimizer:
             groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.nesterov, fused=fused or None
         )
     if optim.name == "muon":
-        return _muon(groups, optim)
+        settings = {"weight_decay": optim.weight_decay, "momentum": optim.momentum, "nesterov": optim.nesterov}
+        return Muon(groups, lr=optim.lr, betas=optim.betas, eps=optim.eps, **settings)
     return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=fused or None)
-
-
-def _muon(groups: list[dict], optim: Optim) -> Optimizer:
-    kind = getattr(timm.optim, "Muon", None)
-    if kind is None:
-        raise OvertoneError("optim.name muon needs a newer timm than is installed; pip install -U timm, or use adamw")
-    return kind(
-        groups,
-        lr=optim.lr,
-        weight_decay=optim.weight_decay,
-        momentum=optim.momentum,
-        nesterov=optim.nesterov,
-        betas=optim.betas,
-        eps=optim.eps,
-    )
 
 
 def set_schedule(optimizer: Optimizer, lr: float, weight_decay: float | None = None) -> None:
