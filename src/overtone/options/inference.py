@@ -35,9 +35,9 @@ class Evaluate(Checked):
     """Device and precision; only the size changes the figures beyond rounding."""
     runtime: RuntimeName = "torch"
     """Runtime of the network. An export has its own."""
-    deploy: bool = True
-    """Run the network's fastest exact form in torch too (overtone.deploy), from 64 images on, which repay the fraction
-    of a second that it takes; without, as it was trained."""
+    no_deploy: bool = False
+    """Run the network as it was trained in torch too, rather than in its fastest exact form (overtone.deploy), which 64
+    or more images get otherwise."""
     precision: ExportPrecision | None = None
     """Precision in that runtime; default: that of --run.precision."""
     calibration: Path | None = None
@@ -106,9 +106,9 @@ class Predict(Checked):
     """Device and precision."""
     runtime: RuntimeName = "torch"
     """Runtime of the network. An export has its own."""
-    deploy: bool = True
-    """Run the network's fastest exact form in torch too (overtone.deploy), from 64 images on, which repay the fraction
-    of a second that it takes; without, as it was trained."""
+    no_deploy: bool = False
+    """Run the network as it was trained in torch too, rather than in its fastest exact form (overtone.deploy), which 64
+    or more images get otherwise."""
     precision: ExportPrecision | None = None
     """Precision in that runtime; default: that of --run.precision."""
     calibration: Path | None = None

@@ -21,7 +21,7 @@ def inference_in_runtime(
     found, left = running.in_runtime(loaded, _computation(chosen))
     precision = chosen.run.precision if left.precision is None else left.precision
     settings = dataclasses.replace(chosen.run, device=left.device, precision=precision)
-    is_deployed = chosen.deploy and chosen.runtime == "torch" and num_images >= MANY_IMAGES
+    is_deployed = not chosen.no_deploy and chosen.runtime == "torch" and num_images >= MANY_IMAGES
     return ready(found, labels, computing(settings), chosen.settings.given(), fastest_form if is_deployed else None)
 
 
