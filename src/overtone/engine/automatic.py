@@ -25,7 +25,7 @@ _FEW = 16  # images, too few for statistics as good as those of the weights (Wu 
 _MOST = 128  # from random weights, larger inputs cost more than they bring in trainings of minutes or hours
 
 _STRENGTHS: tuple[tuple[int, dict[str, Any]], ...] = (
-    (12, {"scale": (0.6, 1.0), "color_jitter": 0.0, "cutmix": 0.0, "mix_prob": 1.0}),
+    (16, {"scale": (0.6, 1.0), "color_jitter": 0.0, "cutmix": 0.0, "mix_prob": 1.0}),
     (25, {"scale": (0.35, 1.0), "color_jitter": 0.2, "cutmix": 0.0, "mix_prob": 1.0}),
     (10**9, {"scale": (0.35, 1.0), "color_jitter": 0.2, "cutmix": 1.0, "mix_prob": 0.5}),
 )

@@ -26,7 +26,7 @@ QUINTIC: _Coefficients = [
     (2.8366, -3.0525, 1.2012),
 ]
 """a, b, c of timm's five steps x -> a x + b x^3 + c x^5 of a singular value, by F. L. Cesista."""
-_ROWS = 256  # of a block at most: a step of ResNet-10's filters takes a third of the time, and trains as well
+_ROWS = 128  # of a block at most: measured to train as well, in a fraction of the time (docs/recipes.md)
 _WIDE = 1.5  # columns a row from which iterating on the square matrices takes fewer multiply-adds
 
 
@@ -45,17 +45,20 @@ def orthogonalized(matrices: Tensor) -> Tensor:
     x = matrices.float()
     if x.shape[-2] > x.shape[-1]:
         return orthogonalized(x.mT).mT
-    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
+    gram = x @ x.mT
+    squares = gram.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None].clamp_min(1e-14)
+    gram, scale = gram / squares, squares.rsqrt()
     if x.shape[-1] < _WIDE * x.shape[-2]:
-        for a, b, c in QUINTIC:
-            gram = x @ x.mT
+        x = x * scale
+        for step, (a, b, c) in enumerate(QUINTIC):
+            gram = x @ x.mT if step else gram
             x = a * x + (b * gram + c * gram @ gram) @ x
         return x
-    gram, product = x @ x.mT, None
+    product = None
     for step, (a, b, c) in enumerate(QUINTIC, 1):
         factor = b * gram + c * gram @ gram
         factor.diagonal(dim1=-2, dim2=-1).add_(a)
-        product = factor if product is None else factor @ product
+        product = scale * factor if product is None else factor @ product
         if step < len(QUINTIC):
             gram = factor @ gram @ factor
     assert product is not None
@@ -93,13 +96,14 @@ class Muon(timm.optim.muon.Muon):
             state["momentum_buffer"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
         average = state["momentum_buffer"].lerp_(grad, 1 - momentum)
         update = grad.lerp(average, momentum) if group["nesterov"] else average
-        rows = update.flatten(1)
+        rows = update.movedim(1, -1).flatten(1)  # any order of columns: this one is a view in channels_last
         blocks = rows.unflatten(0, (_blocks(len(rows)), -1))
         on_cpu = blocks.device.type == "cpu"
         blocks = orthogonalized(blocks) if on_cpu else zeropower_via_newtonschulz(blocks, len(QUINTIC), QUINTIC)
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
         scale = get_lr_scale(blocks.shape, group["adjust_lr_fn"])
-        parameter.add_(blocks.reshape(parameter.shape), alpha=-group["lr"] * scale)
+        step = blocks.reshape(update.movedim(1, -1).shape).movedim(-1, 1)
+        parameter.add_(step, alpha=-group["lr"] * scale)
 
 
 def _blocks(rows: int) -> int:
