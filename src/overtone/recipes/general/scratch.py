@@ -28,7 +28,7 @@ RECIPE = Recipe(
         split_seed=0,
     ),
     augment=Augment(strength="auto", crop="random_resized", ratio=(3 / 4, 4 / 3), hflip=0.5),
-    optim=Optim(name="muon", lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.05, decay="no_norm_bias"),
+    optim=Optim(name="muon", lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4, decay="no_norm_bias"),
     schedule=Schedule(name="cosine", min_lr=0.0, warmup_epochs=0.5),
     train=Train(epochs=30, batch_size=128, label_smoothing=0.1),
 )
