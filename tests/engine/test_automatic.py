@@ -100,7 +100,7 @@ def strong(recipe, epochs=None, minutes=None, **augment):
 
 
 def test_augmentation_grows_with_the_epochs_and_never_replaces_what_is_given():
-    chosen = [automatic.strengthened(strong(Recipe(), epochs)).augment for epochs in (1, 11, 12, 24, 25, 1000)]
+    chosen = [automatic.strengthened(strong(Recipe(), epochs)).augment for epochs in (1, 15, 16, 24, 25, 1000)]
     assert [augment.scale[0] for augment in chosen] == [0.6, 0.6, 0.35, 0.35, 0.35, 0.35]
     assert [augment.cutmix > 0 for augment in chosen] == [False] * 4 + [True] * 2
     once = automatic.strengthened(strong(Recipe(), 30))
