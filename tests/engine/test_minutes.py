@@ -38,6 +38,16 @@ def test_the_steps_that_fit_are_said_recorded_and_kept(images, tmp_path, monkeyp
         train(longer, run_for(folder), "try")
 
 
+def test_epochs_that_find_their_images_decoded_take_less_of_the_minutes(images, tmp_path, monkeypatch, capsys):
+    seconds, measure = iter([0.5, 0.25, 0.5]), trial.seconds_of_step
+    monkeypatch.setattr(trial, "seconds_of_step", lambda *given: measure(*given) and next(seconds))
+    train(recipe_for(images, epochs=100, minutes=0.1), run_for(tmp_path / "run", max_steps=1), "try")
+    assert "4 steps of 250 ms (500 ms in the first" in capsys.readouterr().err
+    assert 13 <= on_record(tmp_path / "run")["steps"] <= 20  # of 6 s 2 in the first epoch; all at 500 ms would be 12
+    train(recipe_for(images, epochs=100, minutes=0.1), run_for(tmp_path / "full", max_steps=1, cache_mb=0), "try")
+    assert "4 steps of 500 ms and" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("left", "least", "steps"),
     [

@@ -43,7 +43,7 @@ class Memory:
     """
 
     def __init__(self, num_bytes: int) -> None:
-        self._room, self.is_full = num_bytes, num_bytes == 0
+        self._num_bytes, self._room, self.is_full = num_bytes, num_bytes, num_bytes == 0
         self._kept: dict[int, np.ndarray] = {}
 
     def get(self, number: int) -> np.ndarray | None:
@@ -56,6 +56,10 @@ class Memory:
         if not self.is_full:
             self._room -= size
             self._kept[number] = np.frombuffer(bytearray().join(pieces), np.uint8)
+
+    def holds(self, count: int) -> bool:
+        """Whether there is room for so many samples, by the size of those kept so far; not known before any is."""
+        return 0 < (self._num_bytes - self._room) * count <= self._num_bytes * len(self._kept)
 
 
 class DecodedCache:
@@ -71,6 +75,10 @@ class DecodedCache:
 
     def __init__(self, store: Store, first: int = 0) -> None:
         self._store, self._first = store, first
+
+    def holds(self, count: int) -> bool:
+        """Whether so many samples will be in memory once they have been read; False where that is not known."""
+        return isinstance(self._store, Memory) and self._store.holds(count)
 
     def get(self, position: int) -> Any:
         """The sample kept for a position of the source, or None.

@@ -106,6 +106,11 @@ class Loader:
         """Images of a batch over all processes, readable or not."""
         return min(self._order.batch_size, len(self.source) - batch * self._order.batch_size)
 
+    def is_kept(self) -> bool:
+        """Whether this process decodes all samples once and has them in memory from then on; see `cache`."""
+        dataset: Any = self._loader.dataset
+        return self._order.num_ranks == 1 and dataset.cache.holds(len(self.source))
+
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """Choose what the next iteration gives: the batches of `epoch` from `first_batch` on."""
         self._order.epoch, self._order.first_batch = epoch, first_batch

@@ -49,7 +49,8 @@ def trial_steps(parts: Parts, epochs: int, *, epoch: int = 0) -> Iterator[float]
 def fitted(recipe: Recipe, parts: Parts, placement: Placement, started: float) -> tuple[Recipe, str]:
     """Fit the training into `train.minutes`, by the time of some trial steps and validation batches.
 
-    The steps are those of the last epoch: of the largest images, of the whole network. The test at the end and the
+    The steps are those of the last epoch: of the largest images, of the whole network. Where decoded images are kept in
+    memory, those of all epochs but the first are timed with images that are there already. The test at the end and the
     plots are not counted. Ten epochs and more are whole ones; of fewer the last one ends where the time does.
 
     Args:
@@ -73,20 +74,26 @@ def fitted(recipe: Recipe, parts: Parts, placement: Placement, started: float) -
         )
     budget, world, steps = 60 * recipe.train.minutes, parts.trainer.world, len(parts.training)
     longest = min(_LONGEST, _SHARE * budget)
-    step = world.from_first(seconds_of_step(parts, recipe.train.epochs, longest))
+    step = first = world.from_first(seconds_of_step(parts, recipe.train.epochs, longest))
+    if parts.training.is_kept():  # the same images again
+        step = min(first, seconds_of_step(parts, recipe.train.epochs, longest / 2))
     kinds = 2 if recipe.train.ema_evaluate == "best" else 1
     validation = world.from_first(kinds * _seconds_of_validation(parts, placement, longest))
     took = time.perf_counter() - started
     left = budget - world.from_first(took)
     least = max(len(recipe.train.sizes), recipe.train.freeze_epochs + 1)
+    if left <= steps * first + validation:
+        step = first
+    left -= steps * (first - step)
     total = _steps_within(left, steps, step, validation, least)
     epochs = -(-total // steps)
     longer = ", the fewest there can be, which take longer" if total * step + epochs * validation > left else ""
     cut = None if total == epochs * steps else total
+    decoding = f" ({1000 * first:,.0f} ms in the first, which decodes the images)" if step < first else ""
     train = dataclasses.replace(recipe.train, epochs=epochs, steps=cut)
     return dataclasses.replace(recipe, train=train), (
         f"minutes {recipe.train.minutes:g}: about {total / steps:.3g} epochs{longer}; an epoch is {steps} steps of "
-        f"{1000 * step:,.0f} ms and {validation:,.1f} s of validation, measured in {took:.0f} s"
+        f"{1000 * step:,.0f} ms{decoding} and {validation:,.1f} s of validation, measured in {took:.0f} s"
     )
 
 
