@@ -217,7 +217,7 @@ def test_run_folders(trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture
             text = damaged(content, draw)
         (folder / name).write_bytes(text if draw.random() < 0.7 else damaged(content, draw))
         called(number, capfd, "runs", tmp_path / "runs")
-        called(number, capfd, "compare", folder, whole, "--json")
+        called(number, capfd, "compare", folder, whole, "--json", "--out", tmp_path / "compare.png")
         shutil.copy(whole / name, folder / name)
 
 
