@@ -5,8 +5,7 @@
 DIR: CIFAR-10's training images in class folders; BCCD as Pascal VOC; CamVid with images/, masks/ and classes.txt. A
 part is named recipe/set/contender/seed, such as scratch/cifar10-2500/ours/0; `--only 'scratch/*/ours/*'` chooses some.
 A set whose folder is not given is left out, but for the digits. `--peers` is the Python of an environment that has
-fastai and
-ultralytics, or this one; without it ours are measured alone.
+fastai and ultralytics, or this one; without it ours are measured alone.
 
 Every training has the same minutes on the same cores (`--threads`): 3 from random weights, 15 for all of CIFAR-10, 2 to
 fine-tune. What is fine-tuned was trained by `scratch` on eight classes of CIFAR-10 for 5 minutes. Ours is the plain

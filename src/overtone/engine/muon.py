@@ -11,21 +11,15 @@ from typing import Any
 import timm.optim.muon
 import torch
 from timm.optim.muon import (
+    _COEFFICIENTS,  # pyright: ignore[reportPrivateUsage]
     _is_suitable_for_muon,  # pyright: ignore[reportPrivateUsage]
     get_lr_scale,
     zeropower_via_newtonschulz,
 )
 from torch import Tensor
 
-_Coefficients = list[tuple[float, float, float]]
-QUINTIC: _Coefficients = [
-    (4.0848, -6.8946, 2.9270),
-    (3.9505, -6.3029, 2.6377),
-    (3.7418, -5.5913, 2.3037),
-    (2.8769, -3.1427, 1.2046),
-    (2.8366, -3.0525, 1.2012),
-]
-"""a, b, c of timm's five steps x -> a x + b x^3 + c x^5 of a singular value, by F. L. Cesista."""
+QUINTIC: list[tuple[float, float, float]] = _COEFFICIENTS["quintic"]
+"""a, b, c of timm's steps x -> a x + b x^3 + c x^5 of a singular value."""
 _ROWS = 128  # of a block at most: measured to train as well, in a fraction of the time (docs/recipes.md)
 _WIDE = 1.5  # columns a row from which iterating on the square matrices takes fewer multiply-adds
 
